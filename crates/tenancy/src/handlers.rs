@@ -10,7 +10,6 @@ impl Handlers {
             .with(crate::identity::api_key_expiry::NotifyOfExpiry)
             .with_system(crate::tenant::upkeep::TendSome)
             .with(crate::tenant::audit_upkeep::KeepAudit)
-            .with_system(crate::tenant::audit_upkeep::KeepSomeAudits)
             .with_system(crate::tenant::row_work::SettleAll)
             .with_system(crate::tenant::purge::FreeNames)
             .with_system(crate::tenant::purge::PurgeSentMails)

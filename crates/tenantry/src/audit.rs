@@ -1,7 +1,6 @@
 //! `tenantry audit`: verify the hash chains of tenants' audit logs.
 
-use tenantry_domain::audit::hex;
-use tenantry_domain::kernel::{SystemScope, TenantId};
+use tenantry_domain::kernel::{SystemScope, TenantId, hex};
 use tenantry_tenancy::audit::verify::{self, Verified};
 
 use crate::boot::{Booted, boot};

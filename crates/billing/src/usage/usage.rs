@@ -7,7 +7,7 @@ use std::sync::Arc;
 use chrono::{Datelike as _, Duration};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::kernel::{Invalid, Limit, Period, Permission, StoreError, Time, UsageEventId};
+use tenantry_domain::kernel::{Invalid, Limit, Period, Permission, StoreError, Time, UsageEventId, hex};
 use tenantry_domain::store::Work;
 
 use tenantry_domain::usage::{
@@ -616,8 +616,7 @@ fn payload_hash(new: &NewUsage) -> String {
         new.subject,
         new.properties,
     ]);
-    let digest = Sha256::digest(payload.to_string().as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(payload.to_string().as_bytes()))
 }
 
 /// Errors of the usage use cases.

@@ -105,8 +105,9 @@ pub fn cut_state(state: Value) -> Value {
 
 /// The members of two states that differ; states of other shapes stay whole.
 pub fn changed_fields(before: Value, after: Value) -> (Value, Value) {
-    let (Value::Object(mut before), Value::Object(mut after)) = (before.clone(), after.clone()) else {
-        return (before, after);
+    let (mut before, mut after) = match (before, after) {
+        (Value::Object(before), Value::Object(after)) => (before, after),
+        others => return others,
     };
     before.retain(|name, value| match after.get(name) {
         Some(other) if other == value => {

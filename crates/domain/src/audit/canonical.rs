@@ -15,16 +15,6 @@ pub fn canonical(value: &Value) -> String {
     text
 }
 
-/// Lower-case hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        // Writing into a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
 fn write(text: &mut String, value: &Value) {
     match value {
         Value::Null => text.push_str("null"),

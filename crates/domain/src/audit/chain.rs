@@ -5,11 +5,11 @@ use chrono::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::audit::canonical::{canonical, hex};
+use crate::audit::canonical::canonical;
 use crate::audit::entry::AuditEntry;
 use crate::audit::personal::Salt;
 use crate::kernel::name::named_enum;
-use crate::kernel::{AuditBlockId, AuditEventId, AuditHeadId, StoreError, TenantId, Time};
+use crate::kernel::{AuditBlockId, AuditEventId, AuditHeadId, StoreError, TenantId, Time, hex};
 
 /// How far apart in time the entries of a block may be, so that the block of an entry is found by its time.
 const LONGEST_SPAN: Duration = Duration::hours(1);
@@ -197,6 +197,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// The newest of some signed states that is of a kind.
+    pub fn newest(heads: &[Self], kind: HeadKind) -> Option<&Self> {
+        let of_kind = heads.iter().filter(|head| head.kind == kind);
+        of_kind.max_by_key(|head| head.sequence)
+    }
+
     /// The place for which the public key of that name is sealed.
     pub fn place(kid: &str) -> String {
         format!("audit key {kid}")

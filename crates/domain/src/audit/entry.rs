@@ -69,8 +69,7 @@ impl AuditEntry {
     }
 
     fn hashed(&self, tenant: TenantId, sequence: i64, salt: &Salt) -> Value {
-        let text = |text: &Option<String>| text.as_ref().map(|text| erased_text(text, salt));
-        let state = |state: &Option<Value>| state.as_ref().map(|state| erased(state, salt));
+        let erased = self.erased(salt);
         let members = [
             ("tenant_id", json!(tenant)),
             ("sequence", json!(sequence)),
@@ -83,12 +82,12 @@ impl AuditEntry {
             ("actor_kind", json!(self.actor_kind)),
             ("actor_id", json!(self.actor_id)),
             ("request_id", json!(self.request_id)),
-            ("address", json!(text(&self.address))),
-            ("user_agent", json!(text(&self.user_agent))),
+            ("address", json!(erased.address)),
+            ("user_agent", json!(erased.user_agent)),
             ("outcome", json!(self.outcome)),
             ("risk", json!(self.risk)),
-            ("before", state(&self.before).unwrap_or_default()),
-            ("after", state(&self.after).unwrap_or_default()),
+            ("before", erased.before.unwrap_or_default()),
+            ("after", erased.after.unwrap_or_default()),
         ];
         let members = members.into_iter();
         members

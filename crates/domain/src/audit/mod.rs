@@ -11,7 +11,7 @@ mod risk;
 mod walk;
 
 pub use audit::{AuditEvent, AuditLog, Category, changed_fields, cut_details, cut_state};
-pub use canonical::{canonical, hex};
+pub use canonical::canonical;
 pub use chain::{AuditChain, Block, Cursor, Head, HeadKind, Link, Tail, Unchained};
 pub use entry::{AuditEntry, AuditFilter, AuditRecord, Chained};
 pub use personal::{Salt, erased, erased_text};

@@ -8,7 +8,8 @@
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use crate::audit::canonical::{canonical, hex};
+use crate::audit::canonical::canonical;
+use crate::kernel::hex;
 
 /// Random bytes of one entry.
 pub type Salt = [u8; 16];

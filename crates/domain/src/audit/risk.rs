@@ -80,7 +80,7 @@ const MEDIUM: [&str; 17] = [
 ];
 
 impl Risk {
-    /// The risk of an action, by its name and the state after it; one that is not known has a low risk. Somebody who becomes an admin
+    /// The risk of an action, by its name and the state after it; one that is not known has a low risk. A user who becomes an admin
     /// and changed security settings are a high risk.
     pub fn of(action: &str, after: Option<&Value>) -> Self {
         let noun = action.split_once('.').map_or(action, |(noun, _)| noun);

@@ -71,10 +71,7 @@ pub struct Walk {
 impl Walk {
     /// A walk along a tenant's chain. The signatures of the heads were verified.
     pub fn new(tenant: TenantId, heads: &[Head]) -> Self {
-        let checkpoint = heads
-            .iter()
-            .filter(|head| head.kind == HeadKind::Checkpoint)
-            .max_by_key(|head| head.sequence);
+        let checkpoint = Head::newest(heads, HeadKind::Checkpoint);
         let (sequence, hash) = checkpoint
             .map(|head| (head.sequence, head.hash))
             .unwrap_or_default();

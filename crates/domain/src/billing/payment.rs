@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::kernel::name::named_enum;
-use crate::kernel::{Currency, Interval, Period, TenantId, Time};
+use crate::kernel::{Currency, Interval, Period, TenantId, Time, hex};
 use crate::usage::MeterKey;
 
 macro_rules! provider_ids {
@@ -69,8 +69,7 @@ impl ProviderKey {
     /// a line feed, which none of them contains.
     pub fn digest(parts: &[&dyn std::fmt::Display]) -> Self {
         let text: String = parts.iter().map(|part| format!("{part}\n")).collect();
-        let digest = Sha256::digest(text.as_bytes());
-        Self(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(hex(&Sha256::digest(text.as_bytes())))
     }
 }
 

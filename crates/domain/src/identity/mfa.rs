@@ -6,7 +6,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::identity::PasswordHash;
-use crate::kernel::{MfaChallengeId, OperatorId, Role, SessionId, StoreError, TenantId, Time, UserId};
+use crate::kernel::{MfaChallengeId, OperatorId, Role, SessionId, StoreError, TenantId, Time, UserId, hex};
 
 /// How long a TOTP code is valid, in seconds.
 pub const TOTP_STEP_SECONDS: i64 = 30;
@@ -204,7 +204,7 @@ impl std::fmt::Debug for DeviceToken {
 impl DeviceToken {
     /// The token of some random bytes.
     pub fn of(random: &[u8; 32]) -> Self {
-        Self(random.iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(hex(random))
     }
 
     /// Reads a token.

@@ -6,6 +6,7 @@
 mod address;
 mod code;
 mod failure;
+mod hex;
 mod hierarchy;
 mod id;
 mod invalid;
@@ -37,6 +38,7 @@ pub use address::{
 };
 pub use code::ErrorCode;
 pub use failure::Failure;
+pub use hex::hex;
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AccountLinkId, AccountNoticeId, ApiKeyId, AuditBlockId, AuditEventId, AuditHeadId, BillingAccountId,

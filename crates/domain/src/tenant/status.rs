@@ -2,7 +2,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::kernel::name::named_enum;
-use crate::kernel::{Invalid, check_text};
+use crate::kernel::{Check, Invalid};
 
 named_enum! {
     /// Where a tenant is in its life.
@@ -160,8 +160,7 @@ impl StatusChange {
     /// # Errors
     /// `invalid_text` at `/reason`.
     pub fn by(actor: &str, actor_id: Option<Uuid>, reason: &str) -> Result<Self, Invalid> {
-        check_text(reason, 1..=500, false)
-            .map_err(|detail| Invalid::one("/reason", "invalid_text", detail))?;
+        Check::all(|check| check.line("/reason", reason, 1..=500))?;
         Ok(Self {
             reason: reason.to_owned(),
             actor: actor.to_owned(),

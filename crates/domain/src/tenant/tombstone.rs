@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::kernel::{TenantId, Time};
+use crate::kernel::{TenantId, Time, hex};
 
 /// What stays of a tenant that was purged: nothing that says who it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,9 +24,7 @@ pub struct Tombstone {
 impl Tombstone {
     /// Whether the hash fits.
     pub fn is_intact(&self) -> bool {
-        let digest = Sha256::digest(self.text());
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        hex == self.hash
+        hex(&Sha256::digest(self.text())) == self.hash
     }
 
     /// What the hash is of: id, times and counts.

@@ -3,9 +3,7 @@ use chrono::{Duration, SubsecRound as _};
 use serde_json::Value;
 
 use crate::kernel::name::named_enum;
-use crate::kernel::{
-    Check, Invalid, Period, StoreError, SystemScope, TenantId, Time, UsageEventId, check_text,
-};
+use crate::kernel::{Check, Invalid, Period, StoreError, SystemScope, TenantId, Time, UsageEventId};
 use crate::usage::{Aggregation, MOST_UNITS, MeterKey};
 
 /// What was used, when, as the ledger keeps it: for good. A mistake is corrected by another event that invalidates it.
@@ -558,7 +556,7 @@ pub fn total_of(events: &[UsageEvent], meter: &MeterKey, aggregation: Aggregatio
 /// # Errors
 /// [`Invalid`].
 pub fn check_reason(reason: &str) -> Result<(), Invalid> {
-    check_text(reason, 1..=500, false).map_err(|detail| Invalid::one("/reason", "invalid_text", detail))
+    Check::all(|check| check.line("/reason", reason, 1..=500))
 }
 
 #[cfg(test)]

@@ -44,27 +44,24 @@ pub(crate) fn is_presented(headers: &HeaderMap) -> bool {
     headers.contains_key(header::AUTHORIZATION) || headers.contains_key(HEADER)
 }
 
-/// Refuses a request with two credentials that differ, on every route, public ones and those of operators too: a server does not
-/// guess which of them counts.
+/// The text of the header for API keys. A request with two credentials that differ is refused, on every route, public ones and those of
+/// operators too: a server does not guess which of them counts.
 ///
 /// # Errors
 /// 401 as for a key that is not accepted.
-pub(crate) fn agree(headers: &HeaderMap) -> Result<(), ApiError> {
-    let Some(key) = hints::single(headers, HEADER)? else {
-        return Ok(());
-    };
-    if headers.contains_key(header::AUTHORIZATION) && bearer(headers)? != key {
+pub(crate) fn of_header(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let key = hints::single(headers, HEADER)?;
+    if key.is_some() && headers.contains_key(header::AUTHORIZATION) && Some(bearer(headers)?) != key {
         return Err(refused());
     }
-    Ok(())
+    Ok(key)
 }
 
 /// The credential of a request. A key whose checksum is wrong is refused here, before anything is looked up.
 pub(crate) fn presented<'a>(headers: &'a HeaderMap, api: &Api) -> Result<Credential<'a>, ApiError> {
-    let Some(key) = hints::single(headers, HEADER)? else {
+    let Some(key) = of_header(headers)? else {
         return of_text(bearer(headers)?, api);
     };
-    agree(headers)?;
     if ApiKeyFormat::is_claimed(key) {
         of_text(key, api)
     } else {

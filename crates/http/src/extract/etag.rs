@@ -7,7 +7,7 @@ use actix_web::{
 };
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::kernel::ErrorCode;
+use tenantry_domain::kernel::{ErrorCode, hex};
 use tenantry_tenancy::Precondition;
 use utoipa::{
     IntoParams,
@@ -29,11 +29,7 @@ pub(crate) fn tag(version: i64) -> String {
 pub(crate) fn tag_of(version: i64, view: &impl Serialize) -> String {
     let view = serde_json::to_vec(view).unwrap_or_default();
     let digest = Sha256::digest(&view);
-    let digest: String = digest[..DIGEST / 2]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("\"{version}.{digest}\"")
+    format!("\"{version}.{}\"", hex(&digest[..DIGEST / 2]))
 }
 
 /// What the OpenAPI document says of `If-Match`: `*`, or a list of entity tags.

@@ -194,7 +194,7 @@ impl FromRequest for Guest {
 
 fn guest(request: &HttpRequest) -> Result<Guest, ApiError> {
     let api = Api::of(request)?;
-    api_key::agree(request.headers())?;
+    api_key::of_header(request.headers())?;
     let hints = hints::read(request, api.settings.base_domain.as_deref())?;
     let origin = origin::of(request, &api);
     Ok(Guest {

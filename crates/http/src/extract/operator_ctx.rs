@@ -75,7 +75,7 @@ pub(crate) async fn authenticate_operator(
 pub(crate) async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     let api = Api::of(request)?;
     let context = RequestContext::of(request)?;
-    api_key::agree(request.headers())?;
+    api_key::of_header(request.headers())?;
     let token = bearer(request.headers())?;
     let gate = &api.app.ports.operator_gate;
     let scope = gate.bearer(token, context.id.clone()).await?;
@@ -114,7 +114,7 @@ impl FromRequest for OperatorProbe {
 async fn probe(request: &HttpRequest) -> Result<OperatorProbe, ApiError> {
     let api = Api::of(request)?;
     let context = RequestContext::of(request)?;
-    api_key::agree(request.headers())?;
+    api_key::of_header(request.headers())?;
     let token = bearer(request.headers())?;
     let gate = &api.app.ports.operator_gate;
     match timeout(PATIENCE, gate.bearer(token, context.id.clone())).await {

@@ -20,7 +20,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 use tenantry_domain::flags::{Evaluation, FlagSet, Reason, Subject};
-use tenantry_domain::kernel::{ErrorCode, FieldError, StoreError};
+use tenantry_domain::kernel::{ErrorCode, FieldError, StoreError, hex};
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::flags::flag;
 use utoipa::ToSchema;
@@ -257,8 +257,7 @@ fn tag(cx: &Cx, revision: &str, subject: &Subject) -> String {
         subject.key,
         context
     ]);
-    let digest = Sha256::digest(asked.to_string().as_bytes());
-    digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(asked.to_string().as_bytes())[..16])
 }
 
 /// The body of a request, read as far as it goes without knowing the tenant.

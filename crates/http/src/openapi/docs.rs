@@ -16,7 +16,7 @@ use actix_web::{
     web::{self, Bytes, Data, Path, ServiceConfig},
 };
 use sha2::{Digest as _, Sha256};
-use tenantry_domain::kernel::ErrorCode;
+use tenantry_domain::kernel::{ErrorCode, hex};
 use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::Config;
 
@@ -117,8 +117,7 @@ struct Text {
 
 impl Text {
     fn new(content_type: &'static str, plain: Bytes) -> Self {
-        let digest = Sha256::digest(&plain);
-        let digest = digest[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex(&Sha256::digest(&plain)[..16]);
         let codings = [
             ContentEncoding::Brotli,
             ContentEncoding::Gzip,

@@ -1,7 +1,7 @@
 //! The log of operators.
 
 use serde_json::json;
-use tenantry_domain::kernel::{Invalid, Page, PageRequest, check_text};
+use tenantry_domain::kernel::{Check, Page, PageRequest};
 use tenantry_domain::operations::{OperatorEventFilter, RecordedOperatorEvent};
 
 use crate::{OperatorCx, UseCaseError};
@@ -16,8 +16,7 @@ pub async fn list(
     page: PageRequest,
 ) -> Result<Page<RecordedOperatorEvent>, UseCaseError> {
     if let Some(action) = &filter.action {
-        check_text(action, 1..=100, false)
-            .map_err(|detail| Invalid::one("/query/action", "invalid_text", detail))?;
+        Check::all(|check| check.line("/query/action", action, 1..=100))?;
     }
     let mut work = cx.begin().await?;
     let events = work.events(filter, page).await?;

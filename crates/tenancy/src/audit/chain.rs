@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use serde_json::json;
-use tenantry_domain::audit::{Block, Head, HeadKind, Salt, Tail, hex};
+use tenantry_domain::audit::{Block, Head, HeadKind, Salt, Tail};
 use tenantry_domain::kernel::{
-    AuditBlockId, AuditHeadId, Permission, StoreError, SystemScope, TenantId, Time,
+    AuditBlockId, AuditHeadId, Permission, StoreError, SystemScope, TenantId, Time, hex,
 };
 use tenantry_domain::store::Work;
 
@@ -42,7 +42,7 @@ pub async fn chain_due(app: &Arc<Tenancy>) -> usize {
                 advanced.chained
             }
             Ok(None) => {
-                app.audit_marks().forget(tenant);
+                app.audit_marks().remove(tenant);
                 0
             }
             Err(error) => {

@@ -1,7 +1,7 @@
 //! Reading the audit log.
 
 use tenantry_domain::audit::{AuditFilter, AuditRecord};
-use tenantry_domain::kernel::{Invalid, Page, PageRequest, Permission, check_text};
+use tenantry_domain::kernel::{Check, Invalid, Page, PageRequest, Permission};
 
 use crate::{Cx, UseCaseError};
 
@@ -27,8 +27,7 @@ pub(crate) fn check_filter(filter: &AuditFilter) -> Result<(), Invalid> {
     ];
     for (pointer, text) in texts {
         if let Some(text) = text {
-            check_text(text, 1..=100, false)
-                .map_err(|detail| Invalid::one(pointer, "invalid_text", detail))?;
+            Check::all(|check| check.line(pointer, text, 1..=100))?;
         }
     }
     match (filter.from, filter.to) {

@@ -83,13 +83,12 @@ async fn verified(cx: &Cx) -> Result<Verified, AuditError> {
                 reason: WrongReason::UnchainedEntry,
             });
         }
-        let signed = heads.iter().filter(|head| head.kind == HeadKind::Head);
         return Ok(Verified {
             entries: walk.verified,
             last_sequence: walk.sequence,
             last_hash: walk.hash,
             checkpoint: checkpoint(&heads),
-            signed: signed.max_by_key(|head| head.sequence).cloned(),
+            signed: Head::newest(&heads, HeadKind::Head).cloned(),
             unverifiable: signatures.unverifiable,
             unchained,
             oldest_unchained,
@@ -103,8 +102,7 @@ async fn heads(cx: &Cx) -> Result<Vec<Head>, AuditError> {
 }
 
 fn checkpoint(heads: &[Head]) -> Option<i64> {
-    let checkpoints = heads.iter().filter(|head| head.kind == HeadKind::Checkpoint);
-    checkpoints.map(|head| head.sequence).max()
+    Head::newest(heads, HeadKind::Checkpoint).map(|head| head.sequence)
 }
 
 /// Verifies block after block up to the end, or to the first wrong entry.

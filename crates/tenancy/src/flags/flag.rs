@@ -22,7 +22,7 @@ use tenantry_domain::flags::{
     Evaluation, Explanation, FlagDefinition, FlagDefinitions, FlagOverride, FlagProgram, FlagSet, FlagSource,
     FlagTenant, Reason, Subject,
 };
-use tenantry_domain::kernel::{FlagOverrideId, Invalid, Level, Permission, StoreError, SystemScope};
+use tenantry_domain::kernel::{FlagOverrideId, Invalid, Level, Permission, StoreError, SystemScope, hex};
 use tenantry_domain::store::Units;
 use tenantry_domain::tenant::TenantScope;
 
@@ -76,7 +76,7 @@ pub fn revision(cx: &Cx, set: &FlagSet) -> String {
         .ports()
         .seal
         .digest("revision of flags", &set.fingerprint(cx.now()));
-    digest[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest[..16])
 }
 
 /// The acting user as the subject of flags; nobody in particular when none acts.

@@ -13,7 +13,7 @@ use tenantry_domain::identity::{
     Password, PasswordError, SecurityNotice, Session, User, UserHandle,
 };
 use tenantry_domain::kernel::{
-    Constraint, Invalid, Network, PasskeyId, Permission, SessionId, StoreError, TenantId, Time, UserId,
+    Constraint, Invalid, Network, PasskeyId, Permission, SessionId, StoreError, TenantId, Time, UserId, hex,
 };
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
@@ -266,8 +266,7 @@ pub fn read_login(app: &Tenancy, token: &[u8]) -> Option<WaitingLogin> {
 /// [`PasskeyError::Unavailable`], `/credential` when the response is none.
 pub fn counted_as(cx: &Cx, response: &str) -> Result<String, PasskeyError> {
     let id = ceremonies(cx)?.credential_id(response).map_err(not_accepted)?;
-    let digits: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("passkey {digits}"))
+    Ok(format!("passkey {}", hex(&id)))
 }
 
 /// Whether the user with the passkey that a response is of has lately logged in from this network.

@@ -71,7 +71,7 @@ impl AuditMarks {
     }
 
     /// The tenant has no log any more that this process could chain.
-    pub(crate) fn forget(&self, tenant: TenantId) {
+    pub(crate) fn remove(&self, tenant: TenantId) {
         self.marks().remove(&tenant);
     }
 

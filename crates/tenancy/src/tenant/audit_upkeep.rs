@@ -1,17 +1,14 @@
 //! The daily upkeep of audit logs: what a killed server left unchained, a signed head, and the retention.
 
-use std::sync::Arc;
-
 use chrono::Duration;
-use tenantry_domain::kernel::{Permission, SystemScope};
+use tenantry_domain::kernel::Permission;
 
+use crate::Cx;
 use crate::audit::chain;
 use crate::audit::log::AuditError;
 use crate::customization::product_settings::RETENTION_AUDIT_DAYS;
 use crate::customization::setting;
-use crate::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler, run_in_each};
-use crate::tenant::upkeep::{EVERY, PARTS, part_at};
-use crate::{Cx, Tenancy};
+use crate::operations::job::{JobFailure, JobHandler, Nothing};
 
 /// Chains a tenant's audit log, signs its head and deletes what is older than the setting `retention.audit_days`.
 #[derive(Debug, Clone, Copy)]
@@ -34,25 +31,6 @@ impl JobHandler for KeepAudit {
             chain::retain(cx, before).await.map_err(failure)?;
         }
         Ok(())
-    }
-}
-
-/// Does [`KeepAudit`] for the tenants whose turn it is, each about once a day.
-#[derive(Debug, Clone, Copy)]
-pub struct KeepSomeAudits;
-
-impl SystemJobHandler for KeepSomeAudits {
-    const KIND: &'static str = "audit.keep_some";
-    type Payload = Nothing;
-
-    async fn run(&self, app: &Arc<Tenancy>, because: SystemScope, _: Nothing) -> Result<(), JobFailure> {
-        let part = part_at(app.ports.clock.now().timestamp());
-        let tenants = app.ports.registry.dealt(because, part, PARTS).await?;
-        run_in_each(app, because, &tenants, &KeepAudit, &Nothing {}).await
-    }
-
-    fn schedule() -> Option<(Duration, Nothing)> {
-        Some((EVERY, Nothing {}))
     }
 }
 

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tenantry_domain::kernel::{
-    Invalid, OperatorId, Page, PageRequest, SystemScope, TenantId, Time, check_text,
-};
+use tenantry_domain::kernel::{Check, OperatorId, Page, PageRequest, SystemScope, TenantId, Time};
 use tenantry_domain::operations::{OperatorEvent, OperatorWork};
 use tenantry_domain::tenant::{
     Capability, Denied, InvalidTransition, RowWork, StatusChange, Tenant, TenantFilter,
@@ -45,7 +43,7 @@ pub async fn list(
     page: PageRequest,
 ) -> Result<Page<Tenant>, LifecycleError> {
     if let Some(q) = &filter.q {
-        check_text(q, 1..=120, false).map_err(|detail| Invalid::one("/query/q", "invalid_text", detail))?;
+        Check::all(|check| check.line("/query/q", q, 1..=120))?;
     }
     let mut work = cx.begin().await?;
     let tenants = work.tenants(filter, page).await?;
@@ -73,7 +71,7 @@ pub async fn get(cx: &OperatorCx, tenant: TenantId) -> Result<Tenant, LifecycleE
 /// [`LifecycleError`].
 pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
     let suspended = change(cx, tenant, "tenant.suspended", reason, Tenant::suspend).await?;
-    tell_the_tenant(cx, tenant, "tenant.suspended", reason).await?;
+    record_in_tenant(cx, tenant, "tenant.suspended", reason).await?;
     Ok(suspended)
 }
 
@@ -83,7 +81,7 @@ pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<
 /// [`LifecycleError`].
 pub async fn resume(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
     let resumed = change(cx, tenant, "tenant.resumed", reason, Tenant::resume).await?;
-    tell_the_tenant(cx, tenant, "tenant.resumed", reason).await?;
+    record_in_tenant(cx, tenant, "tenant.resumed", reason).await?;
     Ok(resumed)
 }
 
@@ -92,12 +90,12 @@ pub async fn resume(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<T
 /// # Errors
 /// [`LifecycleError`].
 pub async fn delete(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
-    // Nothing leads into the tenant afterwards, so its own log is told just before the commit.
+    // Nothing leads into the tenant afterwards, so its own log gets the entry just before the commit.
     let log = Log::of(cx, tenant).await;
     let purge_at = cx.app().policy.purge_at(cx.now());
     let delete = |tenant: &mut Tenant, change, now| tenant.delete(change, now, purge_at);
     let (work, record, deleted) = begin_change(cx, tenant, "tenant.deleted", reason, delete).await?;
-    log?.tell("tenant.deleted", reason).await?;
+    log?.record("tenant.deleted", reason).await?;
     work.commit(record).await?;
     Ok(deleted)
 }
@@ -198,7 +196,7 @@ impl Log {
     }
 
     /// Adds an entry.
-    pub(crate) async fn tell(&self, action: &'static str, reason: &str) -> Result<(), LifecycleError> {
+    pub(crate) async fn record(&self, action: &'static str, reason: &str) -> Result<(), LifecycleError> {
         let details = json!({"reason": reason, "operator_id": self.operator});
         let target = self.cx.scope().tenant().uuid();
         self.cx
@@ -211,11 +209,11 @@ impl Log {
     }
 }
 
-async fn tell_the_tenant(
+async fn record_in_tenant(
     cx: &OperatorCx,
     tenant: TenantId,
     action: &'static str,
     reason: &str,
 ) -> Result<(), LifecycleError> {
-    Log::of(cx, tenant).await?.tell(action, reason).await
+    Log::of(cx, tenant).await?.record(action, reason).await
 }

@@ -1,7 +1,7 @@
 //! What is done to the rows of a tenant after its state has changed: they are marked as deleted, restored or erased, in batches.
 //!
-//! The state of the tenant is the only thing that says what is to be done. So a server that is killed in the middle loses nothing,
-//! whoever comes next goes on, and two at once do nothing twice.
+//! The state of the tenant alone says what is to be done. So a server that is killed in the middle loses nothing: the next one goes on,
+//! and two at once do nothing twice.
 
 use std::sync::Arc;
 
@@ -209,7 +209,7 @@ async fn finish(cx: &OperatorCx, id: TenantId, done: RowWork) -> Result<(), Life
     work.commit(cx.record(action, Some(id), details)).await?;
     if done == RowWork::Restore {
         let reason = tenant.status_change.map_or(String::new(), |change| change.reason);
-        Log::of(cx, id).await?.tell("tenant.restored", &reason).await?;
+        Log::of(cx, id).await?.record("tenant.restored", &reason).await?;
     }
     Ok(())
 }

@@ -8,17 +8,18 @@ use tenantry_domain::kernel::SystemScope;
 use crate::Tenancy;
 use crate::identity::api_key_expiry::NotifyOfExpiry;
 use crate::operations::job::{JobFailure, Nothing, SystemJobHandler, run_in_each};
+use crate::tenant::audit_upkeep::KeepAudit;
 use crate::tenant::purge::{Ended, KEPT_DAYS, Purge};
 
 /// How often some tenants are looked after.
-pub(crate) const EVERY: Duration = Duration::minutes(5);
+const EVERY: Duration = Duration::minutes(5);
 
 /// Into so many parts all tenants are dealt; each is looked after once in so many times [`EVERY`], which is 21 hours and 55
 /// minutes. It is a prime, and the turns of a day are no multiple of it, so that a server that is up for the same hours every
 /// day comes to every part too.
-pub(crate) const PARTS: u32 = 263;
+const PARTS: u32 = 263;
 
-/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`] and the upkeep of the ledger of usage.
+/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`], [`KeepAudit`] and the upkeep of the ledger of usage.
 #[derive(Debug, Clone, Copy)]
 pub struct TendSome;
 
@@ -31,6 +32,7 @@ impl SystemJobHandler for TendSome {
         let tenants = app.ports.registry.dealt(because, part, PARTS).await?;
         run_in_each(app, because, &tenants, &Purge, &Ended { days: KEPT_DAYS }).await?;
         run_in_each(app, because, &tenants, &NotifyOfExpiry, &Nothing {}).await?;
+        run_in_each(app, because, &tenants, &KeepAudit, &Nothing {}).await?;
         app.ports.usage_recorder.keep(app, because, &tenants).await
     }
 
@@ -40,7 +42,7 @@ impl SystemJobHandler for TendSome {
 }
 
 /// Whose turn it is at that second since 1970.
-pub(crate) fn part_at(second: i64) -> u32 {
+fn part_at(second: i64) -> u32 {
     let turn = second.div_euclid(EVERY.num_seconds());
     u32::try_from(turn.rem_euclid(i64::from(PARTS))).unwrap_or_default()
 }

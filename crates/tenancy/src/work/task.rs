@@ -1,7 +1,7 @@
 //! Tasks.
 
 use tenantry_domain::kernel::{
-    Invalid, Page, PageRequest, Patch, Permission, ProjectId, TaskId, UserId, check_text,
+    Check, Invalid, Page, PageRequest, Patch, Permission, ProjectId, TaskId, UserId,
 };
 use tenantry_domain::store::Work;
 use tenantry_domain::work::{NewTask, Task, TaskFilter, TaskPatch};
@@ -130,7 +130,7 @@ pub async fn delete(cx: &Cx, id: TaskId, when: &Precondition) -> Result<(), Task
 
 fn check_filter(filter: &TaskFilter) -> Result<(), Invalid> {
     let Some(q) = &filter.q else { return Ok(()) };
-    check_text(q, 1..=200, false).map_err(|detail| Invalid::one("/query/q", "invalid_text", detail))
+    Check::all(|check| check.line("/query/q", q, 1..=200))
 }
 
 async fn check_assignee(work: &mut Work, assignee: Option<UserId>) -> Result<(), TaskError> {

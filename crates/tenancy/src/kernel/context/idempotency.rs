@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tenantry_domain::identity::Email;
-use tenantry_domain::kernel::{KeptAnswer, KeyTaken, Role, StoreError, UserId};
+use tenantry_domain::kernel::{KeptAnswer, KeyTaken, Role, StoreError, UserId, hex};
 use tenantry_domain::operations::{KeptRequest, RequestKey};
 use tenantry_domain::store::Work;
 use uuid::Uuid;
@@ -69,10 +69,6 @@ impl OperatorRequest {
         let same = details["idempotency"]["fingerprint"] == hex(&self.fingerprint);
         if same { Ok(()) } else { Err(KeyTaken::Reused) }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What makes a unit of work happen once: the request, and how its answer is made of what the work returns.
