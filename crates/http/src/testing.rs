@@ -51,9 +51,9 @@ use tenantry_domain::operations::{
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, Gate, JobFacts, JobLease, MembershipFacts, RowStep, RowTable, RowWork, Settings,
-    Slug, Tenant, TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSelector, TenantStatus,
-    Tombstone,
+    ApiKeyFacts, Directory, Gate, JobFacts, JobLease, MembershipFacts, RowStep, RowTable, RowWork, SealEpoch,
+    Settings, Slug, Tenant, TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSeal, TenantSeals,
+    TenantSelector, TenantStatus, Tombstone,
 };
 use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
@@ -93,6 +93,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         link_tokens: fake.clone(),
         secrets: fake.clone(),
         seal: fake.clone(),
+        tenant_seals: fake.clone(),
         traces: Arc::new(NoTraces),
         calls: fake.clone(),
         usage_upkeep: fake.clone(),
@@ -883,6 +884,26 @@ impl Seal for Fake {
     fn is_current(&self, _: &str, _: &[u8]) -> bool {
         true
     }
+
+    fn new_data_key(&self, _: &str) -> Vec<u8> {
+        vec![0; 32]
+    }
+
+    fn with_data_key(&self, _: &str, _: &[u8]) -> Option<Arc<dyn Seal>> {
+        None
+    }
+}
+
+impl TenantSeals for Fake {
+    fn cached(&self, _: TenantId) -> Option<Arc<TenantSeal>> {
+        None
+    }
+
+    fn epoch(&self, _: TenantId) -> SealEpoch {
+        SealEpoch(0)
+    }
+
+    fn keep(&self, _: SealEpoch, _: &Arc<TenantSeal>) {}
 }
 
 #[async_trait]

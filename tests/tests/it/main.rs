@@ -27,6 +27,7 @@ mod concurrency;
 mod connections;
 mod contract;
 mod custom_roles;
+mod data_keys;
 mod doc_comments;
 mod embedder;
 mod errors;

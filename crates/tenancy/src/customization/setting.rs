@@ -34,7 +34,9 @@ use tenantry_domain::customization::{
     SettingRegistry, SettingSheet, SettingVersion, TenantConfiguration, Warning,
 };
 use tenantry_domain::identity::Password;
-use tenantry_domain::kernel::{AddressError, Invalid, Patch, Permission, StoreError, SystemScope, TenantId};
+use tenantry_domain::kernel::{
+    AddressError, Invalid, Patch, Permission, Seal as _, StoreError, SystemScope, TenantId,
+};
 use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Tenant, TenantScope};
@@ -94,9 +96,8 @@ pub async fn reveal(cx: &Cx, setting: &Setting<String>) -> Result<Option<Passwor
         return Ok(None);
     };
     let place = SettingSheet::place(cx.scope().tenant(), setting.key());
-    let opened = cx
-        .ports()
-        .seal
+    let seal = cx.seal_alone(sealed).await?;
+    let opened = seal
         .open(&place, sealed)
         .and_then(|bytes| String::from_utf8(bytes).ok());
     let text = opened.ok_or(SettingReason::Undefined(setting.key()))?;
@@ -240,10 +241,22 @@ pub async fn operate(
 pub struct Resealed {
     /// How many were sealed with the present key.
     pub resealed: usize,
+    /// How many data keys were sealed with the server's present key.
+    pub resealed_keys: usize,
     /// How many were already.
     pub current: usize,
     /// Those that no known key opens. They are left as they are.
     pub unreadable: Vec<String>,
+}
+
+impl Resealed {
+    /// Adds what became of others.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.resealed += other.resealed;
+        self.resealed_keys += other.resealed_keys;
+        self.current += other.current;
+        self.unreadable.extend(other.unreadable);
+    }
 }
 
 /// Resolves the names in addresses. One that leads inside is refused; one that nobody knows is let in with a warning,
@@ -330,11 +343,8 @@ async fn store(
     rolled_back_to: Option<i64>,
 ) -> Result<SettingSheet, StoreError> {
     let tenant = cx.scope().tenant();
-    let seal = |key: &str, text: &str| {
-        cx.ports()
-            .seal
-            .seal(&SettingSheet::place(tenant, key), text.as_bytes())
-    };
+    let sealing = cx.seal(work).await?;
+    let seal = |key: &str, text: &str| sealing.seal(&SettingSheet::place(tenant, key), text.as_bytes());
     let now = cx.now();
     let after = before.changed(&cx.ports().settings, change, seal, now);
     if rolled_back_to.is_none() && after.says_the_same(&before) {

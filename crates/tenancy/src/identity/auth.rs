@@ -110,6 +110,9 @@ pub enum AuthError {
     /// The plan allows no more.
     #[error(transparent)]
     NotInPlan(#[from] NotInPlan),
+    /// The secret of the user's app cannot be opened.
+    #[error("the secret of the app cannot be opened")]
+    FactorUnreadable,
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
@@ -139,6 +142,7 @@ impl From<MfaError> for AuthError {
         match error {
             MfaError::Refused(refused) => refused.into(),
             MfaError::WrongCode => Self::WrongCode,
+            MfaError::Unreadable => Self::FactorUnreadable,
             MfaError::Locked(seconds) => Self::Locked(seconds),
             MfaError::Password(error) => error.into(),
             MfaError::Store(error) => error.into(),
