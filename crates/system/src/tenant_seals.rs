@@ -82,3 +82,102 @@ impl InvalidatedCache for CachedTenantSeals {
     /// Entries expire within a minute in any case.
     fn set_live(&self, _: bool) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use chrono::{Duration, TimeZone as _, Utc};
+    use tenantry_domain::kernel::Seal as _;
+    use tenantry_domain::tenant::DataKey;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::AeadSeal;
+
+    struct StandingClock(Mutex<Time>);
+
+    impl Clock for StandingClock {
+        fn now(&self) -> Time {
+            *self.0.lock().unwrap()
+        }
+    }
+
+    fn world() -> (Arc<StandingClock>, CachedTenantSeals) {
+        let start = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap();
+        let clock = Arc::new(StandingClock(Mutex::new(start)));
+        (clock.clone(), CachedTenantSeals::new(clock, 10))
+    }
+
+    fn tenant(number: u128) -> TenantId {
+        Uuid::from_u128(number).into()
+    }
+
+    fn seal_of(tenant: TenantId) -> Arc<TenantSeal> {
+        let server = Arc::new(AeadSeal::new(&[7; 32]));
+        let key = DataKey {
+            number: 1,
+            sealed: server.new_data_key(&DataKey::place(tenant, 1)),
+            created_at: Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap(),
+        };
+        Arc::new(TenantSeal::new(tenant, server, &[key]))
+    }
+
+    #[test]
+    fn seal_is_cached_for_its_tenant_and_a_minute() {
+        let (clock, cache) = world();
+        cache.keep(cache.epoch(tenant(1)), &seal_of(tenant(1)));
+        assert_eq!(cache.cached(tenant(1)).unwrap().tenant(), tenant(1));
+        assert!(cache.cached(tenant(2)).is_none());
+        *clock.0.lock().unwrap() += Duration::milliseconds(LONGEST_MS - 1);
+        assert!(cache.cached(tenant(1)).is_some());
+        *clock.0.lock().unwrap() += Duration::milliseconds(1);
+        assert!(cache.cached(tenant(1)).is_none());
+    }
+
+    #[test]
+    fn change_invalidates_also_a_load_that_is_under_way() {
+        let (_, cache) = world();
+        for change in [Change::Tenant(tenant(1)), Change::Configuration(tenant(1))] {
+            let epoch = cache.epoch(tenant(1));
+            cache.keep(epoch, &seal_of(tenant(1)));
+            assert!(cache.cached(tenant(1)).is_some());
+            cache.invalidate(change);
+            assert!(cache.cached(tenant(1)).is_none());
+            cache.keep(epoch, &seal_of(tenant(1)));
+            assert!(cache.cached(tenant(1)).is_none(), "loaded before the change");
+        }
+    }
+
+    #[test]
+    fn newest_key_that_opens_seals_and_others_open() {
+        let tenant = tenant(1);
+        let server: Arc<AeadSeal> = Arc::new(AeadSeal::new(&[7; 32]));
+        let key = |number: i32, by: &AeadSeal| DataKey {
+            number,
+            sealed: by.new_data_key(&DataKey::place(tenant, number)),
+            created_at: Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap(),
+        };
+        let stranger = AeadSeal::new(&[8; 32]);
+        let (one, two, lost) = (key(1, &server), key(2, &server), key(3, &stranger));
+        let of = |keys: &[DataKey]| TenantSeal::new(tenant, server.clone(), keys);
+        let (first, both) = (of(&[one.clone()]), of(&[one.clone(), two.clone(), lost]));
+        let (by_one, by_two) = (first.seal("here", b"text"), both.seal("here", b"text"));
+        assert_eq!((both.current(), both.unreadable().collect()), (Some(2), vec![3]));
+        assert_eq!(by_two[..8], DataKey::prefix(2));
+        assert_eq!(both.open("here", &by_one).as_deref(), Some(&b"text"[..]));
+        assert!(!both.is_current("here", &by_one) && both.is_current("here", &by_two));
+        assert_eq!(first.open("here", &by_two), None);
+        assert!(first.lacks_key_of(&by_two) && !both.lacks_key_of(&by_two));
+        // Under the number of the other key, or in another place, it does not open.
+        let swapped = [&DataKey::prefix(2)[..], &by_one[8..]].concat();
+        assert_eq!(both.open("here", &swapped), None);
+        assert_eq!(both.open("there", &by_two), None);
+        let digest = first.digest("here", b"text");
+        assert!(both.is_digest("here", b"text", &digest) && !both.is_digest("there", b"text", &digest));
+        // Values of the server's key, from before there were data keys.
+        let former = of(&[]).seal("here", b"text");
+        assert_eq!(both.open("here", &former).as_deref(), Some(&b"text"[..]));
+        assert!(!both.is_current("here", &former) && of(&[]).is_current("here", &former));
+    }
+}

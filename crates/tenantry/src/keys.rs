@@ -84,6 +84,14 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     done
 }
 
+/// Checks the data keys of all tenants.
+pub async fn run_check(settings: &Settings) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    let done = check(&booted.app, None).await;
+    booted.finish().await;
+    done
+}
+
 async fn rotate(cx: &OperatorCx, publication_seconds: i64) -> Result<(), CommandError> {
     let rotated = signing_key::rotate(cx, publication_seconds).await;
     let key = rotated.map_err(|error| match error {

@@ -207,7 +207,7 @@ async fn rotation_seals_anew_and_destroys_former_keys_later() {
     assert_eq!(again.json(), first.json());
     assert_eq!(stored(&world, who.id).await, before);
     // The command was killed after the rotation: its job is there.
-    let jobs = "SELECT 1 FROM jobs WHERE kind = 'data_key.keep' AND state = 'available'";
+    let jobs = "SELECT 1 FROM jobs WHERE kind = 'data_key.keep'";
     assert_eq!(world.sql(jobs).await, 1);
     keep(&world.app, &world.acme).await;
     assert_eq!(stored(&world, who.id).await[..8], DataKey::prefix(2));

@@ -198,12 +198,13 @@ impl JobHandler for KeepDataKeys {
 /// call, and all others have expired. A key that cannot be opened stays, since the server's former key may come back.
 async fn destroy_former(cx: &Cx) -> Result<(), JobFailure> {
     cx.write(async |work| {
-        let keys = work.data_keys().list().await?.keys;
         let due = |pair: &[DataKey]| pair[1].created_at + DataKey::KEPT <= cx.now();
-        if !keys.windows(2).any(due) {
+        if !work.data_keys().list().await?.keys.windows(2).any(due) {
             return Ok(());
         }
         work.tenants().current_for_update().await?;
+        // Another run may have destroyed some meanwhile.
+        let keys = work.data_keys().list().await?.keys;
         let seal = cx.load_seal(work).await?;
         let lost: Vec<i32> = seal.unreadable().collect();
         let former = keys
