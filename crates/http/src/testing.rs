@@ -27,13 +27,15 @@ use tenantry_billing::usage::usage_rollup::LedgerRecorder;
 use tenantry_domain::billing::{
     CustomerRef, Customers, EventRef, EventState, KnownCustomer, ProviderEvents, ReceivedEvent,
 };
-use tenantry_domain::customization::{Configurations, SettingRegistry, TenantConfiguration};
+use tenantry_domain::customization::{
+    Branding, Configurations, EffectiveSettings, SettingRegistry, TenantConfiguration,
+};
 use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
 use tenantry_domain::identity::{
-    AccessClaims, AccessTokens, ApiKey, ApiKeyFormat, AuthMethods, Email, HashingCaller, InvitationTokens,
-    IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey, OneTimeCodes,
-    OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential, PasskeyOwner,
-    PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
+    AccessClaims, AccessTokens, AddressRules, ApiKey, ApiKeyFormat, AuthMethods, Email, HashingCaller,
+    InvitationTokens, IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey,
+    OneTimeCodes, OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential,
+    PasskeyOwner, PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
     PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, Requested, SecretSource, Signature,
     SigningKeyRecord, SigningKeys, TokenError, TotpSecret, UserHandle, Verified, Workspace, WorkspaceRequest,
     Workspaces,
@@ -963,8 +965,14 @@ impl PlanCatalogue for Fake {
 
 #[async_trait]
 impl Configurations for Fake {
+    /// Without lists of networks, as admission reads them.
     fn cached(&self, _: TenantId) -> Option<Arc<TenantConfiguration>> {
-        None
+        Some(Arc::new(TenantConfiguration {
+            name: "Acme".into(),
+            settings: EffectiveSettings::default(),
+            addresses: AddressRules::default(),
+            branding: Branding::default(),
+        }))
     }
 
     async fn of(&self, _: &TenantScope) -> Result<Arc<TenantConfiguration>, StoreError> {

@@ -68,6 +68,7 @@ mod resources;
 mod rings;
 mod rooms;
 mod security_notices;
+mod security_policy;
 mod sessions;
 mod settings;
 mod signing_keys;

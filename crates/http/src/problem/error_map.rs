@@ -279,6 +279,10 @@ impl From<Denied> for ApiError {
         match denied {
             Denied::Token(error) => error.into(),
             Denied::ApiKey(_) => api_key::refused(),
+            Denied::Address => Self::new(ErrorCode::Forbidden).with_detail(
+                "The security policy of the tenant does not allow requests from your address. Use a network that it allows, or ask an \
+                 admin of the tenant.",
+            ),
             Denied::Store(error) => error.into(),
             denied => Self::new(ErrorCode::from(&denied)),
         }

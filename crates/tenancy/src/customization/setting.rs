@@ -41,6 +41,7 @@ use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Tenant, TenantScope};
 
+use crate::customization::security_policy;
 use crate::kernel::step_up::RecentFactor;
 use crate::{Cx, Origin, OwnReason, Precondition, Tenancy, UseCaseError};
 
@@ -139,8 +140,10 @@ pub async fn update(
     cx.write_as_admin(async |work, _| {
         let (tenant, before) = held(work).await?;
         when.check(before.version)?;
+        let held = effective(cx, &tenant, &before);
         let after = store(cx, work, before, &change, None).await?;
         let settings = effective(cx, &tenant, &after);
+        security_policy::refuse_lock_out(cx, &held, &settings)?;
         Ok(Changed { settings, warnings })
     })
     .await
@@ -172,8 +175,10 @@ pub async fn roll_back(cx: &Cx, when: &Precondition, version: i64) -> Result<Cha
             let _: RecentFactor = factor?;
         }
         let change = registry.check_rollback(&before, &former)?;
+        let held = effective(cx, &tenant, &before);
         let after = store(cx, work, before, &change, Some(version)).await?;
         let settings = effective(cx, &tenant, &after);
+        security_policy::refuse_lock_out(cx, &held, &settings)?;
         Ok(Changed { settings, warnings })
     })
     .await
@@ -429,11 +434,13 @@ impl Configurations for StoredConfigurations {
             Ok::<_, StoreError>((tenant, sheet, branding))
         });
         let (tenant, sheet, branding) = read.await?;
+        let settings = self
+            .settings
+            .effective(&self.plans.terms(&tenant.plan, tenant.plan_version), &sheet);
         Ok(Arc::new(TenantConfiguration {
             name: tenant.name,
-            settings: self
-                .settings
-                .effective(&self.plans.terms(&tenant.plan, tenant.plan_version), &sheet),
+            addresses: security_policy::addresses_of(&settings),
+            settings,
             branding,
         }))
     }

@@ -9,6 +9,7 @@ use tenantry_domain::kernel::{
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
+use crate::customization::security_policy;
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
 use crate::kernel::step_up::{
@@ -334,6 +335,9 @@ pub(crate) async fn prepare(
         .map(|text| passwords.choose(text, "/password", &names))
         .transpose();
     let chosen = check.take(chosen);
+    if let Some(Some(password)) = &chosen {
+        check.take(security_policy::check_length(cx, password, "/password").await?);
+    }
     check.line("/full_name", data.full_name.trim(), 1..=120);
     check.verdict()?;
     let (Some(email), Some(chosen)) = (email, chosen) else {
@@ -360,6 +364,8 @@ pub(crate) enum PrepareError {
     Invalid(#[from] Invalid),
     #[error(transparent)]
     Password(#[from] PasswordError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 impl From<PrepareError> for UserError {
@@ -367,6 +373,7 @@ impl From<PrepareError> for UserError {
         match error {
             PrepareError::Invalid(invalid) => invalid.into(),
             PrepareError::Password(error) => UserReason::Password(error).into(),
+            PrepareError::Store(error) => error.into(),
         }
     }
 }
