@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use tenantry_domain::customization::EffectiveSettings;
-use tenantry_domain::identity::{AddressRules, Password};
+use tenantry_domain::identity::Password;
 use tenantry_domain::kernel::{FieldError, Invalid, Patch, Permission, Resolved, StoreError};
 use tenantry_domain::tenant::{Denied, TenantScope};
 
-use crate::customization::product_settings::{ALLOWED_NETWORKS, DENIED_NETWORKS, PASSWORD_MIN_LENGTH};
+use crate::customization::product_settings::PASSWORD_MIN_LENGTH;
 use crate::customization::setting::{self, Changed, SettingError};
 use crate::{Cx, Origin, Precondition, Tenancy};
 
@@ -64,19 +64,6 @@ fn renamed(Invalid(errors): Invalid) -> Invalid {
     Invalid(errors.into_iter().map(own).collect())
 }
 
-/// The lists of networks in settings that hold. A list that cannot be read refuses all addresses, so that a mistake opens nothing.
-pub(crate) fn addresses_of(settings: &EffectiveSettings) -> AddressRules {
-    let list = |found: Option<Vec<String>>| found.unwrap_or_default();
-    let allowed = list(ALLOWED_NETWORKS.of(settings));
-    let rules = AddressRules::new(&allowed, &list(DENIED_NETWORKS.of(settings)));
-    rules.unwrap_or_else(|| {
-        tracing::error!(
-            "a list of networks in the settings of a tenant cannot be read; all addresses are refused"
-        );
-        AddressRules::nobody()
-    })
-}
-
 /// Refuses an address that the policy of the scope's tenant does not allow. The policy is the cached one.
 ///
 /// # Errors
@@ -92,42 +79,6 @@ pub async fn check_address(app: &Tenancy, scope: &TenantScope, origin: &Origin) 
     } else {
         Err(Denied::Address)
     }
-}
-
-/// Refuses a change of the lists with which the caller could send no further request.
-///
-/// # Errors
-/// `locks_out`.
-pub(crate) fn refuse_lock_out(
-    cx: &Cx,
-    before: &EffectiveSettings,
-    after: &EffectiveSettings,
-) -> Result<(), SettingError> {
-    let rules = addresses_of(after);
-    let address = cx.origin().address();
-    if rules == addresses_of(before) || rules.permit(address) {
-        return Ok(());
-    }
-    let address = address.map_or("your address, which is not known".to_owned(), |ip| {
-        format!("your own address, {}", ip.to_canonical())
-    });
-    let detail = format!(
-        "with this change the tenant would refuse {address}; add a network with it to security.allowed_networks, and take it out of \
-         security.denied_networks, or let an operator make the change"
-    );
-    let is_allowed = addresses_of_allowed(after).permit(cx.origin().address());
-    let pointer = if is_allowed {
-        DENIED_NETWORKS.key()
-    } else {
-        ALLOWED_NETWORKS.key()
-    };
-    Err(Invalid::one(&format!("/{pointer}"), "locks_out", detail).into())
-}
-
-/// The list of allowed networks alone.
-fn addresses_of_allowed(settings: &EffectiveSettings) -> AddressRules {
-    let allowed: Vec<String> = ALLOWED_NETWORKS.of(settings).unwrap_or_default();
-    AddressRules::new(&allowed, &[]).unwrap_or_default()
 }
 
 /// Holds a password that somebody chooses to the minimum length of the tenant. Those that exist already stay as they are.

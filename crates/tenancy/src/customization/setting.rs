@@ -41,7 +41,7 @@ use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Tenant, TenantScope};
 
-use crate::customization::security_policy;
+use crate::customization::address_rules;
 use crate::kernel::step_up::RecentFactor;
 use crate::{Cx, Origin, OwnReason, Precondition, Tenancy, UseCaseError};
 
@@ -143,7 +143,7 @@ pub async fn update(
         let held = effective(cx, &tenant, &before);
         let after = store(cx, work, before, &change, None).await?;
         let settings = effective(cx, &tenant, &after);
-        security_policy::refuse_lock_out(cx, &held, &settings)?;
+        address_rules::refuse_lock_out(cx, &held, &settings)?;
         Ok(Changed { settings, warnings })
     })
     .await
@@ -178,7 +178,7 @@ pub async fn roll_back(cx: &Cx, when: &Precondition, version: i64) -> Result<Cha
         let held = effective(cx, &tenant, &before);
         let after = store(cx, work, before, &change, Some(version)).await?;
         let settings = effective(cx, &tenant, &after);
-        security_policy::refuse_lock_out(cx, &held, &settings)?;
+        address_rules::refuse_lock_out(cx, &held, &settings)?;
         Ok(Changed { settings, warnings })
     })
     .await
@@ -439,7 +439,7 @@ impl Configurations for StoredConfigurations {
             .effective(&self.plans.terms(&tenant.plan, tenant.plan_version), &sheet);
         Ok(Arc::new(TenantConfiguration {
             name: tenant.name,
-            addresses: security_policy::addresses_of(&settings),
+            addresses: address_rules::rules_of(&settings),
             settings,
             branding,
         }))

@@ -33,7 +33,7 @@ pub(crate) struct SecurityPolicyView {
     rules: BTreeMap<String, Value>,
 }
 
-/// The rules of a security policy.
+/// What the tenant asks of sessions, passwords, factors, addresses of users and networks. A service may define further rules.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[schema(as = SecurityPolicyRules)]
 pub(crate) struct SecurityPolicyRules {
