@@ -27,7 +27,7 @@ use tenantry_system::{
 };
 use tenantry_tenancy::admin::operator;
 use tenantry_tenancy::billing::Unbilled;
-use tenantry_tenancy::identity::mfa::SecondFactor;
+use tenantry_tenancy::identity::claim::SecondFactor;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::plans::Unlimited;

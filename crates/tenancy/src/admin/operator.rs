@@ -9,7 +9,7 @@ use tenantry_domain::identity::{
 use tenantry_domain::kernel::{Constraint, Invalid, Network, OperatorId, StoreError, SystemScope};
 use tenantry_domain::operations::{AccountName, Operator};
 
-use crate::identity::auth;
+use crate::identity::known_network;
 use crate::identity::lockout::Guesser;
 use crate::identity::mfa::Pending;
 use crate::{OperatorCx, Tenancy};
@@ -111,10 +111,10 @@ pub(crate) async fn has_logged_in_from(
     network: Option<Network>,
 ) -> Result<bool, StoreError> {
     let because = SystemScope::because("an operator logs in");
-    let since = app.ports.clock.now() - auth::KNOWN_FOR;
+    let since = app.ports.clock.now() - known_network::KNOWN_FOR;
     let operators = &app.ports.operators;
     let addresses = operators.login_addresses(because, email, since).await?;
-    Ok(auth::is_among(network, &addresses))
+    Ok(known_network::is_among(network, &addresses))
 }
 
 /// Adds an operator, with a generated password unless one is given.

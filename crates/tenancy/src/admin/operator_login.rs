@@ -15,9 +15,9 @@ use crate::admin::operator::{self, OperatorError};
 use crate::admin::operator_guess;
 use crate::admin::operator_mfa::{self, AtLogin, Given};
 use crate::audit::refusal::RefusedAction;
-use crate::identity::auth;
 use crate::identity::lockout::{self, Guesser, Standing};
 use crate::identity::mfa::Enrollment;
+use crate::identity::password;
 use crate::{OperatorCx, Origin, Tenancy};
 
 /// The answer to an operator's successful login.
@@ -86,7 +86,7 @@ pub async fn login(
         return Err(OperatorError::InvalidCredentials);
     };
     let cx = OperatorCx::new(Arc::clone(app), scope, visit.origin);
-    let renewed = auth::renew(passwords, &caller, verified, password).await;
+    let renewed = password::renew(passwords, &caller, verified, password).await;
     open(&cx, login, &claim, renewed, code).await
 }
 

@@ -17,11 +17,13 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::address::{self, lock_tenant};
-use crate::identity::auth::{self, AuthError, Claim, LoggedIn};
+use crate::identity::applicant::{self, Applicant};
+use crate::identity::auth::AuthError;
+use crate::identity::claim::Claim;
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::mfa::{self, AtLogin};
 use crate::identity::session::{self, SessionRules};
-use crate::identity::user::{self, Applicant};
+use crate::identity::session_start::{self, LoggedIn};
 use crate::kernel::step_up::{GrantedRole, may_give_role};
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
 use crate::operations::mail;
@@ -220,7 +222,7 @@ pub async fn accept(
         password: Some(password),
     };
     let role = GrantedRole::invited(invitation.role);
-    let (mut user, _) = user::prepare(cx, data, role, &tenant).await?;
+    let (mut user, _) = applicant::prepare(cx, data, role, &tenant).await?;
     user.email_verified = true;
     user.custom_role = invitation.custom_role;
     let rules = session::rules(cx).await?;
@@ -236,7 +238,7 @@ async fn join(
     tenant: Tenant,
     rules: SessionRules,
 ) -> Result<LoggedIn, AuthError> {
-    let (mut session, refresh_token) = auth::new_session(cx, user.id);
+    let (mut session, refresh_token) = session_start::new_session(cx, user.id);
     session.mailbox_proof = user.mailbox_proof();
     let required = mfa::requirement(cx).await?;
     let opened = cx.write(async |work| {
@@ -265,7 +267,7 @@ async fn join(
         }
         work.sessions().insert(&session).await?;
         let token = refresh_token.clone();
-        Ok::<_, AuthError>(Ok(auth::logged_in(
+        Ok::<_, AuthError>(Ok(session_start::logged_in(
             cx,
             rules,
             &session,

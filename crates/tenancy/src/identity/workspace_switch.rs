@@ -12,8 +12,9 @@ use tenantry_domain::tenant::{Denied, Refused, Slug, TenantSelector};
 
 use crate::Cx;
 use crate::identity::account::{self, AccountError};
-use crate::identity::auth::{self, AuthError, LoggedIn};
+use crate::identity::auth::{self, AuthError};
 use crate::identity::session;
+use crate::identity::session_start::{self, LoggedIn};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::RecentFactor;
 
@@ -114,7 +115,7 @@ async fn leave(cx: &Cx, work: &mut Work, _: RecentFactor) -> Result<MailboxEntry
     let user = work.users().find_for_update(user).await?;
     let user = user.filter(|user| user.is_active).ok_or(Refused::Forbidden)?;
     let session = session::lock_own::<SwitchError>(cx, work).await?;
-    let ends_at = session.latest_end(auth::session_lifetime(cx));
+    let ends_at = session.latest_end(session_start::session_lifetime(cx));
     let proof = proof_of(session.mailbox_proof, &user)?;
     let details = json!({"user_id": user.id});
     let event = cx.security(

@@ -8,9 +8,10 @@ use tenantry_domain::identity::{
 use tenantry_domain::kernel::{Check, Constraint, Invalid, RequestId, Role, StoreError, SystemScope, UserId};
 use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
 
+use crate::identity::account_link;
 use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::session::SessionRules;
-use crate::identity::{account_link, auth, auth::LoggedIn};
+use crate::identity::session_start::{self, LoggedIn};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::{Changed, Cx, Origin, Tenancy};
 
@@ -274,7 +275,7 @@ async fn store(
     wanted: &str,
     generated_password: Option<Password>,
 ) -> Result<SignedUp, SignUpError> {
-    let (session, refresh_token) = auth::new_session(cx, admin.id);
+    let (session, refresh_token) = session_start::new_session(cx, admin.id);
     cx.write(async |work| {
         work.tenants().insert(&tenant).await?;
         work.users().insert(&admin).await?;
@@ -284,7 +285,7 @@ async fn store(
         account_link::verify(cx, work, &admin).await?;
         cx.ports().subscriptions.provision(cx, work, wanted).await?;
         let refresh_token = refresh_token.clone();
-        let login = auth::logged_in(
+        let login = session_start::logged_in(
             cx,
             SessionRules::default(),
             &session,

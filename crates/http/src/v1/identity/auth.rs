@@ -3,8 +3,9 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::Password;
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::{
-    auth::{self, AuthError, LoggedIn, Registered},
-    mfa::SecondFactor,
+    auth::{self, AuthError, Registered},
+    claim::SecondFactor,
+    session_start::LoggedIn,
 };
 use utoipa::ToSchema;
 
