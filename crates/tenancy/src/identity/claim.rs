@@ -32,8 +32,8 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Of a user who has just been made, and needs no password.
-    pub(crate) fn of_new(cx: &Cx, user: &User) -> Self {
+    /// Of a user who has just been made, and needs no password; `mailbox` is how they came from another tenant.
+    pub(crate) fn of_new(cx: &Cx, user: &User, mailbox: Option<MailboxEntry>) -> Self {
         Self {
             user: Some(user.clone()),
             addresses: Vec::new(),
@@ -42,7 +42,7 @@ impl Claim {
             device: None,
             wait: None,
             has_failed: false,
-            mailbox: None,
+            mailbox,
         }
     }
 
