@@ -26,16 +26,26 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 29] = [
+const HIGH: [&str; 40] = [
     "account.locked",
     "api_key.created",
+    "api_key.rotated",
     "api_key.updated",
     "audit.exported",
     "audit.retained",
     "mfa.disabled",
     "mfa.recovery_code_used",
+    "mfa.recovery_codes_renewed",
     "mfa.removed_by_proof",
     "mfa.reset",
+    "operator.activated",
+    "operator.created",
+    "operator.deactivated",
+    "operator.mfa_disabled",
+    "operator.mfa_reset",
+    "operator.password_reset",
+    "operator.recovery_code_used",
+    "operator.recovery_codes_renewed",
     "passkey.cloned",
     "passkey.removed",
     "project.deleted",
@@ -45,6 +55,7 @@ const HIGH: [&str; 29] = [
     "role",
     "session.ended_all",
     "sessions.ended",
+    "signing_key",
     "tenant.deleted",
     "tenant.mismatch",
     "tenant.plan_changed",
@@ -59,7 +70,7 @@ const HIGH: [&str; 29] = [
 ];
 
 /// Actions of medium risk, in the same way.
-const MEDIUM: [&str; 17] = [
+const MEDIUM: [&str; 18] = [
     "account_link",
     "api_key",
     "billing",
@@ -70,6 +81,7 @@ const MEDIUM: [&str; 17] = [
     "login",
     "mail",
     "mfa",
+    "operator",
     "passkey",
     "password",
     "plan",
@@ -148,6 +160,9 @@ mod tests {
             ("refresh_token.reused", Risk::High, Outcome::Failure),
             ("user.registered", Risk::Medium, Outcome::Success),
             ("note.created", Risk::Low, Outcome::Success),
+            ("operator.mfa_reset", Risk::High, Outcome::Success),
+            ("operator.logged_in", Risk::Medium, Outcome::Success),
+            ("signing_key.created", Risk::High, Outcome::Success),
         ] {
             assert_eq!(
                 (Risk::of(action, None), Outcome::of(action)),
