@@ -93,6 +93,18 @@ impl Tenant {
         false
     }
 
+    /// Gives a restoration up that cannot go on: the rows that are back are marked again, and the tenant may be purged. Whether that is a
+    /// change.
+    pub fn give_restoring_up(&mut self, now: Time) -> bool {
+        let restored = self.row_work == Some(RowWork::Restore);
+        if restored {
+            self.row_work = Some(RowWork::Delete);
+            self.row_counts.clear();
+            self.touch(now);
+        }
+        restored
+    }
+
     /// Ends the marking of rows; whether that is a change.
     pub fn finish_deleting(&mut self) -> bool {
         let marked = self.row_work == Some(RowWork::Delete);

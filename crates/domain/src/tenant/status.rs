@@ -2,7 +2,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::kernel::name::named_enum;
-use crate::kernel::{Check, Invalid};
+use crate::kernel::{Check, Invalid, OperatorId};
 
 named_enum! {
     /// Where a tenant is in its life.
@@ -155,6 +155,13 @@ pub struct StatusChange {
 }
 
 impl StatusChange {
+    /// The operator who asked for it.
+    pub fn operator(&self) -> Option<OperatorId> {
+        self.actor_id
+            .filter(|_| self.actor == "operator")
+            .map(OperatorId::from)
+    }
+
     /// A change with a reason that a person wrote.
     ///
     /// # Errors

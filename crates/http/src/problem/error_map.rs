@@ -528,7 +528,7 @@ impl From<LifecycleReason> for ApiError {
                 Self::new(ErrorCode::Conflict).with_detail(detail)
             }
             LifecycleReason::NameInUse => Self::new(ErrorCode::Conflict).with_detail(
-                "A name of the tenant's rows is in use by a row that was added since the deletion. Rename one of them.",
+                "A name of the tenant's rows is in use by a row that was added since the deletion, so the tenant stays deleted. Remove that row in the database and restore again, or purge the tenant.",
             ),
         }
     }

@@ -195,6 +195,14 @@ impl Log {
         })
     }
 
+    /// The same, of what an operator asked for and a job has done.
+    pub(crate) fn asked_by(self, operator: Option<OperatorId>) -> Self {
+        Self {
+            cx: self.cx.by_operator(operator),
+            operator,
+        }
+    }
+
     /// Adds an entry.
     pub(crate) async fn record(&self, action: &'static str, reason: &str) -> Result<(), LifecycleError> {
         let details = json!({"reason": reason, "operator_id": self.operator});
