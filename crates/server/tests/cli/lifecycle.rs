@@ -145,7 +145,8 @@ fn killed_deletion_restoration_and_purge_are_finished_by_a_rerun() {
         "0"
     );
     let tombstones = terminal.run(&["tombstones", "list"]);
-    let tombstone: serde_json::Value = serde_json::from_str(tombstones.trim()).unwrap();
+    let line: serde_json::Value = serde_json::from_str(tombstones.trim()).unwrap();
+    let tombstone = &line["tombstone"];
     assert_eq!(
         tombstone["row_counts"]["tasks"], total,
         "each row is counted once"
@@ -160,17 +161,23 @@ fn killed_deletion_restoration_and_purge_are_finished_by_a_rerun() {
          SELECT '{id}', 'Acme', 'acme', plan, 'active', settings, created_at, updated_at, 1 FROM tenants LIMIT 1 RETURNING 1), \
          gone AS (DELETE FROM tenant_tombstones RETURNING 1) SELECT count(*)::text FROM back, gone"
     ));
+    // A tombstone of a tenant that somebody would like to be gone.
+    let victim = terminal.one("SELECT id::text FROM tenants WHERE slug = 'globex'");
+    let mut forged = line.clone();
+    forged["tombstone"]["id"] = victim.into();
     let bad = folder.0.join("bad.ndjson");
-    std::fs::write(&bad, tombstones.replace("\"tasks\":", "\"tusks\":")).unwrap();
-    let refused = output(
-        &["tombstones", "apply", bad.to_str().unwrap()],
-        &terminal.settings,
-    );
-    assert!(
-        stderr(&refused).contains("line 1: the hash does not fit"),
-        "{}",
-        stderr(&refused)
-    );
+    for bad_line in [tombstones.replace("\"tasks\":", "\"tusks\":"), forged.to_string()] {
+        std::fs::write(&bad, bad_line).unwrap();
+        let refused = output(
+            &["tombstones", "apply", bad.to_str().unwrap()],
+            &terminal.settings,
+        );
+        assert!(
+            stderr(&refused).contains("line 1: `tombstones list` of this installation has not written"),
+            "{}",
+            stderr(&refused)
+        );
+    }
     assert_eq!(
         terminal.one("SELECT count(*)::text FROM tenants WHERE slug = 'acme'"),
         "1"
