@@ -34,7 +34,8 @@ use crate::{Changed, Cx};
 pub enum Registered {
     /// The user is logged in.
     LoggedIn(Box<LoggedIn>),
-    /// The user can log in once the address is verified, with the link that was mailed to it.
+    /// The user can log in once the address is verified, with the link that was mailed to it. The id is of nobody when the address was
+    /// taken.
     Unverified(UserId),
 }
 
@@ -224,7 +225,8 @@ pub(crate) async fn enter_by_mailbox(cx: &Cx, entry: MailboxEntry) -> Result<Log
 }
 
 /// Registers a user as a member of a tenant that allows it, and logs in. Where the tenant lets only verified addresses in, or
-/// only those of some domains, no session begins: the password is in force once the address is verified.
+/// only those of some domains, no session begins: the password is in force once the address is verified. There an address that is taken
+/// gets the same answer, and its owner a link by mail.
 ///
 /// # Errors
 /// [`AuthError`].
@@ -267,7 +269,7 @@ pub async fn register(
     user.note_registration();
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
-    cx.write(async |work| {
+    let registered = cx.write(async |work| {
         address::lock_tenant(work).await?;
         // First, as for the address of a user: at the limit, all addresses get the same answer. One who has to prove the address takes
         // the place with the proof.
@@ -292,8 +294,16 @@ pub async fn register(
         let refresh_token = refresh_token.clone();
         let login = logged_in(cx, rules, &session, refresh_token, user.clone(), tenant.clone());
         Ok::<_, AuthError>(Registered::LoggedIn(Box::new(login)))
-    })
-    .await
+    });
+    match registered.await {
+        // The answer is in the mailbox, so that nobody else learns who has an account.
+        Err(AuthError::EmailTaken) if needs_proof => {
+            let cx = cx.without_key();
+            account_link::remind(&cx, &user.email).await?;
+            Ok(Registered::Unverified(user.id))
+        }
+        registered => registered,
+    }
 }
 
 /// Rotates a refresh token. A used-up token ends its session, except within moments of its use. A session that was idle
