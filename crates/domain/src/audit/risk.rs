@@ -26,7 +26,7 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 29] = [
+const HIGH: [&str; 31] = [
     "account.locked",
     "api_key.created",
     "api_key.updated",
@@ -36,6 +36,7 @@ const HIGH: [&str; 29] = [
     "mfa.recovery_code_used",
     "mfa.removed_by_proof",
     "mfa.reset",
+    "operator.rows_read",
     "passkey.cloned",
     "passkey.removed",
     "project.deleted",
@@ -43,6 +44,7 @@ const HIGH: [&str; 29] = [
     "refresh_token.reused",
     "resource.deleted",
     "role",
+    "rows.read",
     "session.ended_all",
     "sessions.ended",
     "tenant.deleted",
@@ -113,12 +115,13 @@ fn names_security(state: &Value) -> bool {
 impl Outcome {
     /// The outcome that an action's name says.
     pub fn of(action: &str) -> Self {
-        const FAILURES: [&str; 8] = [
+        const FAILURES: [&str; 9] = [
             "account.locked",
             "api_key.refused",
             "mail.not_sent",
             "mfa.failed",
             "login.failed",
+            "operator.refused",
             "passkey.cloned",
             "refresh_token.reused",
             "tenant.mismatch",
