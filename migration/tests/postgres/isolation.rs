@@ -321,8 +321,8 @@ async fn the_payment_providers_inbox_is_out_of_reach_of_the_runtime_role() {
 async fn operators_are_out_of_reach_of_the_runtime_role_and_their_audit_is_append_only() {
     let database = Database::populated().await;
     let operator =
-        "INSERT INTO operators (id, email, full_name, password_hash, is_active, created_at, updated_at)
-        VALUES (gen_random_uuid(), 'o@o.example', 'O', 'h', true, now(), now())";
+        "INSERT INTO operators (id, email, full_name, password_hash, role, is_active, created_at, updated_at)
+        VALUES (gen_random_uuid(), 'o@o.example', 'O', 'h', 'support', true, now(), now())";
     let event = "INSERT INTO operator_events (id, at, action, request_id, details)
         VALUES (gen_random_uuid(), now(), 'a', 'r', '{}')";
     let mut platform = database.platform().await;
