@@ -92,6 +92,11 @@ impl Database {
         PgConnection::connect(&self.app_url()).await.unwrap()
     }
 
+    /// A connection of the platform role.
+    pub async fn platform(&self) -> PgConnection {
+        PgConnection::connect(&self.platform_url()).await.unwrap()
+    }
+
     /// The database's name.
     pub fn name(&self) -> &str {
         &self.name

@@ -45,8 +45,8 @@ use tenantry_domain::kernel::{
 };
 use tenantry_domain::operations::{
     Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, MessageId, Operator,
-    OperatorClaims, OperatorGate, OperatorGuesses, OperatorScope, OperatorTokens, OperatorWork, Operators,
-    OutgoingMail, RenderedMail, SentMails, SystemJob, TemplateError,
+    OperatorClaims, OperatorGate, OperatorGuesses, OperatorRole, OperatorScope, OperatorTokens, OperatorWork,
+    Operators, OutgoingMail, RenderedMail, SentMails, SystemJob, TemplateError,
 };
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
@@ -698,6 +698,7 @@ impl OperatorTokens for Fake {
         }
         Ok(OperatorClaims {
             epoch: 0,
+            factor_at: None,
             operator: Uuid::from_u128(5).into(),
             issued_at: self.now(),
             expires_at: self.now(),
@@ -714,7 +715,7 @@ impl Operators for Fake {
     async fn find(&self, _: SystemScope, id: OperatorId) -> Result<Option<Operator>, StoreError> {
         let email = Email::stored("olga@example.com".into());
         let hash = PasswordHash::new("hash".into());
-        Ok(Operator::new(id, email, "Olga", hash, self.now()).ok())
+        Ok(Operator::new(id, email, "Olga", OperatorRole::Owner, hash, self.now()).ok())
     }
 
     async fn find_by_email(&self, _: SystemScope, _: &Email) -> Result<Option<Operator>, StoreError> {

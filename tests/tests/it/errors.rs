@@ -124,6 +124,8 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/users/" => acme.viewer.id.to_string(),
         "/api/v1/projects/" => acme.project.to_string(),
         "/api/v1/admin/tenants/" => acme.id.to_string(),
+        // Of no operator and of no job, which is asked after the body.
+        "/api/v1/admin/operators/" | "/api/v1/admin/jobs/" => acme.id.to_string(),
         "/api/v1/tasks/" => acme.task.to_string(),
         "/api/v1/resources/" => acme.resource.to_string(),
         // Of no event, which is asked after the body.

@@ -391,11 +391,18 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 34] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 53] {
     let reason = || Some(json!({"reason": "a sweep"}));
     let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
     let segment =
         || json!({"key": SHARED_FLAG, "when": [{"attribute": "a", "operator": "in", "values": ["b"]}]});
+    let operator = || json!({"email": "sweep@platform.example", "full_name": "Sweep", "role": "support"});
+    let tenant = || {
+        json!({
+            "name": "Sweep", "slug": "by-a-sweep",
+            "admin": {"email": "sweep@sweep.example", "full_name": "Sweep"},
+        })
+    };
     let code = || Some(json!({"code": "123456"}));
     let both = || Some(json!({"password": "correct horse battery staple", "code": "123456"}));
     let password = || Some(json!({"password": "correct horse battery staple"}));
@@ -405,6 +412,33 @@ fn of_operators() -> [(Method, &'static str, Option<Value>); 34] {
         (Method::POST, "/api/v1/admin/mfa/confirm", code()),
         (Method::POST, "/api/v1/admin/mfa/disable", both()),
         (Method::POST, "/api/v1/admin/mfa/recovery-codes", code()),
+        (Method::POST, "/api/v1/admin/mfa/step-up", code()),
+        (Method::GET, "/api/v1/admin/operators", None),
+        (Method::POST, "/api/v1/admin/operators", Some(operator())),
+        (Method::GET, "/api/v1/admin/operators/{id}", None),
+        (
+            Method::PATCH,
+            "/api/v1/admin/operators/{id}",
+            Some(json!({"full_name": "Otto"})),
+        ),
+        (Method::DELETE, "/api/v1/admin/operators/{id}", None),
+        (Method::POST, "/api/v1/admin/operators/{id}/end-sessions", None),
+        (Method::POST, "/api/v1/admin/operators/{id}/reset-password", None),
+        (Method::POST, "/api/v1/admin/operators/{id}/reset-mfa", None),
+        (Method::GET, "/api/v1/admin/jobs", None),
+        (Method::POST, "/api/v1/admin/jobs/{id}/replay", reason()),
+        (Method::POST, "/api/v1/admin/jobs/{id}/cancel", reason()),
+        (Method::GET, "/api/v1/admin/users", None),
+        (Method::GET, "/api/v1/admin/projects", None),
+        (Method::GET, "/api/v1/admin/tasks", None),
+        (Method::GET, "/api/v1/admin/usage", None),
+        (Method::POST, "/api/v1/admin/tenants", Some(tenant())),
+        (Method::PATCH, "/api/v1/admin/tenants/{id}", reason()),
+        (
+            Method::POST,
+            "/api/v1/admin/tenants/{id}/plan",
+            Some(json!({"plan": "pro", "reason": "a sweep"})),
+        ),
         (Method::GET, "/api/v1/admin/audit-events", None),
         (Method::GET, "/api/v1/admin/tenants", None),
         (Method::GET, "/api/v1/admin/tenants/{id}", None),

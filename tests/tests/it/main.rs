@@ -48,6 +48,8 @@ mod month;
 mod ofrep;
 mod openfeature;
 mod operator_mfa;
+mod operator_roles;
+mod operator_tenants;
 mod operators;
 mod pages;
 mod passkeys;

@@ -66,7 +66,7 @@ const TENANCY: Layer = Layer {
         ("operations", &["kernel", "audit"]),
         ("customization", &["kernel"]),
         ("identity", &["kernel", "audit", "operations", "customization"]),
-        ("admin", &["kernel", "audit", "identity"]),
+        ("admin", &["kernel", "audit", "operations", "identity"]),
         ("work", &["kernel"]),
         ("flags", &["kernel"]),
         (

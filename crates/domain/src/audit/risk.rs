@@ -26,7 +26,7 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 40] = [
+const HIGH: [&str; 42] = [
     "account.locked",
     "api_key.created",
     "api_key.rotated",
@@ -46,6 +46,7 @@ const HIGH: [&str; 40] = [
     "operator.password_reset",
     "operator.recovery_code_used",
     "operator.recovery_codes_renewed",
+    "operator.rows_read",
     "passkey.cloned",
     "passkey.removed",
     "project.deleted",
@@ -53,6 +54,7 @@ const HIGH: [&str; 40] = [
     "refresh_token.reused",
     "resource.deleted",
     "role",
+    "rows.read",
     "session.ended_all",
     "sessions.ended",
     "signing_key",
@@ -125,12 +127,13 @@ fn names_security(state: &Value) -> bool {
 impl Outcome {
     /// The outcome that an action's name says.
     pub fn of(action: &str) -> Self {
-        const FAILURES: [&str; 8] = [
+        const FAILURES: [&str; 9] = [
             "account.locked",
             "api_key.refused",
             "mail.not_sent",
             "mfa.failed",
             "login.failed",
+            "operator.refused",
             "passkey.cloned",
             "refresh_token.reused",
             "tenant.mismatch",

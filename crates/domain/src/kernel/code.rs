@@ -56,6 +56,7 @@ error_codes! {
     MailboxProofRequired = "mailbox_proof_required", 403, "Mailbox proof required", "The session does not show that the caller reads the mailbox of the account, since its password was not chosen through a mailed link. Ask for a link with `POST /api/v1/auth/forgot-password`, choose a password with it, log in, and send the request again.";
     ChallengeRequired = "challenge_required", 403, "Challenge required", "This request needs the response to a challenge: get one at `GET /api/v1/auth/challenge`, and send the response in `Challenge-Response`. A response is accepted once.";
     ChallengeUnavailable = "challenge_unavailable", 503, "Challenge unavailable", "The response to the challenge cannot be verified now. Get another challenge and send the request again later.";
+    BypassReasonRequired = "bypass_reason_required", 400, "Bypass reason required", "A read across tenants needs its reason in `X-Bypass-Reason`: 10 to 500 characters. The reason is recorded.";
     Forbidden = "forbidden", 403, "Forbidden", "The role of the user does not allow this request, or the scopes of the API key do not.";
     NotFound = "not_found", 404, "Not found", "The resource does not exist, or this credential cannot see it.";
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed", "The path exists, but does not accept this method. `Allow` lists the accepted methods.";

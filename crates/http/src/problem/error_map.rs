@@ -14,6 +14,8 @@ use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
 use tenantry_tenancy::admin::operator::OperatorError;
+use tenantry_tenancy::admin::operator_job::OperatorJobReason;
+use tenantry_tenancy::admin::operator_rows::RowReason;
 use tenantry_tenancy::customization::setting::SettingReason;
 use tenantry_tenancy::flags::{flag::FlagReason, flag_definition::DefinitionReason};
 use tenantry_tenancy::identity::{
@@ -78,6 +80,12 @@ impl From<Refused> for ApiError {
             .with_detail(
                 "Give a code of the second factor at POST /auth/mfa/step-up, or log in with a passkey, and send the request again with \
                  the new access token.",
+            ),
+            Refused::OperatorFactorRequired => Self::factor_needed(FactorNeeded::Recent {
+                max_age: RECENT_SECONDS,
+            })
+            .with_detail(
+                "Give a code of the second factor at POST /admin/mfa/step-up, and send the request again with the new access token.",
             ),
             Refused::FactorMissing => Self::factor_needed(FactorNeeded::Enrollment {
                 max_age: RECENT_SECONDS,
@@ -512,6 +520,14 @@ impl From<OperatorError> for ApiError {
                 conflict("The operator has no second factor. Enroll one with POST /admin/mfa/enroll.")
             }
             OperatorError::NotFound => Self::new(ErrorCode::NotFound),
+            OperatorError::Refused(refused) => refused.into(),
+            OperatorError::Stale(stale) => stale.into(),
+            OperatorError::OwnFactor => {
+                conflict("Operators disable their own second factor with POST /admin/mfa/disable.")
+            }
+            OperatorError::LastOwner => {
+                conflict("The operator is the last active owner. Make another operator an owner first.")
+            }
             OperatorError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             OperatorError::Password(error) => error.into(),
             OperatorError::Store(error) => error.into(),
@@ -531,6 +547,28 @@ impl From<LifecycleReason> for ApiError {
                 "A name of the tenant's rows is in use by a row that was added since the deletion, so the tenant stays deleted. Remove that row in the database and restore again, or purge the tenant.",
             ),
         }
+    }
+}
+
+impl From<RowReason> for ApiError {
+    fn from(reason: RowReason) -> Self {
+        match reason {
+            RowReason::Busy => Self::new(ErrorCode::RateLimited)
+                .with_detail("As many reads across tenants as this server allows at once are under way.")
+                .with_header(header::RETRY_AFTER, 1.into()),
+        }
+    }
+}
+
+impl From<OperatorJobReason> for ApiError {
+    fn from(reason: OperatorJobReason) -> Self {
+        let detail = match reason {
+            OperatorJobReason::InvalidTransition(refused) => {
+                format!("The job cannot be changed so: {refused}.")
+            }
+            OperatorJobReason::KeyTaken => "An open job has the same key, and does the same.".to_owned(),
+        };
+        Self::new(ErrorCode::Conflict).with_detail(detail)
     }
 }
 
@@ -727,6 +765,7 @@ impl From<BillingError> for ApiError {
 impl From<OversightError> for ApiError {
     fn from(error: OversightError) -> Self {
         match error {
+            OversightError::Refused(refused) => refused.into(),
             OversightError::Unavailable => without_payments(),
             OversightError::Provider(error) => error.into(),
             OversightError::Store(error) => error.into(),

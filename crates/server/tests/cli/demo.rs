@@ -28,6 +28,7 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
         "plan agree acme --meter api_calls=20000",
         "operator create --email olga@example.com --name Olga",
         "operator reset-password olga@example.com",
+        "operator set-role olga@example.com --role support",
         "operator list",
         "flags list",
         "settings set acme security.session_idle_minutes 30",

@@ -30,6 +30,10 @@ macro_rules! enums {
 }
 
 enums! {
+    "The state of a background job. `parked`: its tenant is suspended. `dead`: it failed too often."
+    JobState = domain::operations::JobState::ALL.map(domain::operations::JobState::as_str);
+    "The role of an operator. `support` reads and repairs jobs; `billing` manages plans and payments; `owner` does everything."
+    OperatorRole = domain::operations::OperatorRole::ALL.map(domain::operations::OperatorRole::as_str);
     "The role of a user." Role = domain::kernel::Role::ALL.map(domain::kernel::Role::as_str);
     "The state of a tenant." TenantStatus = domain::tenant::TenantStatus::ALL.map(domain::tenant::TenantStatus::as_str);
     "The state of a project." ProjectStatus = domain::work::ProjectStatus::ALL.map(domain::work::ProjectStatus::as_str);
