@@ -3,7 +3,9 @@ use std::sync::Arc;
 use tenantry_domain::kernel::InvalidatedCache;
 use tenantry_domain::store::Units;
 use tenantry_persistence::{PgDirectory, PgFlags, PgUnits};
-use tenantry_system::{CachedConfigurations, CachedDefinitions, CachedDirectory, CachedFlags};
+use tenantry_system::{
+    CachedConfigurations, CachedDefinitions, CachedDirectory, CachedFlags, CachedTenantSeals,
+};
 use tenantry_tenancy::customization::setting::StoredConfigurations;
 use tenantry_tenancy::flags::flag::StoredFlags;
 
@@ -18,6 +20,8 @@ pub struct Caches {
     pub configurations: Arc<CachedConfigurations>,
     /// Feature flags.
     pub flags: Arc<CachedFlags>,
+    /// Data keys.
+    pub seals: Arc<CachedTenantSeals>,
 }
 
 impl std::fmt::Debug for Caches {
@@ -42,15 +46,17 @@ impl Caches {
             directory: Arc::new(CachedDirectory::new(Arc::new(directory), clock(), base.cache)),
             configurations: Arc::new(CachedConfigurations::new(configurations, clock(), base.cache)),
             flags: Arc::new(CachedFlags::new(definitions, in_tenants, clock(), base.cache)),
+            seals: Arc::new(CachedTenantSeals::new(clock(), base.cache.entries)),
         }
     }
 
     /// Returns the caches that take invalidations.
-    pub fn invalidated(&self) -> [Arc<dyn InvalidatedCache>; 3] {
+    pub fn invalidated(&self) -> [Arc<dyn InvalidatedCache>; 4] {
         [
             self.directory.clone(),
             self.configurations.clone(),
             self.flags.clone(),
+            self.seals.clone(),
         ]
     }
 }

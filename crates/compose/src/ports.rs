@@ -75,6 +75,7 @@ pub fn ports(
         link_tokens: Arc::new(derived.link_tokens),
         secrets: Arc::new(SystemSecrets),
         seal: Arc::new(derived.seal),
+        tenant_seals: caches.seals.clone(),
         traces: Arc::new(NoTraces),
         calls: Arc::new(FileSpool::new(None, base.ids.uuid().to_string())),
         usage_upkeep: Arc::new(PgUsageUpkeep::new(platform.clone())),

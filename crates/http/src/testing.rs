@@ -27,13 +27,15 @@ use tenantry_billing::usage::usage_rollup::LedgerRecorder;
 use tenantry_domain::billing::{
     CustomerRef, Customers, EventRef, EventState, KnownCustomer, ProviderEvents, ReceivedEvent,
 };
-use tenantry_domain::customization::{Configurations, SettingRegistry, TenantConfiguration};
+use tenantry_domain::customization::{
+    Branding, Configurations, EffectiveSettings, SettingRegistry, TenantConfiguration,
+};
 use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
 use tenantry_domain::identity::{
-    AccessClaims, AccessTokens, ApiKey, ApiKeyFormat, AuthMethods, Email, HashingCaller, InvitationTokens,
-    IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey, OneTimeCodes,
-    OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential, PasskeyOwner,
-    PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
+    AccessClaims, AccessTokens, AddressRules, ApiKey, ApiKeyFormat, AuthMethods, Email, HashingCaller,
+    InvitationTokens, IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey,
+    OneTimeCodes, OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential,
+    PasskeyOwner, PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
     PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, Requested, SecretSource, Signature,
     SigningKeyRecord, SigningKeys, TokenError, TotpSecret, UserHandle, Verified, Workspace, WorkspaceRequest,
     Workspaces,
@@ -51,9 +53,9 @@ use tenantry_domain::operations::{
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, Gate, JobFacts, JobLease, MembershipFacts, RowStep, RowTable, RowWork, Settings,
-    Slug, Tenant, TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSelector, TenantStatus,
-    Tombstone,
+    ApiKeyFacts, Directory, Gate, JobFacts, JobLease, MembershipFacts, RowStep, RowTable, RowWork, SealEpoch,
+    Settings, Slug, Tenant, TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSeal, TenantSeals,
+    TenantSelector, TenantStatus, Tombstone,
 };
 use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
@@ -93,6 +95,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         link_tokens: fake.clone(),
         secrets: fake.clone(),
         seal: fake.clone(),
+        tenant_seals: fake.clone(),
         traces: Arc::new(NoTraces),
         calls: fake.clone(),
         usage_upkeep: fake.clone(),
@@ -884,6 +887,26 @@ impl Seal for Fake {
     fn is_current(&self, _: &str, _: &[u8]) -> bool {
         true
     }
+
+    fn new_data_key(&self, _: &str) -> Vec<u8> {
+        vec![0; 32]
+    }
+
+    fn with_data_key(&self, _: &str, _: &[u8]) -> Option<Arc<dyn Seal>> {
+        None
+    }
+}
+
+impl TenantSeals for Fake {
+    fn cached(&self, _: TenantId) -> Option<Arc<TenantSeal>> {
+        None
+    }
+
+    fn epoch(&self, _: TenantId) -> SealEpoch {
+        SealEpoch(0)
+    }
+
+    fn keep(&self, _: SealEpoch, _: &Arc<TenantSeal>) {}
 }
 
 #[async_trait]
@@ -943,8 +966,14 @@ impl PlanCatalogue for Fake {
 
 #[async_trait]
 impl Configurations for Fake {
+    /// Without lists of networks, as admission reads them.
     fn cached(&self, _: TenantId) -> Option<Arc<TenantConfiguration>> {
-        None
+        Some(Arc::new(TenantConfiguration {
+            name: "Acme".into(),
+            settings: EffectiveSettings::default(),
+            addresses: AddressRules::default(),
+            branding: Branding::default(),
+        }))
     }
 
     async fn of(&self, _: &TenantScope) -> Result<Arc<TenantConfiguration>, StoreError> {

@@ -30,6 +30,13 @@ struct Slot {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Epoch(u64, u64);
 
+impl Epoch {
+    /// One number that changes when either counter does, since both only grow.
+    pub(crate) fn sum(self) -> u64 {
+        self.0.wrapping_add(self.1)
+    }
+}
+
 impl Default for Epochs {
     fn default() -> Self {
         Self {

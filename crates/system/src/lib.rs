@@ -37,6 +37,7 @@ mod signed_token;
 mod signing_key;
 mod single_flight;
 mod spool;
+mod tenant_seals;
 mod token_cache;
 
 pub use access_token::{AccessTokensError, JwtAccessTokens};
@@ -62,4 +63,5 @@ pub use seal::AeadSeal;
 pub use secret_source::SystemSecrets;
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use spool::FileSpool;
+pub use tenant_seals::CachedTenantSeals;
 pub use token_cache::CachedAccessTokens;

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use tenantry_domain::kernel::Seal;
@@ -60,6 +62,17 @@ impl Seal for AeadSeal {
 
     fn is_current(&self, place: &str, sealed: &[u8]) -> bool {
         open_with(&self.current, place, sealed).is_some()
+    }
+
+    /// # Panics
+    /// When the machine has no random generator.
+    fn new_data_key(&self, place: &str) -> Vec<u8> {
+        self.seal(place, &secret::random::<32>())
+    }
+
+    fn with_data_key(&self, place: &str, sealed: &[u8]) -> Option<Arc<dyn Seal>> {
+        let key: [u8; 32] = self.open(place, sealed)?.try_into().ok()?;
+        Some(Arc::new(Self::new(&key)))
     }
 }
 
@@ -127,6 +140,18 @@ mod tests {
             assert_eq!(seal.open("here", &changed), None, "byte {place}");
             assert_eq!(seal.open("here", &sealed[..place]), None, "{place} bytes");
         }
+    }
+
+    #[test]
+    fn data_key_opens_in_its_place_only_and_differs_each_time() {
+        let seal = AeadSeal::new(&SECRET);
+        let [one, other] = ["1", "1"].map(|place| seal.new_data_key(place));
+        assert!(seal.with_data_key("2", &one).is_none());
+        let [one, other] = [one, other].map(|key| seal.with_data_key("1", &key).unwrap());
+        let sealed = one.seal("here", b"text");
+        assert_eq!(one.open("here", &sealed).as_deref(), Some(&b"text"[..]));
+        assert_eq!(other.open("here", &sealed), None);
+        assert_eq!(seal.open("here", &sealed), None);
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub struct Args {
     /// target/test-evidence, when that is there, if absent.
     #[arg(long, value_name = "PATH", requires = "certificate")]
     evidence: Option<PathBuf>,
+    /// Check the data keys of all tenants as well, with the keys of the configuration: what `tenantry keys check` does.
+    #[arg(long, conflicts_with_all = ["url", "fix", "record"])]
+    pub(crate) keys: bool,
     /// The column that says whose a row is.
     #[arg(long, default_value = "tenant_id")]
     tenant_column: String,

@@ -1,13 +1,18 @@
-//! `tenantry keys`: the keys that sign access tokens.
+//! `tenantry keys`: the keys that sign access tokens, and the data keys of tenants.
+
+use std::sync::Arc;
 
 use tenantry_domain::identity::PUBLICATION_SECONDS;
-use tenantry_domain::kernel::{SystemScope, Time};
-use tenantry_tenancy::OperatorCx;
+use tenantry_domain::kernel::{SystemScope, TenantId, Time};
+use tenantry_domain::tenant::Denied;
+use tenantry_tenancy::identity::reseal;
 use tenantry_tenancy::identity::signing_key::{self, KeyUsage, ListedKey, SigningKeyError};
+use tenantry_tenancy::tenant::data_key::{self, DataKeyError, DataKeyState};
+use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;
 use crate::config::Settings;
-use crate::tenant::{invalid, other};
+use crate::tenant::{find, invalid, other};
 use crate::{CommandError, console};
 
 /// What to do.
@@ -22,16 +27,37 @@ enum Action {
     /// Create a signing key. It is published at once and signs later; the former key is accepted until its tokens have
     /// expired, and no session ends.
     #[command(after_help = "Example: tenantry keys rotate\n         \
-                            tenantry keys rotate --publication-seconds 86400    (others cache the keys for a day)")]
+                            tenantry keys rotate --publication-seconds 86400    (others cache the keys for a day)\n         \
+                            tenantry keys rotate --tenant acme    (its data key: secrets are sealed anew)\n         \
+                            tenantry keys rotate --all-tenants    (the data key of each)")]
     Rotate {
+        /// Rotate the data key of this tenant instead: a new key seals its secrets from now on, and those under former keys are
+        /// sealed anew.
+        #[arg(long, value_name = "SLUG", conflicts_with_all = ["publication_seconds", "all_tenants"])]
+        tenant: Option<String>,
+        /// Rotate the data key of every tenant instead.
+        #[arg(long, conflicts_with = "publication_seconds")]
+        all_tenants: bool,
         /// How long the key is published before it signs: 360 to 604800 seconds. Other services that verify tokens must read
         /// /.well-known/jwks.json again within that time.
         #[arg(long, default_value_t = PUBLICATION_SECONDS)]
         publication_seconds: i64,
     },
-    /// List the signing keys: name, state, and since or from when it signs.
-    #[command(after_help = "Example: tenantry keys list")]
-    List,
+    /// List the signing keys: name, state, and since or from when it signs. With a tenant, its data keys.
+    #[command(after_help = "Example: tenantry keys list\n         tenantry keys list --tenant acme")]
+    List {
+        /// List the data keys of this tenant instead.
+        #[arg(long, value_name = "SLUG")]
+        tenant: Option<String>,
+    },
+    /// Check the data keys: fails and names each tenant without one, each key that no key of the server opens, and each secret that
+    /// no known key opens.
+    #[command(after_help = "Example: tenantry keys check\n         tenantry keys check --tenant acme")]
+    Check {
+        /// Check this tenant only.
+        #[arg(long, value_name = "SLUG")]
+        tenant: Option<String>,
+    },
 }
 
 /// Runs the command.
@@ -39,10 +65,29 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
     let because = SystemScope::because("signing keys are administered from the command line");
     let cx = OperatorCx::command(&booted.app, because);
-    let done = match args.action {
-        Action::Rotate { publication_seconds } => rotate(&cx, publication_seconds).await,
-        Action::List => list(&cx).await,
+    let app = &booted.app;
+    let done = match &args.action {
+        Action::Rotate {
+            tenant: Some(slug), ..
+        } => rotate_of_one(app, slug).await,
+        Action::Rotate {
+            all_tenants: true, ..
+        } => rotate_of_all(app).await,
+        Action::Rotate {
+            publication_seconds, ..
+        } => rotate(&cx, *publication_seconds).await,
+        Action::List { tenant: Some(slug) } => list_of(app, slug).await,
+        Action::List { tenant: None } => list(&cx).await,
+        Action::Check { tenant } => check(app, tenant.as_deref()).await,
     };
+    booted.finish().await;
+    done
+}
+
+/// Checks the data keys of all tenants.
+pub async fn run_check(settings: &Settings) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    let done = check(&booted.app, None).await;
     booted.finish().await;
     done
 }
@@ -59,6 +104,111 @@ async fn rotate(cx: &OperatorCx, publication_seconds: i64) -> Result<(), Command
         moment(key.signs_from)
     ));
     Ok(())
+}
+
+async fn rotate_of_one(app: &Arc<Tenancy>, slug: &str) -> Result<(), CommandError> {
+    let tenant = find(app, slug).await?;
+    let unreadable = rotate_data_key(app, tenant, slug).await?;
+    if unreadable == 0 {
+        return Ok(());
+    }
+    let what = format!("{unreadable} secret(s) or key(s) open with no key that is configured");
+    Err(CommandError::Other(what))
+}
+
+/// Goes through all tenants, and through all of them also when something is wrong with one.
+async fn rotate_of_all(app: &Arc<Tenancy>) -> Result<(), CommandError> {
+    let mut failed = 0;
+    for (tenant, slug) in tenants(app).await? {
+        match rotate_data_key(app, tenant, &slug).await {
+            Ok(unreadable) => failed += usize::from(unreadable > 0),
+            Err(error) => {
+                failed += 1;
+                console::error(&format!("{slug} {error}"));
+            }
+        }
+    }
+    if failed > 0 {
+        return Err(CommandError::Other(format!("{failed} tenant(s) failed")));
+    }
+    Ok(())
+}
+
+/// Returns how many values no known key opens. What is interrupted here is finished by the job that the rotation asks for.
+async fn rotate_data_key(app: &Arc<Tenancy>, tenant: TenantId, slug: &str) -> Result<usize, CommandError> {
+    let number = match data_key::rotate(app, tenant).await {
+        Ok(number) => number,
+        // It seals nothing until it is restored, and its upkeep goes on then.
+        Err(DataKeyError::Denied(Denied::TenantGone)) => {
+            console::say(&format!("{slug} is deleted: its data keys are left as they are"));
+            return Ok(0);
+        }
+        Err(error) => return Err(other(&error)),
+    };
+    let done = reseal::reseal(app, tenant).await.map_err(|error| other(&error))?;
+    console::say(&format!(
+        "{slug} data key {number} seals, {} secret(s) sealed anew",
+        done.resealed
+    ));
+    for what in &done.unreadable {
+        console::error(&format!("{slug} {what} opens with no key that is configured"));
+    }
+    Ok(done.unreadable.len())
+}
+
+async fn list_of(app: &Arc<Tenancy>, slug: &str) -> Result<(), CommandError> {
+    let tenant = find(app, slug).await?;
+    let keys = data_key::list(app, tenant).await.map_err(|error| other(&error))?;
+    for key in &keys {
+        let state = match key.state {
+            DataKeyState::Seals => "seals".to_owned(),
+            DataKeyState::Opens { until } => format!("opens, destroyed after {}", moment(until)),
+            DataKeyState::Unreadable => "unreadable: no configured key opens it".to_owned(),
+        };
+        let since = moment(key.created_at);
+        console::say(&format!("{} {state} (created {since})", key.number));
+    }
+    Ok(())
+}
+
+async fn check(app: &Arc<Tenancy>, slug: Option<&str>) -> Result<(), CommandError> {
+    let checked = match slug {
+        Some(slug) => vec![(find(app, slug).await?, slug.to_owned())],
+        None => tenants(app).await?,
+    };
+    let (count, mut failed) = (checked.len(), 0);
+    for (tenant, slug) in checked {
+        let found = match data_key::check(app, tenant).await {
+            Err(DataKeyError::Denied(Denied::TenantGone)) => Vec::new(),
+            found => found.map_err(|error| other(&error))?,
+        };
+        failed += usize::from(!found.is_empty());
+        found
+            .iter()
+            .for_each(|what| console::error(&format!("{slug} {what}")));
+    }
+    if failed > 0 {
+        let what = format!("{failed} of {count} tenant(s) have lost keys or secrets, or no data key");
+        return Err(CommandError::Other(what));
+    }
+    console::say(&format!("the data keys and secrets of {count} tenant(s) open"));
+    Ok(())
+}
+
+/// All tenants with their slugs.
+async fn tenants(app: &Arc<Tenancy>) -> Result<Vec<(TenantId, String)>, CommandError> {
+    let because = SystemScope::because("an operator administers the data keys of all tenants");
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let some = app.ports.registry.list(because, after, 500).await;
+        let some = some.map_err(|error| other(&error))?;
+        let Some(last) = some.last() else { return Ok(all) };
+        after = Some(last.id);
+        all.extend(
+            some.iter()
+                .map(|tenant| (tenant.id, tenant.slug.as_str().to_owned())),
+        );
+    }
 }
 
 async fn list(cx: &OperatorCx) -> Result<(), CommandError> {

@@ -273,7 +273,10 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
             serve::run(&settings).await
         }
         Command::Migrate(args) => migrate::run(&sources, &args).await,
-        Command::Doctor(args) => doctor::run(&sources, &args).await,
+        Command::Doctor(args) => match doctor::run(&sources, &args).await {
+            Ok(()) if args.keys => keys::run_check(&sources.of_command()?).await,
+            examined => examined,
+        },
         Command::Tenant(args) => tenant::run(&sources.of_command()?, &args).await,
         Command::Tombstones(args) => tombstones::run(&sources.of_command()?, &args).await,
         Command::Plan(args) => plan::run(&sources.of_command()?, &args).await,

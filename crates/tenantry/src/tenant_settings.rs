@@ -138,8 +138,8 @@ async fn rotate_keys_of(app: &Arc<Tenancy>, tenant: TenantId, slug: &str) -> boo
     match reseal::reseal(app, tenant).await {
         Ok(done) => {
             console::say(&format!(
-                "{slug} {} sealed anew, {} were already",
-                done.resealed, done.current
+                "{slug} {} data key(s) and {} secret(s) sealed anew, {} secret(s) were already",
+                done.resealed_keys, done.resealed, done.current
             ));
             for key in &done.unreadable {
                 console::error(&format!("{slug} {key} opens with no key that is configured"));

@@ -225,6 +225,8 @@ fn table() -> Vec<Operation> {
             .ids(&[Meter, Reservation])
             .body(|_| json!({"actual": 1})),
         at(&patch, "/api/v1/tenant", admin).body(|_| json!({"name": "Another name"})),
+        at(&get, "/api/v1/security/policy", admin),
+        at(&patch, "/api/v1/security/policy", admin).body(|_| json!({"session_max_days": 90})),
         at(&get, "/api/v1/tenant/settings", viewer),
         at(&get, "/api/v1/tenant/settings/schema", viewer),
         at(&patch, "/api/v1/tenant/settings", admin).body(|_| json!({"notifications.digest_hour": 9})),

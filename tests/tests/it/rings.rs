@@ -60,6 +60,7 @@ entities! {
     billing_accounts "billing_accounts"
     brandings "brandings"
     custom_roles "custom_roles"
+    data_keys "data_keys"
     flag_overrides "flag_overrides"
     idempotency_keys "idempotency_keys"
     invitations "invitations"
@@ -116,7 +117,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -2157,6 +2158,12 @@ const SEEDS: &[(&str, &str)] = &[
         "custom_roles",
         "INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version) \
          SELECT id, gen_random_uuid(), now(), 'r' || md5(slug), '', 'member', '[]', now(), 1 FROM tenants",
+    ),
+    (
+        "data_keys",
+        // Numbers that differ, so that a row is in nobody's way in the other tenant.
+        "UPDATE data_keys k SET number = o.place FROM (SELECT tenant_id, 100 + row_number() OVER (ORDER BY tenant_id) AS place \
+         FROM data_keys) o WHERE o.tenant_id = k.tenant_id",
     ),
     (
         "invitations",

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tenantry_domain::customization::{Definition, Kind, Setting, SettingSheet};
-use tenantry_domain::kernel::StoreError;
+use tenantry_domain::kernel::{Seal as _, StoreError};
 use tenantry_system::SigningKey;
 use tenantry_tenancy::customization::product_settings::{SMTP_PASSWORD, TASKS_DEFAULT_PRIORITY};
 use tenantry_tenancy::customization::setting::{self, Resealed, SettingError, SettingReason};
@@ -704,7 +704,7 @@ async fn secrets_are_sealed_for_their_tenant_and_sealed_anew_after_a_change_of_t
         .read(async |work| Ok::<_, StoreError>(work.settings().current().await?))
         .await
         .unwrap();
-    let seal = &world.app.ports.seal;
+    let seal = world.cx(&acme.admin).await.seal_alone(b"").await.unwrap();
     let sealed = &sheet.secrets[PASSWORD].sealed;
     assert!(
         seal.open(&SettingSheet::place(acme.id, PASSWORD), sealed)
@@ -723,7 +723,8 @@ async fn secrets_are_sealed_for_their_tenant_and_sealed_anew_after_a_change_of_t
 
     let both = world.instance(&with(&[&new, &old])).app;
     let one = Resealed {
-        resealed: 1,
+        resealed_keys: 1,
+        current: 1,
         ..Resealed::default()
     };
     let none = Resealed {
@@ -760,7 +761,11 @@ async fn secrets_are_sealed_for_their_tenant_and_sealed_anew_after_a_change_of_t
     );
     let stranger = world.instance(&with(&[&old])).app;
     let lost = reseal::reseal(&stranger, acme.id).await.unwrap();
-    assert_eq!(lost.unreadable, [PASSWORD], "what no key opens is left as it is");
+    assert_eq!(
+        lost.unreadable,
+        ["data key 1", PASSWORD],
+        "what no key opens is left as it is"
+    );
 }
 
 #[actix_web::test]

@@ -945,6 +945,8 @@ async fn fill(world: &World) {
              CASE WHEN right(id::text, 1) = '0' THEN now() END, now(), 1 FROM users;
          INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version)
            SELECT id, gen_random_uuid(), now(), 'r' || g, '', 'member', '[]', now(), 1 FROM t, generate_series(1, 40) g;
+         INSERT INTO data_keys (tenant_id, created_at, number, sealed)
+           SELECT id, now(), 1000 + g, decode(repeat('00', 60), 'hex') FROM t, generate_series(1, 20) g;
          INSERT INTO audit_events (tenant_id, id, created_at, category, action, target_type, actor_type, request_id)
            SELECT id, gen_random_uuid(), now(), 'change', 'task.updated', 'task', 'user', 'r' FROM t, generate_series(1, 50) g;
          INSERT INTO audit_blocks (tenant_id, id, created_at, first_sequence, last_sequence, links, min_at, max_at, cursor_xact, cursor_id)

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::customization::{Address, Branding, Colour};
+use crate::identity::{AddressRules, AllowedNetwork};
 use crate::kernel::{
     Check, Invalid, LONGEST_URL, Level, Patch, PublicUrl, Resolved, StoreError, TenantId, Time, UserId,
     check_text, resolve,
@@ -79,6 +80,8 @@ pub enum Kind {
     Colour,
     /// An https address that leads outside.
     Url,
+    /// A network in CIDR notation, or an address, of IPv4 or IPv6.
+    Network,
     /// A list of values of one kind.
     List {
         /// The kind of every element.
@@ -194,6 +197,9 @@ impl Kind {
             Self::Url => {
                 json!({"type": "string", "format": "uri", "pattern": "^https://", "maxLength": LONGEST_URL})
             }
+            Self::Network => {
+                json!({"type": "string", "maxLength": 49, "examples": ["203.0.113.0/24", "2001:db8::/32"]})
+            }
             Self::List { of, most } => json!({"type": "array", "items": of.schema(), "maxItems": most}),
             Self::Object(fields) => {
                 let properties: BTreeMap<_, _> = fields
@@ -260,6 +266,13 @@ impl Kind {
                     value
                 }
             },
+            Self::Network => match value.as_str().and_then(AllowedNetwork::parse) {
+                Some(network) => json!(network.to_string()),
+                None => fail(
+                    "invalid_network",
+                    "must be a network such as 203.0.113.0/24 or 2001:db8::/32 without bits behind its prefix, or an address".into(),
+                ),
+            },
             Self::List { of, most } => match value.as_array() {
                 None => fail("invalid_type", "must be an array".into()),
                 Some(items) if items.len() > *most => {
@@ -281,7 +294,9 @@ impl Kind {
             Self::Text { pattern, .. } => pattern.iter().collect(),
             Self::List { of, .. } => of.patterns(),
             Self::Object(fields) => fields.iter().flat_map(|field| field.kind.patterns()).collect(),
-            Self::Boolean | Self::Integer(_) | Self::Choice(_) | Self::Colour | Self::Url => Vec::new(),
+            Self::Boolean | Self::Integer(_) | Self::Choice(_) | Self::Colour | Self::Url | Self::Network => {
+                Vec::new()
+            }
         }
     }
 }
@@ -817,6 +832,8 @@ pub struct TenantConfiguration {
     pub name: String,
     /// The effective values of all levels together.
     pub settings: EffectiveSettings,
+    /// From which addresses the tenant takes requests, as the settings say.
+    pub addresses: AddressRules,
     /// How it looks.
     pub branding: Branding,
 }

@@ -318,8 +318,8 @@ pub trait SecondFactors: Send {
     async fn find_totp(&mut self, user: UserId) -> Result<Option<TotpFactor>, StoreError>;
     /// The same, locked until the transaction ends.
     async fn find_totp_for_update(&mut self, user: UserId) -> Result<Option<TotpFactor>, StoreError>;
-    /// The apps of all users, locked until the transaction ends.
-    async fn list_totp_for_update(&mut self) -> Result<Vec<TotpFactor>, StoreError>;
+    /// At most so many apps, of users after one, in the order of the users' ids.
+    async fn list_totp(&mut self, after: Option<UserId>, limit: u32) -> Result<Vec<TotpFactor>, StoreError>;
     /// Stores a user's app in place of the one that there is.
     async fn replace_totp(&mut self, factor: &TotpFactor) -> Result<(), StoreError>;
     /// Stores the new state of an app.

@@ -4,6 +4,7 @@
 
 mod account_link;
 mod account_notice;
+mod address_rules;
 mod api_key;
 mod challenge;
 mod custom_role;
@@ -21,6 +22,7 @@ mod workspace;
 
 pub use account_link::{AccountLink, AccountLinks, IssuedLink, LinkPurpose, LinkTokens, PresentedLink};
 pub use account_notice::{AccountNotice, RareNotice, RareNotices};
+pub use address_rules::AddressRules;
 pub use api_key::{
     AllowedNetwork, ApiKey, ApiKeyFormat, ApiKeyPatch, ApiKeys, ExpiryStage, FormerSecret, IssuedApiKey,
     KeyRefusal, NewApiKey, PresentedApiKey, SecretSource,

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 /// Seals what is stored but is nobody's to read in the store, backups included.
 ///
 /// What was sealed for one place cannot be opened in another, so that nothing is gained by moving it there.
@@ -16,4 +18,11 @@ pub trait Seal: Send + Sync {
 
     /// Whether it was sealed for that place with the present secret, so that earlier ones are not needed for it.
     fn is_current(&self, place: &str, sealed: &[u8]) -> bool;
+
+    /// Creates a random data key and returns it sealed for that place.
+    fn new_data_key(&self, place: &str) -> Vec<u8>;
+
+    /// Returns the seal that works with a data key; `None` when the key was not sealed for that place, or when the secret is no
+    /// longer known.
+    fn with_data_key(&self, place: &str, sealed: &[u8]) -> Option<Arc<dyn Seal>>;
 }

@@ -172,6 +172,8 @@ pub trait SentMails: Send + Sync {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     /// Digests that can be compared.
@@ -198,6 +200,14 @@ mod tests {
 
         fn is_current(&self, _: &str, _: &[u8]) -> bool {
             true
+        }
+
+        fn new_data_key(&self, _: &str) -> Vec<u8> {
+            Vec::new()
+        }
+
+        fn with_data_key(&self, _: &str, _: &[u8]) -> Option<Arc<dyn Seal>> {
+            None
         }
     }
 

@@ -4,6 +4,7 @@
 //! the gate is a part.
 //! May use: `kernel`, `plans`, `identity`.
 
+mod data_key;
 mod job_lease;
 mod lifecycle;
 mod registry;
@@ -13,6 +14,7 @@ mod status;
 mod tenant;
 mod tombstone;
 
+pub use data_key::{DataKey, DataKeys, SealEpoch, StoredDataKeys, TenantSeal, TenantSeals};
 pub use job_lease::{Initiator, JobLease};
 pub use registry::TenantRegistry;
 pub use rows::{RowStep, RowTable, TenantRows};

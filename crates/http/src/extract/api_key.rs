@@ -1,6 +1,6 @@
 //! Credentials of requests: access tokens of users, and API keys.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use actix_web::{
     HttpRequest,
@@ -11,6 +11,7 @@ use tenantry_domain::kernel::{ErrorCode, RequestId};
 use tenantry_domain::tenant::{Admission, Denied};
 use tenantry_tenancy::Origin;
 use tenantry_tenancy::identity::api_key;
+use tenantry_tenancy::tenant::access;
 
 use crate::extract::hints;
 use crate::middleware::{authenticate::bearer, limits};
@@ -90,7 +91,11 @@ pub(crate) async fn admit(
 ) -> Result<Admission, ApiError> {
     let gate = &api.app.ports.gate;
     let key = match credential {
-        Credential::Token(token) => return Ok(gate.bearer(token, id).await?),
+        Credential::Token(token) => {
+            let admission = gate.bearer(token, id).await?;
+            access::check_address(&api.app, &admission, origin).await?;
+            return Ok(admission);
+        }
         Credential::Key(key) => key,
     };
     let attempt = if gate.caches_api_key(key) {
@@ -104,7 +109,9 @@ pub(crate) async fn admit(
     {
         attempt.keep();
     }
-    Ok(outcome?)
+    let admission = outcome?;
+    access::check_address(&api.app, &admission, origin).await?;
+    Ok(admission)
 }
 
 /// Whether a credential still admits, for a response that goes on for long.
@@ -115,10 +122,12 @@ pub(crate) async fn still_admits(
     id: RequestId,
 ) -> Result<Admission, Denied> {
     let app = &api.app;
-    match credential {
-        Credential::Token(token) => app.ports.gate.bearer(token, id).await,
-        Credential::Key(key) => api_key::admit(&Arc::clone(app), key, origin, id).await,
-    }
+    let admission = match credential {
+        Credential::Token(token) => app.ports.gate.bearer(token, id).await?,
+        Credential::Key(key) => api_key::admit(app, key, origin, id).await?,
+    };
+    access::check_address(app, &admission, origin).await?;
+    Ok(admission)
 }
 
 /// The one answer to every key that is not accepted: unknown, revoked, expired, from another network.

@@ -47,8 +47,16 @@ impl Guest {
         self.context.id.clone()
     }
 
-    /// Enters the tenant that headers, host or a slug in the body name, as far as login goes.
-    pub async fn enter(mut self, body_slug: Option<String>) -> Result<Cx, ApiError> {
+    /// Enters the tenant that headers, host or a slug in the body name, as far as login goes, from an address that its security
+    /// policy allows.
+    pub async fn enter(self, body_slug: Option<String>) -> Result<Cx, ApiError> {
+        let (api, origin) = (self.api.clone(), self.origin.clone());
+        let (guest, admission, by) = self.select(body_slug).await?;
+        access::check_address(&api.app, &admission, &origin).await?;
+        Ok(guest.admitted(admission, by))
+    }
+
+    async fn select(mut self, body_slug: Option<String>) -> Result<(Self, Admission, ResolvedBy), ApiError> {
         self.hints.body_slug = body_slug;
         let (admission, by) = access::select_tenant(&self.api.app, &self.hints, self.request()).await?;
         if self
@@ -57,7 +65,7 @@ impl Guest {
         {
             return Err(AccessError::Mismatch.into());
         }
-        Ok(self.admitted(admission, by))
+        Ok((self, admission, by))
     }
 
     /// The user of the live session whose access token comes with the request; `None` also for a token that does not count any more.
@@ -122,7 +130,8 @@ impl Guest {
     /// shown to everybody.
     pub async fn visit(self) -> Result<Cx, ApiError> {
         if !api_key::is_presented(self.http.headers()) {
-            return self.enter(None).await;
+            let (guest, admission, by) = self.select(None).await?;
+            return Ok(guest.admitted(admission, by));
         }
         let credential = api_key::presented(self.http.headers(), &self.api)?;
         let (http, api) = (&self.http, &self.api);
@@ -141,6 +150,7 @@ impl Guest {
         let gate = &self.api.app.ports.gate;
         let admission = gate.guest(&selector, self.request()).await?;
         if self.hints.agree_with(&admission.tenant) {
+            access::check_address(&self.api.app, &admission, &self.origin).await?;
             return Ok(self.admitted(admission, ResolvedBy::Credential));
         }
         let cx = Cx::new(Arc::clone(&self.api.app), admission.scope, self.origin);

@@ -176,6 +176,7 @@ async fn probe(request: &HttpRequest) -> Result<OperatorProbe, ApiError> {
             denied @ (Denied::Token(_)
             | Denied::Revoked
             | Denied::ApiKey(_)
+            | Denied::Address
             | Denied::TenantNotFound
             | Denied::TenantGone
             | Denied::LeaseLost),

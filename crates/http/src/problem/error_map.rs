@@ -287,6 +287,10 @@ impl From<Denied> for ApiError {
         match denied {
             Denied::Token(error) => error.into(),
             Denied::ApiKey(_) => api_key::refused(),
+            Denied::Address => Self::new(ErrorCode::Forbidden).with_detail(
+                "The security policy of the tenant does not allow requests from your address. Use a network that it allows, or ask an \
+                 admin of the tenant.",
+            ),
             Denied::Store(error) => error.into(),
             denied => Self::new(ErrorCode::from(&denied)),
         }
@@ -329,6 +333,7 @@ impl From<AuthError> for ApiError {
                  POST /auth/mfa/required/enroll. When methods has passkey, a login at /auth/passkeys/login does without either.",
             ),
             AuthError::WrongCode => MfaError::WrongCode.into(),
+            AuthError::FactorUnreadable => MfaError::Unreadable.into(),
             AuthError::Locked(seconds) => locked(seconds, WAYS_IN),
             AuthError::EmailNotVerified => Self::new(ErrorCode::EmailNotVerified),
             AuthError::InvalidRefresh => Self::new(ErrorCode::TokenRevoked),
@@ -414,6 +419,10 @@ impl From<MfaError> for ApiError {
                 .with_detail("The mfa_token is not valid, or not any more. Log in again."),
             MfaError::WrongCode => Self::new(ErrorCode::InvalidCredentials)
                 .with_detail("The code is wrong or was used already. Send the present code of the app, or a recovery code."),
+            MfaError::Unreadable => Self::new(ErrorCode::InvalidCredentials).with_detail(
+                "The code cannot be checked: the server has lost the key to the secret of your app. Send a recovery code instead, or \
+                 ask an admin to reset your second factor.",
+            ),
             MfaError::WrongPassword => {
                 Self::new(ErrorCode::InvalidCredentials).with_detail("The password is wrong.")
             }

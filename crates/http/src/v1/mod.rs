@@ -30,6 +30,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(plans::capability::routes)
         .configure(plans::entitlement::routes)
         .configure(usage::quota::routes)
+        .configure(customization::security_policy::routes)
         .configure(customization::setting::routes)
         .configure(customization::branding::routes)
         .configure(billing::billing::routes)

@@ -109,9 +109,13 @@ impl SecondFactors for PgStore {
         Ok(find.map(TotpFactor::from))
     }
 
-    async fn list_totp_for_update(&mut self) -> Result<Vec<TotpFactor>, StoreError> {
-        let find = self.tx.find::<totp::Entity>().order_by_asc(totp::Column::UserId);
-        let rows = find.lock(Lock::Update).all().await?;
+    async fn list_totp(&mut self, after: Option<UserId>, limit: u32) -> Result<Vec<TotpFactor>, StoreError> {
+        let mut find = self.tx.find::<totp::Entity>();
+        if let Some(after) = after {
+            find = find.filter(totp::Column::UserId.gt(after.uuid()));
+        }
+        let find = find.order_by_asc(totp::Column::UserId).limit(limit.into());
+        let rows = find.all().await?;
         Ok(rows.into_iter().map(TotpFactor::from).collect())
     }
 

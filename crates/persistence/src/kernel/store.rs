@@ -88,6 +88,11 @@ impl Changes {
         }
     }
 
+    /// Whether the transaction has made such a change.
+    pub(crate) fn has(&self, change: Change) -> bool {
+        self.made.contains(&change)
+    }
+
     pub(crate) fn note(&mut self, change: Change) {
         self.made.insert(change);
     }

@@ -26,6 +26,15 @@ fn refused(command: &str, settings: &[(&str, String)]) -> String {
     stderr(&output)
 }
 
+/// A command that refuses with several lines.
+#[track_caller]
+fn refused_all(command: &str, settings: &[(&str, String)]) -> String {
+    let arguments: Vec<_> = command.split_whitespace().collect();
+    let output = output(&arguments, settings);
+    assert!(!output.status.success(), "{command}");
+    stderr(&output)
+}
+
 fn with(settings: &[(&'static str, String)], more: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
     let more = more.iter().map(|(key, value)| (*key, (*value).to_owned()));
     settings.iter().cloned().chain(more).collect()
@@ -198,23 +207,49 @@ fn secrets_are_sealed_anew_and_what_no_key_opens_is_told() {
     assert!(!too_early.status.success());
     let complaint = stderr(&too_early);
     for part in [
+        "acme data key 1 opens with no key that is configured",
         "acme integrations.smtp_password opens with no key that is configured",
-        "1 tenant(s) still need a former key",
+        "2 tenant(s) still need a former key",
     ] {
         assert!(complaint.contains(part), "{complaint}");
     }
     let lines = [
-        "acme 1 sealed anew, 0 were already",
-        "globex 0 sealed anew, 0 were already",
+        "acme 1 data key(s) and 0 secret(s) sealed anew, 1 secret(s) were already",
+        "globex 1 data key(s) and 0 secret(s) sealed anew, 0 secret(s) were already",
     ];
     let said = done(rotate, &both);
     assert!(
         lines.iter().all(|line| said.lines().any(|one| one == *line)),
         "{said}"
     );
-    assert!(done(rotate, &both).contains("acme 0 sealed anew, 1 were already"));
+    let nothing = "acme 0 data key(s) and 0 secret(s) sealed anew, 1 secret(s) were already";
+    assert!(done(rotate, &both).contains(nothing));
     // The former key can be taken away.
-    assert!(done(rotate, &new_only).contains("acme 0 sealed anew, 1 were already"));
+    assert!(done(rotate, &new_only).contains(nothing));
+    assert_eq!(
+        done("keys rotate --tenant acme", &new_only),
+        "acme data key 2 seals, 1 secret(s) sealed anew\n"
+    );
+    let listed = done("keys list --tenant acme", &new_only);
+    let states: Vec<_> = listed.lines().map(|line| line.split([',', '(']).next()).collect();
+    assert_eq!(states, [Some("1 opens"), Some("2 seals ")], "{listed}");
+    assert_eq!(
+        done("keys check", &new_only),
+        "the data keys and secrets of 2 tenant(s) open\n"
+    );
+    let lost = refused_all("keys check", &old_only);
+    assert!(
+        lost.contains("acme no key of the server opens data key 2"),
+        "{lost}"
+    );
+    assert!(
+        lost.contains("2 of 2 tenant(s) have lost keys or secrets"),
+        "{lost}"
+    );
+    assert!(
+        done("keys rotate --all-tenants", &new_only)
+            .contains("globex data key 2 seals, 0 secret(s) sealed anew")
+    );
     assert_eq!(dev.stop(), Some(0));
 }
 

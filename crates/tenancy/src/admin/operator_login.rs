@@ -370,6 +370,7 @@ async fn admit(
         | Err(
             Denied::Revoked
             | Denied::ApiKey(_)
+            | Denied::Address
             | Denied::TenantNotFound
             | Denied::TenantGone
             | Denied::LeaseLost,

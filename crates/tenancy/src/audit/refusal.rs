@@ -53,6 +53,8 @@ pub enum RefusedAction {
     OtherTenant,
     /// A request with an API key that is not valid, or not for it.
     ApiKey,
+    /// A request from an address that the security policy of the tenant does not allow.
+    Network,
     /// A mail beyond the limits of the tenant.
     Mail,
 }
@@ -69,6 +71,7 @@ impl RefusedAction {
             Self::OperatorPermission => "operator.refused",
             Self::OtherTenant => "tenant.mismatch",
             Self::ApiKey => "api_key.refused",
+            Self::Network => "network.refused",
             Self::Mail => "mail.not_sent",
         }
     }

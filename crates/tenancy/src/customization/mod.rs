@@ -2,4 +2,5 @@
 
 pub mod branding;
 pub mod product_settings;
+pub mod security_policy;
 pub mod setting;

@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 use tenantry_domain::customization::{Definition, Field, Kind, Setting};
-use tenantry_domain::identity::MfaRequirement;
+use tenantry_domain::identity::{AddressRules, MfaRequirement};
 use tenantry_domain::work::Priority;
 
 /// How urgent a task is that does not say so.
@@ -18,6 +18,16 @@ pub const DEFAULT_SESSION_IDLE_MINUTES: u32 = 60;
 pub const SESSIONS_PER_USER: Setting<u32> = Setting::new("security.sessions_per_user");
 /// The default of [`SESSIONS_PER_USER`], also for a tenant without settings.
 pub const DEFAULT_SESSIONS_PER_USER: u32 = 20;
+/// For how many days a session lives from its login, where the server does not say less.
+pub const SESSION_MAX_DAYS: Setting<u32> = Setting::new("security.session_max_days");
+/// The default of [`SESSION_MAX_DAYS`], also for a tenant without settings.
+pub const DEFAULT_SESSION_MAX_DAYS: u32 = 365;
+/// How many characters a new password has at least, where the server does not say more.
+pub const PASSWORD_MIN_LENGTH: Setting<usize> = Setting::new("security.password_min_length");
+/// The networks from which requests are taken; all when there is none.
+pub const ALLOWED_NETWORKS: Setting<Vec<String>> = Setting::new("security.allowed_networks");
+/// The networks from which no requests are taken.
+pub const DENIED_NETWORKS: Setting<Vec<String>> = Setting::new("security.denied_networks");
 /// The domains that addresses of users may have.
 pub const ALLOWED_EMAIL_DOMAINS: Setting<Vec<String>> = Setting::new("security.allowed_email_domains");
 /// Which users need a second factor.
@@ -136,6 +146,33 @@ fn security() -> Vec<Definition> {
              Clients log out after as many minutes without input.",
         )
         .client_visible(),
+        Definition::new(
+            "security.session_max_days",
+            Kind::Integer(1..=365),
+            json!(DEFAULT_SESSION_MAX_DAYS),
+            "The longest lifetime of sessions, in days from the login, however often they are refreshed. The server's \
+             `auth.session_max_days` holds where it is shorter.",
+        ),
+        Definition::new(
+            "security.password_min_length",
+            Kind::Integer(12..=64),
+            json!(12),
+            "The minimum length of passwords that are chosen from now on, in characters.",
+        )
+        .client_visible(),
+        Definition::new(
+            "security.allowed_networks",
+            Kind::list(Kind::Network, AddressRules::MOST),
+            json!([]),
+            "The networks from which users and API keys may send requests, in CIDR notation; an empty list allows all. A \
+             change that refuses the address it comes from is refused.",
+        ),
+        Definition::new(
+            "security.denied_networks",
+            Kind::list(Kind::Network, AddressRules::MOST),
+            json!([]),
+            "The networks from which no requests are taken, also where `security.allowed_networks` allows them.",
+        ),
         Definition::new(
             "security.sessions_per_user",
             Kind::Integer(1..=1_000),

@@ -34,11 +34,14 @@ use tenantry_domain::customization::{
     SettingRegistry, SettingSheet, SettingVersion, TenantConfiguration, Warning,
 };
 use tenantry_domain::identity::Password;
-use tenantry_domain::kernel::{AddressError, Invalid, Patch, Permission, StoreError, SystemScope, TenantId};
+use tenantry_domain::kernel::{
+    AddressError, Invalid, Patch, Permission, Seal as _, StoreError, SystemScope, TenantId,
+};
 use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Tenant, TenantScope};
 
+use crate::customization::security_policy;
 use crate::kernel::step_up::RecentFactor;
 use crate::{Cx, Origin, OwnReason, Precondition, Tenancy, UseCaseError};
 
@@ -94,9 +97,8 @@ pub async fn reveal(cx: &Cx, setting: &Setting<String>) -> Result<Option<Passwor
         return Ok(None);
     };
     let place = SettingSheet::place(cx.scope().tenant(), setting.key());
-    let opened = cx
-        .ports()
-        .seal
+    let seal = cx.seal_alone(sealed).await?;
+    let opened = seal
         .open(&place, sealed)
         .and_then(|bytes| String::from_utf8(bytes).ok());
     let text = opened.ok_or(SettingReason::Undefined(setting.key()))?;
@@ -138,8 +140,10 @@ pub async fn update(
     cx.write_as_admin(async |work, _| {
         let (tenant, before) = held(work).await?;
         when.check(before.version)?;
+        let held = effective(cx, &tenant, &before);
         let after = store(cx, work, before, &change, None).await?;
         let settings = effective(cx, &tenant, &after);
+        security_policy::refuse_lock_out(cx, &held, &settings)?;
         Ok(Changed { settings, warnings })
     })
     .await
@@ -171,8 +175,10 @@ pub async fn roll_back(cx: &Cx, when: &Precondition, version: i64) -> Result<Cha
             let _: RecentFactor = factor?;
         }
         let change = registry.check_rollback(&before, &former)?;
+        let held = effective(cx, &tenant, &before);
         let after = store(cx, work, before, &change, Some(version)).await?;
         let settings = effective(cx, &tenant, &after);
+        security_policy::refuse_lock_out(cx, &held, &settings)?;
         Ok(Changed { settings, warnings })
     })
     .await
@@ -240,10 +246,22 @@ pub async fn operate(
 pub struct Resealed {
     /// How many were sealed with the present key.
     pub resealed: usize,
+    /// How many data keys were sealed with the server's present key.
+    pub resealed_keys: usize,
     /// How many were already.
     pub current: usize,
     /// Those that no known key opens. They are left as they are.
     pub unreadable: Vec<String>,
+}
+
+impl Resealed {
+    /// Adds what became of others.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.resealed += other.resealed;
+        self.resealed_keys += other.resealed_keys;
+        self.current += other.current;
+        self.unreadable.extend(other.unreadable);
+    }
 }
 
 /// Resolves the names in addresses. One that leads inside is refused; one that nobody knows is let in with a warning,
@@ -330,11 +348,8 @@ async fn store(
     rolled_back_to: Option<i64>,
 ) -> Result<SettingSheet, StoreError> {
     let tenant = cx.scope().tenant();
-    let seal = |key: &str, text: &str| {
-        cx.ports()
-            .seal
-            .seal(&SettingSheet::place(tenant, key), text.as_bytes())
-    };
+    let sealing = cx.seal(work).await?;
+    let seal = |key: &str, text: &str| sealing.seal(&SettingSheet::place(tenant, key), text.as_bytes());
     let now = cx.now();
     let after = before.changed(&cx.ports().settings, change, seal, now);
     if rolled_back_to.is_none() && after.says_the_same(&before) {
@@ -419,11 +434,13 @@ impl Configurations for StoredConfigurations {
             Ok::<_, StoreError>((tenant, sheet, branding))
         });
         let (tenant, sheet, branding) = read.await?;
+        let settings = self
+            .settings
+            .effective(&self.plans.terms(&tenant.plan, tenant.plan_version), &sheet);
         Ok(Arc::new(TenantConfiguration {
             name: tenant.name,
-            settings: self
-                .settings
-                .effective(&self.plans.terms(&tenant.plan, tenant.plan_version), &sheet),
+            addresses: security_policy::addresses_of(&settings),
+            settings,
             branding,
         }))
     }

@@ -12,6 +12,7 @@ use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings;
+use crate::customization::security_policy;
 use crate::customization::setting;
 use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::email_domain::AllowedDomains;
@@ -112,6 +113,7 @@ pub async fn change_password(cx: &Cx, current: Password, new: String) -> Result<
     let (seen, tenant) = own(cx).await?;
     let factor = cx.require_recent_factor().await??;
     let new = chosen(cx, new, &seen, &tenant)?;
+    security_policy::check_length(cx, &new, "/new_password").await??;
     confirm(cx, &seen, current).await?;
     let hash = cx.ports().passwords.hash(&cx.hashing_caller(), new).await?;
     replace_password(cx, &seen, session, hash, factor).await
@@ -202,6 +204,7 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
     const RESET: LinkPurpose = LinkPurpose::ResetPassword;
     let (user, tenant) = opened(cx, RESET, token).await?;
     let new = chosen(cx, new, &user, &tenant)?;
+    security_policy::check_length(cx, &new, "/new_password").await??;
     let caller = HashingCaller {
         class: CallerClass::Known,
         ..cx.hashing_caller()

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::{AccountLink, AccountNotice, LinkPurpose, RareNotice, User};
 use tenantry_domain::kernel::{
-    AccountLinkId, AccountNoticeId, Network, Permission, StoreError, Time, UserId,
+    AccountLinkId, AccountNoticeId, Network, Permission, Seal as _, StoreError, Time, UserId,
 };
 use tenantry_domain::operations::MailDecision;
 use tenantry_domain::store::Work;
@@ -90,7 +90,7 @@ impl JobHandler for SendLink {
             tracing::info!("a link is not sent: the user was removed or deactivated");
             return Ok(());
         };
-        let url = url(cx, &link, &payload.sealed_token)?;
+        let url = url(cx, &link, &payload.sealed_token).await?;
         let message = link.purpose.message(&envelope.recipient, &url, link.expires_at);
         let kind = if payload.by_admin {
             BY_ADMIN
@@ -201,7 +201,7 @@ pub(crate) async fn send_link(
 ) -> Result<(), StoreError> {
     let payload = LinkTo {
         link: link.id,
-        sealed_token: cx.ports().seal.seal(&place(cx, link.id), token.as_bytes()),
+        sealed_token: cx.seal(work).await?.seal(&place(cx, link.id), token.as_bytes()),
         // Others ask without a credential, and a job makes the link.
         by_admin: link.purpose == LinkPurpose::ResetPassword && cx.scope().author().is_some(),
     };
@@ -221,8 +221,9 @@ async fn recipient(cx: &Cx, link: &AccountLink) -> Result<Option<(User, Envelope
     mail::recipient(cx, link.user_id, to).await
 }
 
-fn url(cx: &Cx, link: &AccountLink, sealed_token: &[u8]) -> Result<String, JobFailure> {
-    let opened = cx.ports().seal.open(&place(cx, link.id), sealed_token);
+async fn url(cx: &Cx, link: &AccountLink, sealed_token: &[u8]) -> Result<String, JobFailure> {
+    let seal = cx.seal_alone(sealed_token).await?;
+    let opened = seal.open(&place(cx, link.id), sealed_token);
     let token = opened.and_then(|bytes| String::from_utf8(bytes).ok());
     let token = token.ok_or_else(|| {
         JobFailure::Permanent("the token of a link was sealed with a key that is no longer known".into())

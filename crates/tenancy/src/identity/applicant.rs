@@ -1,10 +1,11 @@
 //! Who becomes a user, before the tenant has them.
 
 use tenantry_domain::identity::{Email, NewUser, Password, PasswordError, User};
-use tenantry_domain::kernel::{Check, Invalid, UserId};
+use tenantry_domain::kernel::{Check, Invalid, StoreError, UserId};
 use tenantry_domain::tenant::Tenant;
 
 use crate::Cx;
+use crate::customization::security_policy;
 use crate::kernel::step_up::GrantedRole;
 
 /// Who becomes a user.
@@ -35,6 +36,9 @@ pub(crate) async fn prepare(
         .map(|text| passwords.choose(text, "/password", &names))
         .transpose();
     let chosen = check.take(chosen);
+    if let Some(Some(password)) = &chosen {
+        check.take(security_policy::check_length(cx, password, "/password").await?);
+    }
     check.line("/full_name", data.full_name.trim(), 1..=120);
     check.verdict()?;
     let (Some(email), Some(chosen)) = (email, chosen) else {
@@ -61,4 +65,6 @@ pub(crate) enum PrepareError {
     Invalid(#[from] Invalid),
     #[error(transparent)]
     Password(#[from] PasswordError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }

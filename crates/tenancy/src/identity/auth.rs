@@ -97,6 +97,9 @@ pub enum AuthError {
     /// The plan allows no more.
     #[error(transparent)]
     NotInPlan(#[from] NotInPlan),
+    /// The secret of the user's app cannot be opened.
+    #[error("the secret of the app cannot be opened")]
+    FactorUnreadable,
     /// The store failed.
     #[error(transparent)]
     Store(StoreError),
@@ -126,6 +129,7 @@ impl From<MfaError> for AuthError {
         match error {
             MfaError::Refused(refused) => refused.into(),
             MfaError::WrongCode => Self::WrongCode,
+            MfaError::Unreadable => Self::FactorUnreadable,
             MfaError::Locked(seconds) => Self::Locked(seconds),
             MfaError::Password(error) => error.into(),
             MfaError::Store(error) => error.into(),
@@ -146,6 +150,7 @@ impl From<PrepareError> for AuthError {
         match error {
             PrepareError::Invalid(invalid) => invalid.into(),
             PrepareError::Password(error) => error.into(),
+            PrepareError::Store(error) => error.into(),
         }
     }
 }
@@ -321,7 +326,8 @@ pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, 
         Refreshed::Session(session) => *session,
         Refreshed::Ended => return Err(AuthError::InvalidRefresh),
         Refreshed::Outlived => {
-            return Err(AuthError::SessionOutlived(cx.app().policy.session_max_days));
+            let longest = rules.lifetime(session_lifetime(cx)).longest;
+            return Err(AuthError::SessionOutlived(longest.num_days()));
         }
     };
     let refresh_token = presented.child.token.clone();
@@ -503,18 +509,14 @@ async fn rotate(
     let Some(mut session) = work.sessions().find_for_update(presented.session).await? else {
         return Ok(Refreshed::Ended);
     };
-    if session::end_outlived(cx, work, &mut session, session_lifetime(cx)).await? {
+    let lifetime = rules.lifetime(session_lifetime(cx));
+    if session::end_outlived(cx, work, &mut session, lifetime).await? {
         return Ok(Refreshed::Outlived);
     }
     if session::end_idle(cx, work, &mut session, rules).await? {
         return Ok(Refreshed::Ended);
     }
-    let rotation = session.rotate(
-        presented.hash,
-        presented.child.hash,
-        cx.now(),
-        session_lifetime(cx),
-    );
+    let rotation = session.rotate(presented.hash, presented.child.hash, cx.now(), lifetime);
     match rotation {
         Rotation::Ended => return Ok(Refreshed::Ended),
         Rotation::Rotated => work.sessions().update(&session).await?,

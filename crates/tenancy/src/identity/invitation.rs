@@ -12,7 +12,8 @@ use tenantry_domain::identity::{
     RoleName, User,
 };
 use tenantry_domain::kernel::{
-    Constraint, InvitationId, Page, PageRequest, Permission, Role, StoreError, TenantId, Time, UserId,
+    Constraint, InvitationId, Page, PageRequest, Permission, Role, Seal as _, StoreError, TenantId, Time,
+    UserId,
 };
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
@@ -399,7 +400,7 @@ impl JobHandler for SendInvitation {
 /// The invitation of a mail, who invites, and the token; none when the token is not that of the latest mail any more.
 async fn open(cx: &Cx, payload: &SealedInvitation) -> Result<Option<(Invitation, User, String)>, JobFailure> {
     let place = place(cx.scope().tenant(), payload.invitation);
-    let opened = cx.ports().seal.open(&place, &payload.token);
+    let opened = cx.seal_alone(&payload.token).await?.open(&place, &payload.token);
     let token = opened.and_then(|bytes| String::from_utf8(bytes).ok());
     let token = token.ok_or_else(|| JobFailure::Permanent("the token cannot be unsealed".into()))?;
     let Some(presented) = cx.ports().invitation_tokens.read(&token) else {
@@ -429,7 +430,7 @@ async fn send(
     let place = place(cx.scope().tenant(), invitation);
     let payload = SealedInvitation {
         invitation,
-        token: cx.ports().seal.seal(&place, token.token.as_bytes()),
+        token: cx.seal(work).await?.seal(&place, token.token.as_bytes()),
     };
     job::enqueue::<SendInvitation>(cx, work, &payload, Terms::default()).await?;
     Ok(())

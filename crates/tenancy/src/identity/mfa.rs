@@ -9,7 +9,7 @@ use tenantry_domain::identity::{
 };
 use tenantry_domain::kernel::{MfaChallengeId, Network, Permission, StoreError, TenantId, Time, UserId};
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::{Refused, Tenant};
+use tenantry_domain::tenant::{Refused, Tenant, TenantSeal};
 use uuid::Uuid;
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
@@ -37,6 +37,9 @@ pub enum MfaError {
     /// The code is wrong, out of its time, or was used before.
     #[error("the code is not accepted")]
     WrongCode,
+    /// The secret of the app cannot be opened: the key that it was sealed with is lost.
+    #[error("the secret of the app cannot be opened")]
+    Unreadable,
     /// The password does not match that of the account.
     #[error("the password is wrong")]
     WrongPassword,
@@ -537,14 +540,28 @@ pub(crate) async fn at_login(
     Ok(AtLogin::Pending(suspend(cx, work, user, claim, methods).await?))
 }
 
-/// Seals the secrets of a tenant's second factors with the present key.
-pub(crate) async fn reseal_all(cx: &Cx, work: &mut Work, done: &mut Resealed) -> Result<(), StoreError> {
-    for mut factor in work.second_factors().list_totp_for_update().await? {
-        let place = place(cx, factor.owner);
-        let apps = apps(cx, &place);
-        if apps.is_current(&factor) {
+/// Seals secrets of a tenant's second factors under the present key: of at most [`RESEALED_AT_ONCE`] users after one. Returns the last
+/// of them; none when there are no more.
+pub(crate) async fn reseal_some(
+    cx: &Cx,
+    work: &mut Work,
+    after: Option<UserId>,
+    done: &mut Resealed,
+) -> Result<Option<UserId>, StoreError> {
+    let seal = cx.load_seal(work).await?;
+    let listed = work.second_factors().list_totp(after, RESEALED_AT_ONCE).await?;
+    for seen in &listed {
+        let place = place(cx, seen.owner);
+        let apps = apps(cx, &seal, &place);
+        if apps.is_current(seen) {
             done.current += 1;
-        } else if apps.reseal(&mut factor) {
+            continue;
+        }
+        // The user may have used or replaced it meanwhile.
+        let Some(mut factor) = work.second_factors().find_totp_for_update(seen.owner).await? else {
+            continue;
+        };
+        if apps.reseal(&mut factor) {
             work.second_factors().update_totp(&factor).await?;
             done.resealed += 1;
         } else {
@@ -552,8 +569,24 @@ pub(crate) async fn reseal_all(cx: &Cx, work: &mut Work, done: &mut Resealed) ->
                 .push(format!("second factor of user {}", factor.owner));
         }
     }
-    Ok(())
+    Ok(listed.last().map(|factor| factor.owner))
 }
+
+/// Returns the users after one whose secrets no known key opens, of at most [`RESEALED_AT_ONCE`], and the last user that was looked at.
+pub(crate) async fn unreadable_some(
+    cx: &Cx,
+    work: &mut Work,
+    after: Option<UserId>,
+) -> Result<(Vec<UserId>, Option<UserId>), StoreError> {
+    let seal = cx.load_seal(work).await?;
+    let listed = work.second_factors().list_totp(after, RESEALED_AT_ONCE).await?;
+    let lost = |factor: &&TotpFactor| !apps(cx, &seal, &place(cx, factor.owner)).can_open(factor);
+    let users = listed.iter().filter(lost).map(|factor| factor.owner);
+    Ok((users.collect(), listed.last().map(|factor| factor.owner)))
+}
+
+/// So many secrets are looked at in one transaction: some milliseconds.
+const RESEALED_AT_ONCE: u32 = 200;
 
 /// Records a wrong code in the audit log, or counts it.
 pub(crate) async fn record_failure(cx: &Cx, user: UserId) -> Result<(), StoreError> {
@@ -749,10 +782,10 @@ fn place(cx: &Cx, user: UserId) -> String {
     TotpFactor::place(cx.scope().tenant(), user)
 }
 
-fn apps<'a>(cx: &'a Cx, place: &'a str) -> Apps<'a> {
+fn apps<'a>(cx: &'a Cx, seal: &'a TenantSeal, place: &'a str) -> Apps<'a> {
     Apps {
         codes: cx.ports().one_time_codes.as_ref(),
-        seal: cx.ports().seal.as_ref(),
+        seal,
         place,
     }
 }
@@ -949,7 +982,8 @@ async fn enroll_user(
     if present.is_some_and(|factor| factor.is_confirmed()) {
         return Err(MfaError::AlreadyEnabled);
     }
-    let factor = apps(cx, &place(cx, user.id)).enroll(user.id, &secret, cx.now());
+    let seal = cx.seal(work).await?;
+    let factor = apps(cx, &seal, &place(cx, user.id)).enroll(user.id, &secret, cx.now());
     work.second_factors().replace_totp(&factor).await?;
     record(cx, work, "mfa.enrolled", user.id).await?;
     let uri = secret.uri(&tenant.name, user.email.as_str());
@@ -968,7 +1002,15 @@ async fn confirm_user(
     if factor.is_confirmed() {
         return Err(MfaError::AlreadyEnabled);
     }
-    if !apps(cx, &place(cx, user)).confirm(&mut factor, code, cx.now()) {
+    let (seal, place) = (
+        cx.seal_opening(work, &factor.sealed_secret).await?,
+        place(cx, user),
+    );
+    let apps = apps(cx, &seal, &place);
+    if !apps.can_open(&factor) {
+        return Err(MfaError::Unreadable);
+    }
+    if !apps.confirm(&mut factor, code, cx.now()) {
         return Err(MfaError::WrongCode);
     }
     work.second_factors().update_totp(&factor).await?;
@@ -1020,8 +1062,16 @@ async fn use_recovery_code(
     Ok(true)
 }
 
-async fn use_step(cx: &Cx, work: &mut Work, mut factor: TotpFactor, code: &str) -> Result<bool, StoreError> {
-    if !apps(cx, &place(cx, factor.owner)).use_step(&mut factor, code, cx.now()) {
+async fn use_step(cx: &Cx, work: &mut Work, mut factor: TotpFactor, code: &str) -> Result<bool, MfaError> {
+    let (seal, place) = (
+        cx.seal_opening(work, &factor.sealed_secret).await?,
+        place(cx, factor.owner),
+    );
+    let apps = apps(cx, &seal, &place);
+    if !apps.can_open(&factor) {
+        return Err(MfaError::Unreadable);
+    }
+    if !apps.use_step(&mut factor, code, cx.now()) {
         return Ok(false);
     }
     work.second_factors().update_totp(&factor).await?;

@@ -1,56 +1,118 @@
-//! Resealing of a tenant's secrets after a change of the server's key.
+//! Resealing of a tenant's secrets after a change of the server's key or of the tenant's data key.
 
 use std::sync::Arc;
 
 use serde_json::json;
 use tenantry_domain::customization::SettingSheet;
-use tenantry_domain::kernel::{SystemScope, TenantId};
+use tenantry_domain::kernel::{Seal as _, StoreError, SystemScope, TenantId, UserId};
+use tenantry_domain::store::Work;
+use tenantry_domain::tenant::DataKey;
 
-use crate::Tenancy;
 use crate::customization::setting::{self, Resealed, SettingError};
 use crate::identity::mfa;
+use crate::{Cx, Tenancy};
 
-/// Seals a tenant's secrets, those of its users' second factors included, with the present key, so that earlier keys are not
-/// needed for them. A second run changes nothing.
+/// Seals a tenant's data keys with the server's present key, and its secrets, those of its users' second factors included, under its
+/// newest data key, so that earlier keys are not needed for them. A tenant without a data key gets one. A second run changes nothing.
+///
+/// Second factors are sealed anew a few hundred in each transaction. A run that is interrupted is done again.
 ///
 /// # Errors
 /// [`SettingError`].
 pub async fn reseal(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Resealed, SettingError> {
-    let cx = setting::system(
-        app,
-        tenant,
-        SystemScope::because("secrets are sealed with a new key"),
-    )
-    .await?;
-    let seal = app.ports.seal.as_ref();
-    cx.write(async |work| {
-        work.tenants()
-            .current_for_update()
-            .await?
-            .ok_or(SettingError::NotFound)?;
-        let mut sheet = work.settings().current().await?;
-        let mut done = Resealed::default();
-        for (key, secret) in &mut sheet.secrets {
-            let place = SettingSheet::place(tenant, key);
-            if seal.is_current(&place, &secret.sealed) {
-                done.current += 1;
-            } else if let Some(plain) = seal.open(&place, &secret.sealed) {
-                secret.sealed = seal.seal(&place, &plain);
-                done.resealed += 1;
-            } else {
-                done.unreadable.push(key.clone());
+    let because = SystemScope::because("secrets are sealed with a new key");
+    let cx = setting::system(app, tenant, because).await?;
+    reseal_in(&cx).await
+}
+
+/// The same in a context of the system.
+pub(crate) async fn reseal_in(cx: &Cx) -> Result<Resealed, SettingError> {
+    let mut done = cx
+        .write(async |work| {
+            lock_tenant(work).await?;
+            let mut done = Resealed::default();
+            data_keys(cx, work, &mut done).await?;
+            secrets(cx, work, &mut done).await?;
+            record(cx, work, &done).await?;
+            Ok::<_, SettingError>(done)
+        })
+        .await?;
+    let mut after: Option<UserId> = None;
+    loop {
+        let (last, some) = cx
+            .write(async |work| {
+                let mut some = Resealed::default();
+                let last = mfa::reseal_some(cx, work, after, &mut some).await?;
+                record(cx, work, &some).await?;
+                Ok::<_, SettingError>((last, some))
+            })
+            .await?;
+        done.add(some);
+        match last {
+            Some(last) => after = Some(last),
+            None => return Ok(done),
+        }
+    }
+}
+
+/// Locks the tenant, so that changes of its keys come one after the other.
+pub(crate) async fn lock_tenant(work: &mut Work) -> Result<(), SettingError> {
+    let tenant = work.tenants().current_for_update().await?;
+    tenant.map(drop).ok_or(SettingError::NotFound)
+}
+
+async fn data_keys(cx: &Cx, work: &mut Work, done: &mut Resealed) -> Result<(), StoreError> {
+    let (server, keys) = (&cx.ports().seal, work.data_keys().list().await?.keys);
+    if keys.is_empty() {
+        cx.add_data_key(work).await?;
+    }
+    for key in keys {
+        let place = DataKey::place(cx.scope().tenant(), key.number);
+        if server.is_current(&place, &key.sealed) {
+            continue;
+        }
+        match server.open(&place, &key.sealed) {
+            Some(plain) => {
+                work.data_keys()
+                    .reseal(key.number, &server.seal(&place, &plain))
+                    .await?;
+                done.resealed_keys += 1;
             }
+            None => done.unreadable.push(format!("data key {}", key.number)),
         }
-        if done.resealed > 0 {
-            work.settings().store_resealed(&sheet).await?;
+    }
+    Ok(())
+}
+
+async fn secrets(cx: &Cx, work: &mut Work, done: &mut Resealed) -> Result<(), StoreError> {
+    let seal = cx.load_seal(work).await?;
+    let mut sheet = work.settings().current().await?;
+    let before = done.resealed;
+    for (key, secret) in &mut sheet.secrets {
+        let place = SettingSheet::place(cx.scope().tenant(), key);
+        if seal.is_current(&place, &secret.sealed) {
+            done.current += 1;
+        } else if let Some(plain) = seal.open(&place, &secret.sealed) {
+            secret.sealed = seal.seal(&place, &plain);
+            done.resealed += 1;
+        } else {
+            done.unreadable.push(key.clone());
         }
-        mfa::reseal_all(&cx, work, &mut done).await?;
-        if done.resealed > 0 {
-            let details = json!({"resealed": done.resealed, "unreadable": done.unreadable});
-            let event = cx.security("settings.resealed", "settings", Some(tenant.uuid()), details);
-            work.audit().record(event).await?;
-        }
-        Ok(done)
-    })
-    .await
+    }
+    if done.resealed > before {
+        work.settings().store_resealed(&sheet).await?;
+    }
+    Ok(())
+}
+
+async fn record(cx: &Cx, work: &mut Work, done: &Resealed) -> Result<(), StoreError> {
+    if done.resealed + done.resealed_keys == 0 {
+        return Ok(());
+    }
+    let details = json!({
+        "resealed": done.resealed, "resealed_keys": done.resealed_keys, "unreadable": done.unreadable,
+    });
+    let tenant = cx.scope().tenant().uuid();
+    let event = cx.security("settings.resealed", "settings", Some(tenant), details);
+    work.audit().record(event).await
 }

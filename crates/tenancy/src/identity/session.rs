@@ -8,7 +8,8 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
 use crate::customization::product_settings::{
-    DEFAULT_SESSION_IDLE_MINUTES, DEFAULT_SESSIONS_PER_USER, SESSION_IDLE_MINUTES, SESSIONS_PER_USER,
+    DEFAULT_SESSION_IDLE_MINUTES, DEFAULT_SESSION_MAX_DAYS, DEFAULT_SESSIONS_PER_USER, SESSION_IDLE_MINUTES,
+    SESSION_MAX_DAYS, SESSIONS_PER_USER,
 };
 use crate::customization::setting;
 use crate::identity::trusted_device;
@@ -22,6 +23,8 @@ pub type SessionError = UseCaseError;
 pub struct SessionRules {
     /// For how long a session may be unused.
     pub idle: Duration,
+    /// How long a session lives from its login, where the server does not say less.
+    pub longest: Duration,
     /// How many live sessions a user may have; at least 1.
     pub most: u32,
 }
@@ -31,6 +34,7 @@ impl Default for SessionRules {
     fn default() -> Self {
         Self {
             idle: Duration::minutes(DEFAULT_SESSION_IDLE_MINUTES.into()),
+            longest: Duration::days(DEFAULT_SESSION_MAX_DAYS.into()),
             most: DEFAULT_SESSIONS_PER_USER,
         }
     }
@@ -42,6 +46,14 @@ impl SessionRules {
     pub(crate) fn access_seconds(self, cx: &Cx) -> i64 {
         let longest = cx.ports().access_tokens.lifetime_seconds();
         longest.min(self.idle.num_seconds() / 2)
+    }
+
+    /// How long sessions live: as the server says, and no longer than the tenant says.
+    pub(crate) fn lifetime(self, of_server: SessionLifetime) -> SessionLifetime {
+        SessionLifetime {
+            longest: of_server.longest.min(self.longest),
+            ..of_server
+        }
     }
 
     /// Which sessions are live.
@@ -64,9 +76,11 @@ impl SessionRules {
 pub async fn rules(cx: &Cx) -> Result<SessionRules, StoreError> {
     let default = SessionRules::default();
     let idle = setting::find(cx, &SESSION_IDLE_MINUTES).await?;
+    let longest = setting::find(cx, &SESSION_MAX_DAYS).await?;
     let most = setting::find(cx, &SESSIONS_PER_USER).await?;
     Ok(SessionRules {
         idle: idle.map_or(default.idle, |minutes| Duration::minutes(minutes.into())),
+        longest: longest.map_or(default.longest, |days| Duration::days(days.max(1).into())),
         most: most.map_or(default.most, |most| most.max(1)),
     })
 }

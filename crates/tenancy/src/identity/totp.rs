@@ -53,6 +53,11 @@ impl Apps<'_> {
         true
     }
 
+    /// Whether a known key opens the secret.
+    pub(crate) fn can_open<Owner>(self, factor: &TotpFactor<Owner>) -> bool {
+        self.open(factor).is_some()
+    }
+
     /// Whether the secret is sealed with the present key.
     pub(crate) fn is_current<Owner>(self, factor: &TotpFactor<Owner>) -> bool {
         self.seal.is_current(self.place, &factor.sealed_secret)

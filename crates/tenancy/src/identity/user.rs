@@ -310,6 +310,7 @@ impl From<PrepareError> for UserError {
         match error {
             PrepareError::Invalid(invalid) => invalid.into(),
             PrepareError::Password(error) => UserReason::Password(error).into(),
+            PrepareError::Store(error) => error.into(),
         }
     }
 }

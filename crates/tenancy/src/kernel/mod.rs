@@ -13,5 +13,6 @@ pub(crate) mod operator_context;
 pub(crate) mod precondition;
 pub(crate) mod state;
 pub mod step_up;
+mod tenant_seal;
 pub(crate) mod traces;
 pub(crate) mod use_case_error;

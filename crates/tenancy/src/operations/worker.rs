@@ -374,7 +374,11 @@ impl Worker {
             }
             Err(Denied::Store(error)) => return Err(error),
             Err(
-                denied @ (Denied::Token(_) | Denied::Revoked | Denied::ApiKey(_) | Denied::TenantNotFound),
+                denied @ (Denied::Token(_)
+                | Denied::Revoked
+                | Denied::ApiKey(_)
+                | Denied::Address
+                | Denied::TenantNotFound),
             ) => {
                 return Err(StoreError::Other(denied.to_string()));
             }

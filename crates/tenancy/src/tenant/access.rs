@@ -8,6 +8,7 @@ use tenantry_domain::kernel::{RequestId, StoreError, TenantId};
 use tenantry_domain::tenant::{Admission, Denied, Slug, TenantFacts, TenantSelector};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::customization::security_policy;
 use crate::identity::api_key;
 use crate::{Cx, Origin, Tenancy};
 
@@ -65,12 +66,37 @@ pub async fn admit(
     origin: &Origin,
     request: RequestId,
 ) -> Result<Admission, Denied> {
-    if !ApiKeyFormat::is_claimed(credential) {
-        return app.ports.gate.bearer(credential, request).await;
+    let admission = if ApiKeyFormat::is_claimed(credential) {
+        let presented = app.policy.api_keys.read(credential);
+        let presented = presented.ok_or(Denied::ApiKey(KeyRefusal::Unknown))?;
+        api_key::admit(app, &presented, origin, request).await?
+    } else {
+        app.ports.gate.bearer(credential, request).await?
+    };
+    check_address(app, &admission, origin).await?;
+    Ok(admission)
+}
+
+/// Refuses an admission from an address that the security policy of the tenant does not allow, and records that.
+///
+/// # Errors
+/// [`Denied::Address`]; those of the store.
+pub async fn check_address(app: &Arc<Tenancy>, admission: &Admission, origin: &Origin) -> Result<(), Denied> {
+    let scope = &admission.scope;
+    let checked = security_policy::check_address(app, scope, origin).await;
+    if checked == Err(Denied::Address) {
+        let cx = Cx::new(Arc::clone(app), scope.clone(), origin.clone());
+        let refusal = Refusal {
+            action: RefusedAction::Network,
+            target_type: "tenant",
+            target: Some(scope.tenant().uuid()),
+            actor: scope.user(),
+            ip: origin.ip.clone(),
+            details: json!({"api_key_id": scope.api_key()}),
+        };
+        refusal::record(&cx, refusal).await?;
     }
-    let presented = app.policy.api_keys.read(credential);
-    let presented = presented.ok_or(Denied::ApiKey(KeyRefusal::Unknown))?;
-    api_key::admit(app, &presented, origin, request).await
+    checked
 }
 
 /// The second half of admitting the bearer of an access token: a header or host that names another tenant is

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod audit_export;
 pub mod audit_upkeep;
+pub mod data_key;
 pub mod lifecycle;
 pub mod provision;
 pub mod purge;

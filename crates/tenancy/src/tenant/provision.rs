@@ -319,6 +319,7 @@ async fn store(
     let (session, refresh_token) = session_start::new_session(cx, admin.id);
     cx.write(async |work| {
         work.tenants().insert(&tenant).await?;
+        cx.add_data_key(work).await?;
         work.users().insert(&admin).await?;
         work.sessions().insert(&session).await?;
         cx.record(work, Changed::created(&tenant)).await?;

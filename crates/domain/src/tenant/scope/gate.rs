@@ -131,6 +131,9 @@ pub enum Denied {
     /// The API key is no good.
     #[error("the API key was refused: {0}")]
     ApiKey(KeyRefusal),
+    /// The security policy of the tenant does not allow the caller's address.
+    #[error("the tenant's security policy does not allow the address")]
+    Address,
     /// No such tenant.
     #[error("no such tenant")]
     TenantNotFound,
@@ -158,6 +161,7 @@ impl From<&Denied> for ErrorCode {
             Denied::Token(TokenError::Invalid) | Denied::ApiKey(_) => ErrorCode::Unauthenticated,
             Denied::Token(TokenError::Expired) => ErrorCode::TokenExpired,
             Denied::Revoked => ErrorCode::TokenRevoked,
+            Denied::Address => ErrorCode::Forbidden,
             Denied::TenantNotFound => ErrorCode::TenantNotFound,
             Denied::TenantGone => ErrorCode::TenantGone,
             // Leases are for workers; no request has one.

@@ -1,4 +1,5 @@
 //! Settings and branding.
 
 pub(crate) mod branding;
+pub(crate) mod security_policy;
 pub(crate) mod setting;

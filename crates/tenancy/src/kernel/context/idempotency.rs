@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tenantry_domain::identity::Email;
-use tenantry_domain::kernel::{KeptAnswer, KeyTaken, Role, StoreError, UserId, hex};
+use tenantry_domain::kernel::{KeptAnswer, KeyTaken, Role, Seal as _, StoreError, UserId, hex};
 use tenantry_domain::operations::{KeptRequest, RequestKey};
 use tenantry_domain::store::Work;
+use tenantry_domain::tenant::TenantSeal;
 use uuid::Uuid;
 
 use crate::kernel::context::Cx;
@@ -152,7 +153,7 @@ impl Once {
     pub(crate) async fn begin(&self, cx: &Cx, work: &mut Work) -> Result<(), StoreError> {
         let locked = work.idempotency_keys().lock(&self.request.key).await?;
         match self.kept_before(work).await? {
-            Some(kept) if !kept.is_expired(cx.now()) => Err(self.taken_by(cx, kept).into()),
+            Some(kept) if !kept.is_expired(cx.now()) => Err(self.taken_by(cx, work, kept).await?.into()),
             _ if !locked => Err(KeyTaken::InProgress.into()),
             Some(kept) => work.idempotency_keys().delete(&kept.key).await,
             None => Ok(()),
@@ -162,7 +163,7 @@ impl Once {
     /// Fails with the answer when the request is done already. It takes no key.
     pub(crate) async fn check(&self, cx: &Cx, work: &mut Work) -> Result<(), StoreError> {
         match self.kept_before(work).await? {
-            Some(kept) if !kept.is_expired(cx.now()) => Err(self.taken_by(cx, kept).into()),
+            Some(kept) if !kept.is_expired(cx.now()) => Err(self.taken_by(cx, work, kept).await?.into()),
             Some(_) | None => Ok(()),
         }
     }
@@ -182,7 +183,12 @@ impl Once {
     }
 
     /// What to keep of this request now that it is done.
-    pub(crate) fn kept<T: 'static>(&self, cx: &Cx, done: &T) -> Result<KeptRequest, StoreError> {
+    pub(crate) fn kept<T: 'static>(
+        &self,
+        cx: &Cx,
+        seal: &TenantSeal,
+        done: &T,
+    ) -> Result<KeptRequest, StoreError> {
         let mut answer = (self.answer)(done)
             .ok_or_else(|| StoreError::Other("the work does not return what its answer is made of".into()))?;
         let KeyedRequest {
@@ -194,7 +200,7 @@ impl Once {
             key.user = (registration.user)(done)
                 .ok_or_else(|| StoreError::Other("the work does not return the user it creates".into()))?;
         }
-        let (seal, place) = (&cx.ports().seal, place(cx, &key));
+        let place = place(cx, &key);
         answer.body = seal.seal(&place, &answer.body);
         // The request may have a password in it.
         let fingerprint = seal.digest(&place, &fingerprint);
@@ -213,18 +219,19 @@ impl Once {
 
     /// Permissions that depend on what a use case reads are not asked for again, because it does not run again. So a
     /// user must not be less than they were.
-    fn taken_by(&self, cx: &Cx, kept: KeptRequest) -> KeyTaken {
+    async fn taken_by(&self, cx: &Cx, work: &mut Work, kept: KeptRequest) -> Result<KeyTaken, StoreError> {
         if self.request.role < kept.role {
-            return KeyTaken::Outranked;
+            return Ok(KeyTaken::Outranked);
         }
-        let (seal, place) = (&cx.ports().seal, place(cx, &kept.key));
+        let seal = cx.seal_opening(work, &kept.answer.body).await?;
+        let place = place(cx, &kept.key);
         let Some(body) = seal.open(&place, &kept.answer.body) else {
-            return KeyTaken::Unreadable;
+            return Ok(KeyTaken::Unreadable);
         };
         if !seal.is_digest(&place, &self.request.fingerprint, &kept.fingerprint) {
-            return KeyTaken::Reused;
+            return Ok(KeyTaken::Reused);
         }
-        KeyTaken::Done(KeptAnswer { body, ..kept.answer })
+        Ok(KeyTaken::Done(KeptAnswer { body, ..kept.answer }))
     }
 }
 

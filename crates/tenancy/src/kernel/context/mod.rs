@@ -30,7 +30,7 @@ use tenantry_domain::operations::{
 use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{
-    Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantRows, TenantScope,
+    Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantRows, TenantScope, TenantSeals,
 };
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
 use uuid::Uuid;
@@ -80,8 +80,10 @@ pub struct Ports {
     pub link_tokens: Arc<dyn LinkTokens>,
     /// Secrets of API keys.
     pub secrets: Arc<dyn SecretSource>,
-    /// Sealing of what is stored.
+    /// Sealing of what is stored of no tenant, and of tenants' data keys. What is stored for a tenant is sealed by [`Cx::seal`].
     pub seal: Arc<dyn Seal>,
+    /// The cached seals of tenants.
+    pub tenant_seals: Arc<dyn TenantSeals>,
     /// Traces beyond this process.
     pub traces: Arc<dyn Traces>,
     /// The flags of each tenant.
@@ -481,7 +483,8 @@ impl Cx {
         let work = async move |unit: &mut Work| {
             once.begin(self, unit).await?;
             let done = work(unit).await?;
-            let kept = once.kept(self, &done)?;
+            let seal = self.seal(unit).await?;
+            let kept = once.kept(self, &seal, &done)?;
             Once::complete(unit, &kept).await?;
             Ok(done)
         };
