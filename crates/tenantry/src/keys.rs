@@ -1,12 +1,13 @@
 //! `tenantry keys`: the keys that sign access tokens.
 
 use tenantry_domain::identity::PUBLICATION_SECONDS;
-use tenantry_domain::kernel::{SystemScope, Time};
+use tenantry_domain::kernel::SystemScope;
 use tenantry_tenancy::OperatorCx;
 use tenantry_tenancy::identity::signing_key::{self, KeyUsage, ListedKey, SigningKeyError};
 
 use crate::boot::boot;
 use crate::config::Settings;
+use crate::console::moment;
 use crate::tenant::{invalid, other};
 use crate::{CommandError, console};
 
@@ -80,8 +81,4 @@ fn line(key: &ListedKey) -> String {
         Some(from) => format!("{} {state} (signs from {})", key.kid, moment(from)),
         None => format!("{} {state}", key.kid),
     }
-}
-
-fn moment(at: Time) -> String {
-    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }

@@ -29,8 +29,10 @@ enum Action {
                       --password-stdin"
     )]
     Create {
+        /// E-mail address of the operator.
         #[arg(long)]
         email: String,
+        /// Name of the operator.
         #[arg(long)]
         name: String,
         /// Take the password from the first line of standard input instead of generating one.
@@ -43,6 +45,7 @@ enum Action {
                       pass show tenantry | tenantry operator reset-password olga@example.com --password-stdin"
     )]
     ResetPassword {
+        /// E-mail address of the operator.
         email: String,
         /// Take the password from the first line of standard input instead of generating one.
         #[arg(long)]
@@ -50,16 +53,25 @@ enum Action {
     },
     /// Remove the second factor of an operator who has lost it, and end the operator's tokens.
     #[command(after_help = "Example: tenantry operator reset-mfa olga@example.com")]
-    ResetMfa { email: String },
+    ResetMfa {
+        /// E-mail address of the operator.
+        email: String,
+    },
     /// List all operators: id, address, state, name.
     #[command(after_help = "Example: tenantry operator list")]
     List,
     /// Deactivate an operator and end their tokens.
     #[command(after_help = "Example: tenantry operator deactivate olga@example.com")]
-    Deactivate { email: String },
+    Deactivate {
+        /// E-mail address of the operator.
+        email: String,
+    },
     /// Activate an operator who was deactivated; password and second factor are the former ones.
     #[command(after_help = "Example: tenantry operator activate olga@example.com")]
-    Activate { email: String },
+    Activate {
+        /// E-mail address of the operator.
+        email: String,
+    },
 }
 
 /// Runs the command.
