@@ -202,6 +202,10 @@ fn every_command_explains_itself_with_an_example() {
             help.status.success() && text.contains("Example: "),
             "{command:?}\n{text}"
         );
+        assert!(
+            !text.contains(">\n          \n"),
+            "an argument without a help text: {text}"
+        );
     }
 }
 

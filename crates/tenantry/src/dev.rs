@@ -32,7 +32,7 @@ pub struct Args {
     /// With DATABASE_URL: give the tenantry roles of that server the passwords kept in the data folder.
     #[arg(long)]
     reset_role_passwords: bool,
-    /// Whom tenants pay: `fake` starts a stand-in for Stripe beside the server.
+    /// Whom tenants pay: `fake` starts a fake of Stripe beside the server.
     #[arg(long, value_name = "WHO")]
     stripe: Option<Stripe>,
 }

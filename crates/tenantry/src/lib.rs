@@ -101,8 +101,9 @@ struct Cli {
 enum Command {
     /// Serve the API on the database of the settings.
     #[command(
-        after_help = "Example: TENANTRY__DATABASE__URL=postgres://tenantry_app:…@db/tenantry \\\n         \
-                            TENANTRY__DATABASE__PLATFORM_URL=postgres://tenantry_platform:…@db/tenantry \\\n         \
+        after_help = "Example: TENANTRY__DATABASE__URL='postgres://tenantry_app:…@db/tenantry?sslmode=verify-full' \\\n         \
+                            TENANTRY__DATABASE__PLATFORM_URL='postgres://tenantry_platform:…@db/tenantry?sslmode=verify-full' \\\n         \
+                            TENANTRY__AUTH__SIGNING_KEY_FILE=/run/secrets/signing-key.pem \\\n         \
                             tenantry serve"
     )]
     Serve,
@@ -112,7 +113,7 @@ enum Command {
     Dev(dev::Args),
     /// Bring the schema up or down, or say where it is.
     #[command(
-        after_help = "Example: DATABASE_URL=postgres://tenantry_owner:…@db/tenantry tenantry migrate up"
+        after_help = "Example: DATABASE_URL='postgres://tenantry_owner:…@db/tenantry?sslmode=verify-full' tenantry migrate up"
     )]
     Migrate(migrate::Args),
     /// Examine whether a database keeps the rows of its tenants apart.

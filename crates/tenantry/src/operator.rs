@@ -29,8 +29,10 @@ enum Action {
                       --password-stdin"
     )]
     Create {
+        /// E-mail address of the operator.
         #[arg(long)]
         email: String,
+        /// Name of the operator.
         #[arg(long)]
         name: String,
         /// What the operator may do: support, billing or owner.
@@ -46,6 +48,7 @@ enum Action {
                       pass show tenantry | tenantry operator reset-password olga@example.com --password-stdin"
     )]
     ResetPassword {
+        /// E-mail address of the operator.
         email: String,
         /// Take the password from the first line of standard input instead of generating one.
         #[arg(long)]
@@ -53,10 +56,14 @@ enum Action {
     },
     /// Remove the second factor of an operator who has lost it, and end the operator's tokens.
     #[command(after_help = "Example: tenantry operator reset-mfa olga@example.com")]
-    ResetMfa { email: String },
+    ResetMfa {
+        /// E-mail address of the operator.
+        email: String,
+    },
     /// Change what an operator may do.
     #[command(after_help = "Example: tenantry operator set-role olga@example.com --role support")]
     SetRole {
+        /// E-mail address of the operator.
         email: String,
         /// support, billing or owner.
         #[arg(long, value_parser = role)]
@@ -67,10 +74,16 @@ enum Action {
     List,
     /// Deactivate an operator and end their tokens.
     #[command(after_help = "Example: tenantry operator deactivate olga@example.com")]
-    Deactivate { email: String },
+    Deactivate {
+        /// E-mail address of the operator.
+        email: String,
+    },
     /// Activate an operator who was deactivated; password and second factor are the former ones.
     #[command(after_help = "Example: tenantry operator activate olga@example.com")]
-    Activate { email: String },
+    Activate {
+        /// E-mail address of the operator.
+        email: String,
+    },
 }
 
 /// Runs the command.

@@ -31,6 +31,7 @@ enum Action {
     /// Put a tenant on a plan, on the terms of today.
     #[command(after_help = "Example: tenantry plan change acme --to pro")]
     Change {
+        /// Slug of the tenant.
         slug: String,
         /// The plan.
         #[arg(long)]
@@ -43,6 +44,7 @@ enum Action {
                             tenantry plan agree acme --limit users=plan"
     )]
     Agree {
+        /// Slug of the tenant.
         slug: String,
         /// NAME=on, NAME=off or NAME=plan.
         #[arg(long = "feature", value_parser = feature)]
@@ -59,6 +61,7 @@ enum Action {
         after_help = "Example: tenantry plan upgrade pro --dry-run\n         tenantry plan upgrade pro"
     )]
     Upgrade {
+        /// Name of the plan.
         plan: String,
         /// Only say how many tenants that would be.
         #[arg(long)]

@@ -32,20 +32,26 @@ enum Action {
                             --admin-email ada@acme.example --admin-name 'Ada Acme' --plan pro"
     )]
     Create {
+        /// Name of the tenant.
         #[arg(long)]
         name: String,
+        /// Slug of the tenant: 3 to 63 of a-z, 0-9 and '-'.
         #[arg(long)]
         slug: String,
+        /// Plan of the tenant; the default plan when it is absent.
         #[arg(long)]
         plan: Option<String>,
+        /// E-mail address of the first admin.
         #[arg(long)]
         admin_email: String,
+        /// Name of the first admin.
         #[arg(long)]
         admin_name: String,
     },
     /// Make a tenant read-only.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Suspend {
+        /// Slug of the tenant.
         slug: String,
         /// Goes into the tenant's audit log.
         #[arg(long)]
@@ -54,6 +60,7 @@ enum Action {
     /// Delete a tenant: it is gone at once, and can be restored until it is purged.
     #[command(after_help = "Example: tenantry tenant delete acme --reason 'contract ended'")]
     Delete {
+        /// Slug of the tenant.
         slug: String,
         /// Goes into the tenant's audit log.
         #[arg(long)]
@@ -62,14 +69,16 @@ enum Action {
     /// Restore a deleted tenant, exactly as it was.
     #[command(after_help = "Example: tenantry tenant restore acme --reason 'deleted by mistake'")]
     Restore {
+        /// Slug of the tenant.
         slug: String,
         /// Goes into the tenant's audit log.
         #[arg(long)]
         reason: String,
     },
-    /// Erase every row of a deleted tenant now. Nothing leads back; a tombstone stays.
+    /// Erase every row of a deleted tenant now. It cannot be undone; a tombstone stays.
     #[command(after_help = "Example: tenantry tenant purge acme --confirm")]
     Purge {
+        /// Slug of the tenant.
         slug: String,
         /// Confirms that the rows are to be erased for good.
         #[arg(long)]
@@ -81,6 +90,7 @@ enum Action {
     /// Let a suspended tenant write again.
     #[command(after_help = "Example: tenantry tenant resume acme --reason 'invoice paid'")]
     Resume {
+        /// Slug of the tenant.
         slug: String,
         /// Goes into the tenant's audit log.
         #[arg(long)]

@@ -70,7 +70,7 @@ error_codes! {
     SubdomainTaken = "subdomain_taken", 409, "Subdomain taken", "Another tenant has this subdomain. Choose a different one.";
     EmailTaken = "email_taken", 409, "E-mail address taken", "Another user of this tenant has this e-mail address, is invited with it, or had it until lately.";
     Conflict = "conflict", 409, "Conflict", "The request conflicts with the current state, for example because the name is in use.";
-    LastAdmin = "last_admin", 409, "Last admin", "The last active admin cannot be removed, demoted or deactivated. Make another user an admin first.";
+    LastAdmin = "last_admin", 409, "Last admin", "The last active admin without a custom role cannot be removed, demoted, deactivated or given a custom role. Make another user an admin without a custom role first.";
     RegistrationPending = "registration_pending", 409, "Registration pending", "The user registered and has not proven the e-mail address yet. Until then the role and the address stay as they are. Wait for the proof, deactivate or delete the user, or invite the address.";
     StaleVersion = "stale_version", 412, "Stale version", "The resource has changed since the version in `If-Match`, or exists already and `If-None-Match` excludes it. Read it again and repeat the change.";
     PlanFeatureRequired = "plan_feature_required", 403, "Plan feature required", "The tenant's plan does not include this feature.";

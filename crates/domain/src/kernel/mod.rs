@@ -5,6 +5,7 @@
 
 mod address;
 mod code;
+mod counted;
 mod failure;
 mod hex;
 mod hierarchy;
@@ -37,6 +38,7 @@ pub use address::{
     AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_public, is_public_name,
 };
 pub use code::ErrorCode;
+pub use counted::counted;
 pub use failure::Failure;
 pub use hex::hex;
 pub use hierarchy::{Level, Resolved, resolve};

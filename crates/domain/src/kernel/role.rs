@@ -102,7 +102,7 @@ permissions! {
     EditSelf "profile.edit" Viewer writes people "Change one's own profile.";
     ManageOwnAccount "account.manage" Viewer reads people "Change one's own password and address with the password; works in a suspended tenant too.";
     EndSession "session.end" Viewer reads people "See and end one's own sessions; works in a suspended tenant too.";
-    EndUserSessions "sessions.end" Admin reads people "End the sessions of every user; works in a suspended tenant too, where accounts can be stolen as well.";
+    EndUserSessions "sessions.end" Admin reads people "End the sessions of every user; works also in a suspended tenant.";
     ReadRoles "roles.read" Viewer reads scope "See the tenant's custom roles.";
     ManageRoles "roles.manage" Admin writes people "Create, change and delete custom roles.";
     ReadApiKeys "api_keys.read" Admin reads people "See the tenant's API keys, without their secrets.";

@@ -9,7 +9,7 @@ use tenantry_billing::usage::quota::QuotaReason;
 use tenantry_domain::billing::ProviderError;
 use tenantry_domain::identity::ChallengeError;
 use tenantry_domain::identity::{ApiKey, CustomRole, PasswordError, TokenError};
-use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError};
+use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError, counted};
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
@@ -258,8 +258,9 @@ impl From<CustomRoleReason> for ApiError {
                 CustomRole::MOST
             )),
             CustomRoleReason::InUse { users, invitations } => conflict(format!(
-                "The role is in use by {users} user(s) and {invitations} invitation(s): give them another one, or revoke the \
-                 invitations, first."
+                "The role is in use by {} and {}: give them another one, or revoke the invitations, first.",
+                counted(&users, "user"),
+                counted(&invitations, "invitation")
             )),
         }
     }

@@ -136,6 +136,12 @@ fn a_demo_is_used_in_development_only_and_not_beside_a_named_database() {
         told.contains("for the demo that runs here, set TENANTRY_PROFILE=development"),
         "{told}"
     );
+    let served = output(&["serve"], &[place, ("TENANTRY_PROFILE", "development")]);
+    let told = stderr(&served);
+    assert!(
+        told.contains("`tenantry serve` never uses the demo that runs here"),
+        "{told}"
+    );
     let told = refused(&[
         place,
         ("TENANTRY_PROFILE", "development"),
