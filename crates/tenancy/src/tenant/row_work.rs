@@ -89,6 +89,10 @@ pub async fn settle(
         };
         if work == RowWork::Purge {
             app.ports.subscriptions.remove(app, BECAUSE, tenant).await?;
+            if let Some(store) = &app.ports.archive_store {
+                let removed = store.remove_all(tenant).await;
+                removed.map_err(|error| StoreError::Other(error.to_string()))?;
+            }
         }
         match each_table(&cx, tenant, work, until, notice).await? {
             Pass::Later => return Ok(Settled::Later),
