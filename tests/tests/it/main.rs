@@ -30,6 +30,7 @@ mod custom_roles;
 mod doc_comments;
 mod embedder;
 mod errors;
+mod exports;
 mod fairness;
 mod features;
 mod headers;

@@ -221,3 +221,41 @@ fn archive_restores_what_is_missing_or_differs() {
     );
     assert!(accepted.status.success(), "{}", stderr(&accepted));
 }
+
+/// The walk of docs/archives.md: the backup is started beside, the tenant is exported there and restored here.
+#[test]
+fn one_tenant_is_restored_out_of_a_physical_backup() {
+    let (folder, backup) = (Folder::new("running"), Folder::new("backup"));
+    assert_eq!(Dev::start(&folder.0).stop(), Some(0));
+    let _ = std::fs::remove_dir_all(&backup.0);
+    // Owners of files too: PostgreSQL refuses a folder of another user.
+    let copied = std::process::Command::new("cp")
+        .arg("-a")
+        .arg(&folder.0)
+        .arg(&backup.0)
+        .status();
+    assert!(copied.unwrap().success());
+
+    let _here = Dev::start(&folder.0);
+    let here = Terminal::new(&folder.0);
+    let (tasks, others) = (
+        "SELECT count(*)::text FROM tasks WHERE tenant_id = $ACME",
+        here.one(OTHERS),
+    );
+    let before = here.of_acme(tasks);
+    assert_ne!(here.of_acme("WITH gone AS (DELETE FROM tasks WHERE tenant_id = $ACME RETURNING 1) SELECT count(*)::text FROM gone"), "0");
+    assert_eq!(here.of_acme(tasks), "0");
+
+    let beside = Dev::start(&backup.0);
+    let file = archive(&folder.0, "acme.tar");
+    Terminal::new(&backup.0).run(&["tenant", "export", "acme", "--out", &file]);
+    beside.stop();
+    let shown = here.run(&["tenant", "import", &file, "--restore"]);
+    assert!(
+        shown.contains(&format!("tasks: 0 equal, {before} missing")),
+        "{shown}"
+    );
+    here.run(&["tenant", "import", &file, "--restore", "--yes"]);
+    assert_eq!(here.of_acme(tasks), before);
+    assert_eq!(here.one(OTHERS), others);
+}

@@ -11,6 +11,7 @@ use tenantry_domain::archive::{ArchiveError, ArchiveStore, Export};
 use tenantry_domain::kernel::{
     Constraint, ExportId, Page, PageRequest, Permission, StoreError, SystemScope, TenantId, Time, hex,
 };
+use tenantry_domain::tenant::Refused;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::archive::trust::unhex;
@@ -129,11 +130,17 @@ pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Export>, ExportErro
 /// # Errors
 /// [`ExportError`].
 pub async fn get(cx: &Cx, id: ExportId) -> Result<Export, ExportError> {
-    cx.require(Permission::ExportTenant)?;
+    require_read(cx)?;
     let found = cx
         .read(async |work| Ok::<_, ExportError>(work.exports().find(id).await?))
         .await?;
     found.ok_or(ExportError::NotFound)
+}
+
+/// An admin reads exports, and so does the system for the bearer of a link, whose context it is.
+fn require_read(cx: &Cx) -> Result<(), Refused> {
+    let by_link = cx.require(Permission::RunExport);
+    by_link.or_else(|_| cx.require(Permission::ExportTenant))
 }
 
 /// A link to an archive, which needs no credential and works for some minutes.
@@ -220,7 +227,7 @@ pub async fn ready(cx: &Cx, id: ExportId) -> Result<Export, ExportError> {
 /// # Errors
 /// [`ExportError`].
 pub async fn record_download(cx: &Cx, export: &Export) -> Result<(), ExportError> {
-    cx.require(Permission::ExportTenant)?;
+    require_read(cx)?;
     cx.write(async |work| {
         let details = json!({"export_id": export.id});
         let event = cx.security(
