@@ -24,6 +24,7 @@ use tenantry_billing::billing::billing_provision::PaidSubscriptions;
 use tenantry_billing::plans::entitlement::PlanEntitlements;
 use tenantry_billing::usage::quota_recovery::LeaseRecovery;
 use tenantry_billing::usage::usage_rollup::LedgerRecorder;
+use tenantry_domain::archive::{Put, RowBatch, Snapshot, TableShape, TenantArchive};
 use tenantry_domain::billing::{
     CustomerRef, Customers, EventRef, EventState, KnownCustomer, ProviderEvents, ReceivedEvent,
 };
@@ -79,6 +80,8 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         gate: Gate::new(fake.clone(), fake.clone(), fake.clone()),
         registry: fake.clone(),
         tenant_rows: fake.clone(),
+        tenant_archive: fake.clone(),
+        archive_store: None,
         operators: fake.clone(),
         operator_gate: OperatorGate::new(fake.clone(), fake.clone()),
         operator_tokens: fake.clone(),
@@ -556,6 +559,25 @@ impl TenantRegistry for Fake {
 
     async fn free_names(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
         Ok(0)
+    }
+}
+
+#[async_trait]
+impl TenantArchive for Fake {
+    async fn tables(&self, _: SystemScope) -> Result<Vec<TableShape>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn snapshot(&self, _: SystemScope, _: TenantId) -> Result<Box<dyn Snapshot>, StoreError> {
+        Err(StoreError::Unavailable("there is no database".into()))
+    }
+
+    async fn put(&self, _: SystemScope, _: TenantId, _: RowBatch<'_>) -> Result<Put, StoreError> {
+        Ok(Put::default())
+    }
+
+    async fn settle(&self, _: SystemScope, _: TenantId) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 

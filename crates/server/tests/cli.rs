@@ -6,6 +6,8 @@
     reason = "tests are tables of cases: longer with each case, and no harder to read"
 )]
 
+#[path = "cli/archives.rs"]
+mod archives;
 #[path = "cli/billing_faults.rs"]
 mod billing_faults;
 #[path = "cli/demo.rs"]

@@ -56,6 +56,9 @@ pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
         boot::development_key(&key)?;
         settings.auth.signing_key_file = Some(key);
     }
+    if settings.archive.directory.as_os_str().is_empty() {
+        settings.archive.directory = data_dir.join("exports");
+    }
     if settings.metering.spool_dir.as_os_str().is_empty() {
         settings.metering.spool_dir = data_dir.join("usage");
     }

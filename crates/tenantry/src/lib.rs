@@ -22,6 +22,7 @@
     )
 )]
 
+mod archive;
 mod audit;
 mod billing;
 mod boot;
@@ -121,9 +122,12 @@ enum Command {
                             tenantry doctor --fix > mend.sql\n         \
                             tenantry doctor --url postgres://me@db/shop --tenant-column org_id --role shop_web")]
     Doctor(Box<doctor::Args>),
-    /// List, create, suspend, resume, delete, restore and purge tenants.
+    /// List, create, suspend, resume, delete, restore, purge, export and import tenants.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Tenant(tenant::Args),
+    /// Verify archives of tenants.
+    #[command(after_help = "Example: tenantry export verify acme.tar")]
+    Export(archive::Args),
     /// List what is left of purged tenants, and purge again those that a restored backup brought back.
     #[command(after_help = "Example: tenantry tombstones list > tombstones.ndjson")]
     Tombstones(tombstones::Args),
@@ -279,6 +283,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
             examined => examined,
         },
         Command::Tenant(args) => tenant::run(&sources.of_command()?, &args).await,
+        Command::Export(args) => archive::run(&sources.of_command()?, &args).await,
         Command::Tombstones(args) => tombstones::run(&sources.of_command()?, &args).await,
         Command::Plan(args) => plan::run(&sources.of_command()?, &args).await,
         Command::Operator(args) => operator::run(&sources.of_command()?, &args).await,

@@ -134,6 +134,9 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/auth/sessions/" => acme.id.to_string(),
         // Of no passkey, which is asked after the body.
         "/api/v1/auth/passkeys/" => acme.id.to_string(),
+        // Of no export: a job writes them.
+        "/api/v1/tenant/exports/" => acme.id.to_string(),
+        "/api/v1/export-links/" => acme.id.to_string(),
         "/api/v1/invitations/" => INVITATION.to_owned(),
         "/api/v1/api-keys/" => API_KEY.to_owned(),
         _ => String::new(),

@@ -138,6 +138,7 @@ fn table() -> Vec<Operation> {
         (&get, "/problems/{code}"),
         (&get, "/openapi.json"),
         (&get, "/openapi.yaml"),
+        (&get, "/api/v1/export-links/{id}"),
         (&get, "/api/v1/branding"),
         (&get, "/api/v1/branding/theme.css"),
         (&get, "/api/v1/branding/preview"),
@@ -357,6 +358,18 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/audit-events", admin),
         at(&get, "/api/v1/audit-events/verify", admin),
         at(&get, "/api/v1/audit-events/export", admin),
+        at(&get, "/api/v1/tenant/exports", admin),
+        // One is under way at a time, so the second one conflicts.
+        at(&post, "/api/v1/tenant/exports", admin).of_factor(),
+        // The ids are those of sessions, so no export has them: exports are written by jobs, and `exports` is about them.
+        Operation {
+            may_be_missing: true,
+            ..at(&get, "/api/v1/tenant/exports/{id}", admin).ids(&[Session])
+        },
+        Operation {
+            may_be_missing: true,
+            ..at(&get, "/api/v1/tenant/exports/{id}/download", admin).ids(&[Session])
+        },
         // It works in a suspended tenant too. Confirmed, it would be the last operation of each sweep.
         Operation {
             writes: false,

@@ -31,6 +31,7 @@ mod data_keys;
 mod doc_comments;
 mod embedder;
 mod errors;
+mod exports;
 mod fairness;
 mod features;
 mod headers;

@@ -63,6 +63,7 @@ error_codes! {
     NotAcceptable = "not_acceptable", 406, "Not acceptable", "The response is not available in a format that `Accept` allows.";
     RequestTimeout = "request_timeout", 408, "Request timeout", "The head or the body of the request took too long to arrive, and the connection is closed. Send the request again.";
     PayloadTooLarge = "payload_too_large", 413, "Payload too large", "Send a smaller body.";
+    RangeNotSatisfiable = "range_not_satisfiable", 416, "Range not satisfiable", "The range lies behind the end of the file. `Content-Range` says how long it is.";
     UriTooLong = "uri_too_long", 414, "URI too long", "A URL may have up to 8,192 bytes. Send long values in the body.";
     HeadersTooLarge = "headers_too_large", 431, "Headers too large", "Send fewer or shorter headers.";
     UnsupportedMediaType = "unsupported_media_type", 415, "Unsupported media type", "Send a body of a type that the endpoint accepts, such as `application/json`. `Accept` lists them.";

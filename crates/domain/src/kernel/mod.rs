@@ -44,10 +44,10 @@ pub use hex::hex;
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AccountLinkId, AccountNoticeId, ApiKeyId, AuditBlockId, AuditEventId, AuditHeadId, BillingAccountId,
-    CustomRoleId, FlagOverrideId, IdSource, InvitationId, InvoiceId, JobId, LeaseId, MemberId, MeterReportId,
-    MfaChallengeId, OperatorEventId, OperatorId, ParseIdError, PasskeyId, ProjectId, QuotaAlertId,
-    QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId,
-    TaskId, TenantId, UsageEventId, UserId,
+    CustomRoleId, ExportId, FlagOverrideId, IdSource, InvitationId, InvoiceId, JobId, LeaseId, MemberId,
+    MeterReportId, MfaChallengeId, OperatorEventId, OperatorId, ParseIdError, PasskeyId, ProjectId,
+    QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId,
+    SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use invalidation::{Change, InvalidatedCache, InvalidationPublisher};

@@ -3,6 +3,16 @@ use super::tenant::Tenant;
 use crate::kernel::Time;
 
 impl Tenant {
+    /// Ends its provisioning: it is in use from now on.
+    ///
+    /// # Errors
+    /// [`InvalidTransition`].
+    pub fn activate(&mut self, change: StatusChange, now: Time) -> Result<(), InvalidTransition> {
+        self.status = self.after(Transition::Activate)?;
+        self.note(change, now);
+        Ok(())
+    }
+
     /// Makes it read-only. Whatever is owed, from here on paying does not lift the suspension.
     ///
     /// # Errors

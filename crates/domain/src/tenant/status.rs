@@ -121,14 +121,11 @@ impl TenantStatus {
             (Self::Active | Self::Suspended, Transition::Delete) => Some(Self::Deleted),
             (Self::Deleted, Transition::Restore) if was_suspended => Some(Self::Suspended),
             (Self::Deleted, Transition::Restore) => Some(Self::Active),
-            (Self::Deleted, Transition::Purge) => Some(Self::Purged),
+            // What was never in use, such as half an import, is erased without having been deleted.
+            (Self::Deleted | Self::Provisioning, Transition::Purge) => Some(Self::Purged),
             (
                 Self::Provisioning,
-                Transition::Suspend
-                | Transition::Resume
-                | Transition::Delete
-                | Transition::Restore
-                | Transition::Purge,
+                Transition::Suspend | Transition::Resume | Transition::Delete | Transition::Restore,
             )
             | (
                 Self::Active | Self::Suspended,

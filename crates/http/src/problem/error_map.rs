@@ -16,6 +16,7 @@ use tenantry_domain::usage::QuotaExceeded;
 use tenantry_tenancy::admin::operator::OperatorError;
 use tenantry_tenancy::admin::operator_job::OperatorJobReason;
 use tenantry_tenancy::admin::operator_rows::RowReason;
+use tenantry_tenancy::archive::export::ExportReason;
 use tenantry_tenancy::customization::setting::SettingReason;
 use tenantry_tenancy::flags::{flag::FlagReason, flag_definition::DefinitionReason};
 use tenantry_tenancy::identity::{
@@ -541,6 +542,31 @@ impl From<OperatorError> for ApiError {
             OperatorError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             OperatorError::Password(error) => error.into(),
             OperatorError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ExportReason> for ApiError {
+    fn from(reason: ExportReason) -> Self {
+        let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match reason {
+            ExportReason::NotSetUp => Self::new(ErrorCode::Unavailable)
+                .with_detail("This server keeps no archives: its operator has not set `archive.directory`."),
+            ExportReason::UnderWay => {
+                conflict("Another export of the tenant is under way. Wait until it is ready.".to_owned())
+            }
+            ExportReason::TooMany(kept) => conflict(format!(
+                "{kept} exports of the tenant are kept already. Wait until one of them has expired."
+            )),
+            ExportReason::NotReady => {
+                conflict("The export is not ready yet. Read it again later.".to_owned())
+            }
+            ExportReason::WrongLink => Self::new(ErrorCode::NotFound)
+                .with_detail("The link is wrong, or its time is over. Read the export again for a new one."),
+            ExportReason::File(error) => {
+                tracing::error!(%error, "the archive of an export cannot be read");
+                Self::new(ErrorCode::Internal)
+            }
         }
     }
 }

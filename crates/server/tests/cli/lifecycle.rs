@@ -9,13 +9,14 @@ use super::{Dev, Folder, output, stderr, tenantry, url};
 /// Enough for many batches.
 const TASKS: i64 = 30_000;
 
-struct Terminal {
-    settings: [(&'static str, String); 4],
+/// Commands on the database of a demo.
+pub(super) struct Terminal {
+    pub(super) settings: [(&'static str, String); 4],
     admin: String,
 }
 
 impl Terminal {
-    fn new(data: &Path) -> Self {
+    pub(super) fn new(data: &Path) -> Self {
         let key = data.join("signing-key.pem").to_str().unwrap().to_owned();
         Self {
             settings: [
@@ -29,14 +30,14 @@ impl Terminal {
     }
 
     /// Runs a command to its end; what it prints.
-    fn run(&self, arguments: &[&str]) -> String {
+    pub(super) fn run(&self, arguments: &[&str]) -> String {
         let output = output(arguments, &self.settings);
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Kills a command when it has worked on some tasks.
-    fn kill_at_work(&self, arguments: &[&str]) {
+    pub(super) fn kill_at_work(&self, arguments: &[&str]) {
         let mut child = tenantry(arguments)
             .envs(self.settings.clone())
             .stdout(Stdio::null())
@@ -62,7 +63,7 @@ impl Terminal {
     }
 
     /// One text from the database, as a superuser sees it.
-    fn one(&self, sql: &str) -> String {
+    pub(super) fn one(&self, sql: &str) -> String {
         use sqlx::Connection as _;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -75,7 +76,22 @@ impl Terminal {
         })
     }
 
-    fn of_acme(&self, sql: &str) -> String {
+    /// One text from the database, after statements before it.
+    pub(super) fn all(&self, sql: &str) -> String {
+        use sqlx::{Connection as _, Row as _};
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut admin = sqlx::PgConnection::connect(&self.admin).await.unwrap();
+            let statements = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
+            let rows = statements.fetch_all(&mut admin).await.unwrap();
+            rows.last().unwrap().get(0)
+        })
+    }
+
+    pub(super) fn of_acme(&self, sql: &str) -> String {
         let id = self.one("SELECT id::text FROM tenants WHERE slug = 'acme'");
         self.one(&sql.replace("$ACME", &format!("'{id}'")))
     }

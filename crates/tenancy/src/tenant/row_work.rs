@@ -89,6 +89,10 @@ pub async fn settle(
         };
         if work == RowWork::Purge {
             app.ports.subscriptions.remove(app, BECAUSE, tenant).await?;
+            if let Some(store) = &app.ports.archive_store {
+                let removed = store.remove_all(tenant).await;
+                removed.map_err(|error| StoreError::Other(error.to_string()))?;
+            }
         }
         let pass = each_table(&cx, tenant, work, until, notice).await;
         if let (RowWork::Restore, Err(LifecycleError::Own(LifecycleReason::NameInUse))) = (work, &pass) {
