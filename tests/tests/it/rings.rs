@@ -2162,8 +2162,8 @@ const SEEDS: &[(&str, &str)] = &[
     ),
     (
         "tenant_exports",
-        "INSERT INTO tenant_exports (tenant_id, id, created_at, status, rows_written) \
-         SELECT id, gen_random_uuid(), now(), 'failed', 0 FROM tenants",
+        "INSERT INTO tenant_exports (tenant_id, id, created_at, requested_by, status, rows_written, open_key) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, 'queued', 0, email FROM users WHERE role = 'admin'",
     ),
     (
         "invitations",

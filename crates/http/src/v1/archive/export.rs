@@ -85,12 +85,16 @@ impl ExportView {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LinkParams {
-    #[param(value_type = Uuid)]
-    tenant: TenantId,
+    #[serde(default)]
+    #[param(value_type = Uuid, required = true)]
+    tenant: Option<TenantId>,
     /// Seconds since 1970.
-    expires: i64,
-    #[param(min_length = 64, max_length = 64)]
-    signature: String,
+    #[serde(default)]
+    #[param(value_type = i64, required = true)]
+    expires: Option<i64>,
+    #[serde(default)]
+    #[param(value_type = String, required = true, min_length = 64, max_length = 64)]
+    signature: Option<String>,
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
@@ -195,8 +199,13 @@ pub(crate) async fn follow(
     query: Query<LinkParams>,
     request: HttpRequest,
 ) -> Answer {
-    let link = &query.0;
-    let cx = export::open_link(guest.app(), id.0, (link.tenant, link.expires, &link.signature)).await?;
+    // Half a link is answered as a wrong one.
+    let (Some(tenant), Some(expires), Some(signature)) =
+        (query.0.tenant, query.0.expires, &query.0.signature)
+    else {
+        return Err(export::ExportReason::WrongLink.into());
+    };
+    let cx = export::open_link(guest.app(), id.0, (tenant, expires, signature)).await?;
     serve(&cx, id.0, &request).await
 }
 
