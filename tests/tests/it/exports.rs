@@ -173,8 +173,7 @@ async fn link_is_for_one_export_and_a_bounded_time() {
         link.replace(&world.acme.id.to_string(), &globex),
         link.replace("signature=", "signature=0"),
         link.replacen(export["id"].as_str().unwrap(), &globex, 1),
-        format!("{}0", link),
-        link.split('?').next().unwrap().to_owned(),
+        format!("{link}0"),
         link.split("&signature").next().unwrap().to_owned() + "&signature=" + &"0".repeat(64),
     ] {
         let refused = world.client.get(&wrong).send().await;

@@ -85,16 +85,12 @@ impl ExportView {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LinkParams {
-    #[serde(default)]
-    #[param(value_type = Uuid, required = true)]
-    tenant: Option<TenantId>,
+    #[param(value_type = Uuid)]
+    tenant: TenantId,
     /// Seconds since 1970.
-    #[serde(default)]
-    #[param(value_type = i64, required = true)]
-    expires: Option<i64>,
-    #[serde(default)]
-    #[param(value_type = String, required = true, min_length = 64, max_length = 64)]
-    signature: Option<String>,
+    expires: i64,
+    #[param(min_length = 64, max_length = 64)]
+    signature: String,
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
@@ -199,13 +195,8 @@ pub(crate) async fn follow(
     query: Query<LinkParams>,
     request: HttpRequest,
 ) -> Answer {
-    // Half a link is answered as a wrong one.
-    let (Some(tenant), Some(expires), Some(signature)) =
-        (query.0.tenant, query.0.expires, &query.0.signature)
-    else {
-        return Err(export::ExportReason::WrongLink.into());
-    };
-    let cx = export::open_link(guest.app(), id.0, (tenant, expires, signature)).await?;
+    let link = &query.0;
+    let cx = export::open_link(guest.app(), id.0, (link.tenant, link.expires, &link.signature)).await?;
     serve(&cx, id.0, &request).await
 }
 
