@@ -17,9 +17,6 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// At most one export of a tenant is under way, since writing one reads every row of the tenant. The key is over this column.
-const OPEN: &str = "boolean GENERATED ALWAYS AS (status IN ('queued', 'running')) STORED";
-
 fn table() -> TenantTable {
     TenantTable::new("tenant_exports")
         .may_belong_to("requested_by", "users", OnDelete::Restrict)
@@ -29,7 +26,8 @@ fn table() -> TenantTable {
         .column("failure", "text")
         .column("finished_at", "timestamptz")
         .column("expires_at", "timestamptz")
-        .column("under_way", OPEN)
+        // The same text in every row of an export that is under way, so that the key lets one be.
+        .column("open_key", "text")
         .check(
             "tenant_exports_status_check",
             "status IN ('queued', 'running', 'ready', 'failed', 'expired')",
@@ -39,5 +37,9 @@ fn table() -> TenantTable {
             "tenant_exports_ready_check",
             "status <> 'ready' OR num_nonnulls(bytes, finished_at, expires_at) = 3",
         )
-        .unique_where("tenant_exports_open_key", &["under_way"], "under_way")
+        .check(
+            "tenant_exports_open_check",
+            "(open_key IS NOT NULL) = (status IN ('queued', 'running'))",
+        )
+        .unique("tenant_exports_open_key", &["open_key"])
 }

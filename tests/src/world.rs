@@ -690,8 +690,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Settings {
     settings.mail.tenant_per_day = options.mail_limits.tenant;
     settings.mail.app_url = "https://app.example.test/".into();
     settings.metering.spool_dir = options.spool.clone().unwrap_or_default();
-    // Nothing is in it unless a test has a job write an archive; such a test removes its tenants' folders.
-    settings.archive.directory = std::env::temp_dir().join("tenantry-test-exports");
+    settings.archive.directory = database.exports();
     settings
         .billing
         .return_url

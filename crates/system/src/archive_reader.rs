@@ -13,7 +13,7 @@ use crate::archive_writer::named;
 /// The largest manifest, and the largest JSON Schema of a table.
 const LARGEST_TEXT: u64 = 16 * 1024 * 1024;
 
-/// The longest row.
+/// The most bytes of a row, so many are in memory at the most.
 const LONGEST_ROW: u64 = 64 * 1024 * 1024;
 
 /// The largest window of the compression (2^23 bytes): so much memory reading takes at the most.

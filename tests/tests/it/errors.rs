@@ -970,6 +970,10 @@ async fn head_answers_like_get() {
         if !methods.contains("GET") || is_for_operators(&document["paths"][&template]["get"]) {
             continue;
         }
+        // A job writes what is there: `exports` asks for it.
+        if template.contains("/exports/{id}") || template.contains("/export-links/") {
+            continue;
+        }
         let path = fill(&world, &template);
         let ask = |method: Method| {
             let request = world.client.request(method, &path);

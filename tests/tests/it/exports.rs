@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use actix_web::http::Method;
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::archive::{ArchiveSource as _, Manifest};
@@ -22,8 +23,7 @@ const EXPORTS: &str = "/api/v1/tenant/exports";
 const BECAUSE: SystemScope = SystemScope::because("a test");
 
 fn folder(world: &World) -> PathBuf {
-    let all = std::env::temp_dir().join("tenantry-test-exports");
-    all.join(world.acme.id.to_string())
+    world.database.exports().join(world.acme.id.to_string())
 }
 
 /// Asks for an export and has a worker write it.
@@ -56,6 +56,8 @@ async fn export_is_written_by_a_job_and_downloaded_by_its_link() {
         (size, Some("bytes"))
     );
     let etag = whole.header("etag").unwrap().to_owned();
+    let head = world.client.request(Method::HEAD, link).send().await.expect(200);
+    assert_eq!(head.header("etag"), Some(etag.as_str()));
 
     // What is downloaded is an archive of this tenant alone, and says what it has left out.
     let file = folder(&world).join("downloaded.tar");
@@ -159,7 +161,6 @@ async fn export_is_written_by_a_job_and_downloaded_by_its_link() {
     ] {
         assert!(actions.iter().any(|one| one == action), "{action}: {actions:?}");
     }
-    std::fs::remove_dir_all(folder(&world)).unwrap();
 }
 
 #[actix_web::test]
@@ -172,7 +173,7 @@ async fn link_is_for_one_export_and_a_bounded_time() {
         link.replace(&world.acme.id.to_string(), &globex),
         link.replace("signature=", "signature=0"),
         link.replacen(export["id"].as_str().unwrap(), &globex, 1),
-        format!("{}0", link),
+        format!("{link}0"),
         link.split("&signature").next().unwrap().to_owned() + "&signature=" + &"0".repeat(64),
     ] {
         let refused = world.client.get(&wrong).send().await;
@@ -204,7 +205,6 @@ async fn link_is_for_one_export_and_a_bounded_time() {
 
     world.clock.advance(Duration::minutes(16));
     world.client.get(&link).send().await.expect(404);
-    std::fs::remove_dir_all(folder(&world)).unwrap();
 }
 
 #[actix_web::test]
@@ -259,7 +259,6 @@ async fn one_export_is_under_way_and_a_few_are_kept() {
         .unwrap();
     export::expire(&cx).await.unwrap();
     assert_eq!(std::fs::read_dir(folder(&world)).unwrap().count(), 0);
-    let _ = std::fs::remove_dir_all(folder(&world));
 }
 
 #[actix_web::test]

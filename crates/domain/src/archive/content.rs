@@ -29,7 +29,7 @@ pub enum Fill {
 /// A column that is left out of a table that is not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excuse {
-    /// The column.
+    /// Its name in the catalogue of the database.
     pub column: String,
     /// Why it is left out.
     pub reason: &'static str,

@@ -96,7 +96,7 @@ pub fn row_id(row: &str) -> &str {
     found
 }
 
-/// The columns of a row.
+/// The names of the members of a row, in their order.
 pub fn row_columns(row: &str) -> Vec<String> {
     let mut columns = Vec::new();
     each_string(row, |text, place| {
@@ -119,7 +119,7 @@ struct Place<'a> {
     depth: usize,
     /// Whether it is the name of a member.
     is_key: bool,
-    /// The column that it is in.
+    /// The name of the outermost member around it.
     column: &'a str,
 }
 

@@ -46,11 +46,11 @@ pub struct Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ManifestTenant {
-    /// Its id.
+    /// Identifies it in the installation that has signed the archive.
     pub id: TenantId,
-    /// Its slug.
+    /// Its slug when the archive was taken.
     pub slug: String,
-    /// Its name.
+    /// Its display name when the archive was taken.
     pub name: String,
 }
 
@@ -82,7 +82,7 @@ pub struct ManifestTable {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeftOutColumn {
-    /// The column.
+    /// Its name in the catalogue of the database.
     pub column: String,
     /// Why it is not.
     pub reason: String,
@@ -92,7 +92,7 @@ pub struct LeftOutColumn {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LeftOutTable {
-    /// The table.
+    /// Its name in the catalogue of the database.
     pub table: String,
     /// Why it is not.
     pub reason: String,

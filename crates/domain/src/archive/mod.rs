@@ -2,7 +2,7 @@
 //!
 //! An archive is a tar file: `tables/NAME.ndjson.zst` with the rows of each table, `schemas/NAME.json` with a JSON Schema of them, and
 //! `manifest.json`, which names every file with its SHA-256 and is signed.
-//! May use: `kernel` and `audit`.
+//! May use: `kernel`, `audit`.
 
 mod content;
 mod error;

@@ -7,7 +7,7 @@ use crate::kernel::{StoreError, SystemScope, TenantId};
 /// Some rows of a table: JSON objects, each on a line that ends with `\n`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rows {
-    /// The lines.
+    /// JSON text, in UTF-8.
     pub lines: String,
     /// How many there are.
     pub count: u64,
@@ -41,7 +41,7 @@ pub trait Snapshot: Send {
 /// Rows that are written into a table of a tenant.
 #[derive(Debug, Clone, Copy)]
 pub struct RowBatch<'a> {
-    /// The table.
+    /// Its name in the catalogue of the database.
     pub table: &'a str,
     /// A JSON array of rows.
     pub rows: &'a str,

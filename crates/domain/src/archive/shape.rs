@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 /// A column of a table, as the catalogue of the database describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnShape {
-    /// The name.
+    /// As in the catalogue of the database, without quotes.
     pub name: String,
     /// The type, in PostgreSQL's words.
     #[serde(rename = "type")]

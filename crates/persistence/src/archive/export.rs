@@ -25,11 +25,15 @@ mod entity {
         pub failure: Option<String>,
         pub finished_at: Option<DateTimeUtc>,
         pub expires_at: Option<DateTimeUtc>,
+        pub open_key: Option<String>,
     }
 
     crate::tenant_entity!(Entity, Model, ActiveModel, Column);
 }
 use entity::{ActiveModel, Column, Entity, Model};
+
+/// What a unique key finds in the one export that is under way.
+const OPEN: &str = "open";
 
 /// So many are expired at a time.
 const OVERDUE: u64 = 200;
@@ -93,6 +97,7 @@ fn changes(export: &Export) -> Result<ActiveModel, StoreError> {
         failure: Set(export.failure.clone()),
         finished_at: Set(export.finished_at),
         expires_at: Set(export.expires_at),
+        open_key: Set(export.is_open().then(|| OPEN.to_owned())),
         ..Default::default()
     })
 }

@@ -12,7 +12,7 @@ use crate::archive::read::{BATCH, Fit, Verified, fit};
 /// How the rows of a table differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableDiff {
-    /// The table.
+    /// Its name in the catalogue of the database.
     pub table: String,
     /// Rows that are equal.
     pub same: u64,

@@ -146,7 +146,7 @@ fn require_read(cx: &Cx) -> Result<(), Refused> {
 /// A link to an archive, which needs no credential and works for some minutes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DownloadLink {
-    /// The tenant.
+    /// Whose archive it leads to.
     pub tenant: TenantId,
     /// When it stops working.
     pub expires_at: Time,
@@ -286,7 +286,7 @@ pub struct WriteExport;
 /// Which export is written.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Which {
-    /// The export.
+    /// Identifies the archive to write.
     pub export: ExportId,
 }
 

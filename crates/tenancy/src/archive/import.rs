@@ -19,7 +19,7 @@ use crate::{Cx, OperatorCx, Origin, Tenancy};
 /// A tenant that an archive was imported into.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// The tenant.
+    /// As it is when the import ends.
     pub tenant: Tenant,
     /// What was written by this run. Rows of an earlier run are not in it.
     pub put: Put,
@@ -101,7 +101,7 @@ pub async fn plan_restore<'a>(
 pub struct Restoration<'a> {
     source: &'a mut dyn ArchiveSource,
     fit: Fit,
-    /// The tenant.
+    /// As it is before anything is written.
     pub tenant: Tenant,
     /// How its tables differ from the archive.
     pub diffs: Vec<TableDiff>,

@@ -1,6 +1,6 @@
 //! Archives of tenants: exports, imports, and comparing an archive with what is stored.
 //!
-//! May use: `kernel` and `operations`.
+//! May use: `kernel`, `operations`.
 
 pub mod diff;
 pub mod export;

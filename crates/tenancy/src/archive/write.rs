@@ -17,7 +17,7 @@ use crate::archive::{ArchiveProgress, Notice, trust};
 /// A finished archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// What is in it.
+    /// Names every file, and is signed.
     pub manifest: Manifest,
     /// Its size in bytes.
     pub bytes: u64,
