@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tenantry_domain::identity::PUBLICATION_SECONDS;
-use tenantry_domain::kernel::{SystemScope, TenantId, Time};
+use tenantry_domain::kernel::{SystemScope, TenantId};
 use tenantry_domain::tenant::Denied;
 use tenantry_tenancy::identity::reseal;
 use tenantry_tenancy::identity::signing_key::{self, KeyUsage, ListedKey, SigningKeyError};
