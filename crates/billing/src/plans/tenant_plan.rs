@@ -32,7 +32,7 @@ pub async fn change(
     cx.act(record, "tenant.plan_change_failed", async {
         let inside = inside(cx, tenant).await?;
         let ruling = Ruling::with_reason(reason);
-        Ok(plan::change_in(&inside, plan, &ruling).await.map_err(told)?)
+        plan::change_in(&inside, plan, &ruling).await.map_err(told)
     })
     .await
 }
@@ -66,7 +66,7 @@ pub async fn agree(
             when: when.clone(),
             ..Ruling::with_reason(reason)
         };
-        Ok(plan::agree_in(&inside, &agreement, &ruling).await.map_err(told)?)
+        plan::agree_in(&inside, &agreement, &ruling).await.map_err(told)
     })
     .await
 }

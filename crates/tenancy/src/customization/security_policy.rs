@@ -121,7 +121,7 @@ pub(crate) fn refuse_lock_out(
     } else {
         ALLOWED_NETWORKS.key()
     };
-    Err(Invalid::one(&format!("/{pointer}"), "locks_out", detail).into())
+    Err(Invalid::one(format!("/{pointer}"), "locks_out", detail).into())
 }
 
 /// The list of allowed networks alone.
