@@ -423,7 +423,7 @@ async fn database_shows_no_row_without_a_record() {
                 .unwrap_err();
             let code = error
                 .as_database_error()
-                .and_then(|error| error.code())
+                .and_then(sqlx::error::DatabaseError::code)
                 .unwrap_or_default()
                 .into_owned();
             assert_eq!(code, "42501", "{table}");
