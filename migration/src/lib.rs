@@ -84,7 +84,10 @@ mod m20261129_000088_audit_entries;
 mod m20261129_000089_audit_chain;
 mod m20261129_000091_tenant_lifecycle;
 mod m20261129_000092_tenant_rows;
+mod m20261129_000093_tenant_exports;
+mod m20261129_000094_tenant_archive;
 mod m20261129_000095_data_keys;
+mod m20261130_000097_operator_access;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -92,14 +92,26 @@ impl Database {
         PgConnection::connect(&self.app_url()).await.unwrap()
     }
 
+    /// A connection of the platform role.
+    pub async fn platform(&self) -> PgConnection {
+        PgConnection::connect(&self.platform_url()).await.unwrap()
+    }
+
     /// The database's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The folder of its tenants' exports, which goes with the database.
+    pub fn exports(&self) -> std::path::PathBuf {
+        let all = std::env::temp_dir().join("tenantry-test-exports");
+        all.join(&self.name)
     }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(self.exports());
         let mut drops = vec![format!("DROP DATABASE IF EXISTS \"{}\" WITH (FORCE)", self.name)];
         if self.has_bypass_role.load(Ordering::Relaxed) {
             drops.push(format!("DROP ROLE IF EXISTS \"{}\"", self.name));

@@ -1,5 +1,6 @@
 //! The program of a service as somebody at a terminal meets it.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::marker::PhantomData;
 use std::net::TcpStream;
@@ -72,11 +73,21 @@ impl<P: Program> DevServer<P> {
 
     /// Starts it with these arguments and settings, and waits until it says where it is.
     pub fn start_as(data: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
+        Self::spawn(data, arguments, settings, Stdio::null())
+    }
+
+    /// Starts it with these settings and appends its log, with the mails, to a file.
+    pub fn start_with_log(data: &Path, settings: &[(&str, &str)], log: &Path) -> Self {
+        let log = File::options().create(true).append(true).open(log).unwrap();
+        Self::spawn(data, &[], settings, log.into())
+    }
+
+    fn spawn(data: &Path, arguments: &[&str], settings: &[(&str, &str)], log: Stdio) -> Self {
         let mut child = P::command(&[&["dev", "--data-dir", data.to_str().unwrap()], arguments].concat())
             .env("TENANTRY__SERVER__PORT", "0")
             .envs(settings.iter().copied())
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(log)
             .spawn()
             .unwrap();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());

@@ -13,6 +13,7 @@ use tenantry_domain::identity::{ChallengePurpose, Challenges};
 use tenantry_domain::kernel::{
     Clock, Limit, ProjectId, RequestId, ResourceId, Role, SystemScope, TaskId, TenantId, Time, UserId,
 };
+use tenantry_domain::operations::OperatorRole;
 use tenantry_domain::operations::{
     AccountRates, MailLimits, Mailer, Rate, RateBook, RateLimiter, TenantRates,
 };
@@ -25,9 +26,9 @@ use tenantry_system::{
     Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, LocalLimiter, PasswordCost,
     SigningKey,
 };
-use tenantry_tenancy::admin::operator;
+use tenantry_tenancy::admin::operator::{self, NewOperator};
 use tenantry_tenancy::billing::Unbilled;
-use tenantry_tenancy::identity::mfa::SecondFactor;
+use tenantry_tenancy::identity::claim::SecondFactor;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::plans::Unlimited;
@@ -440,12 +441,20 @@ impl World {
         OperatorCx::command(&self.app, SystemScope::because("a test in an operator's place"))
     }
 
-    /// The access token of an operator who is made for it.
+    /// The access token of an owner among the operators, who is made for it.
     pub async fn operator(&self, email: &str) -> String {
-        let password = Some(PASSWORD.to_owned());
-        operator::create(&self.operator_cx(), email, "Olga Operator", password)
-            .await
-            .unwrap();
+        self.operator_as(email, OperatorRole::Owner).await
+    }
+
+    /// The access token of an operator with a role, who is made for it.
+    pub async fn operator_as(&self, email: &str, role: OperatorRole) -> String {
+        let new = NewOperator {
+            email: email.to_owned(),
+            full_name: "Olga Operator".to_owned(),
+            role,
+            password: Some(PASSWORD.to_owned()),
+        };
+        operator::create(&self.operator_cx(), new).await.unwrap();
         let body = json!({"email": email, "password": PASSWORD});
         let login = self
             .client
@@ -681,6 +690,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Settings {
     settings.mail.tenant_per_day = options.mail_limits.tenant;
     settings.mail.app_url = "https://app.example.test/".into();
     settings.metering.spool_dir = options.spool.clone().unwrap_or_default();
+    settings.archive.directory = database.exports();
     settings
         .billing
         .return_url

@@ -11,7 +11,7 @@ use tenantry_domain::tenant::Gate;
 use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
     PgCustomers, PgFlags, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry, PgSentMails,
-    PgSigningKeys, PgTenantRows, PgUnits, PgUsageUpkeep, PgWorkspaces,
+    PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUsageUpkeep, PgWorkspaces,
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
@@ -33,7 +33,7 @@ pub fn application(base: &Base, policy: Policy) -> Result<Arc<Tenancy>, ComposeE
 }
 
 /// A port for everything the use cases need. The publisher gets each change that the process commits, and invalidates at
-/// least the caches. Unless they are replaced, the ports write mail to the log, keep calls in memory, and have neither a
+/// least the caches. Unless they are replaced, the ports write mail to the log, keep calls in memory and no archives, and have neither a
 /// payment provider nor challenges.
 ///
 /// # Errors
@@ -58,6 +58,8 @@ pub fn ports(
         ),
         registry: Arc::new(PgRegistry::new(platform.clone())),
         tenant_rows: Arc::new(PgTenantRows::new(runtime.clone(), platform.clone())),
+        tenant_archive: Arc::new(PgTenantArchive::new(runtime, platform.clone())?),
+        archive_store: None,
         operators: operators.clone(),
         operator_gate: OperatorGate::new(operators, tokens.operator.clone()),
         operator_tokens: tokens.operator,

@@ -43,6 +43,7 @@
     )
 )]
 
+pub mod archive;
 pub mod audit;
 pub mod billing;
 pub mod customization;

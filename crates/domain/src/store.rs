@@ -91,6 +91,8 @@ macro_rules! repositories {
             invoices: $crate::billing::Invoices,
             /// What was used, as the payment provider is told.
             meter_reports: $crate::billing::MeterReports,
+            /// Exports of the tenant.
+            exports: $crate::archive::Exports,
             /// The audit log.
             audit: $crate::audit::AuditLog,
             /// The hash chain of the audit log.

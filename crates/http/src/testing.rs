@@ -24,6 +24,7 @@ use tenantry_billing::billing::billing_provision::PaidSubscriptions;
 use tenantry_billing::plans::entitlement::PlanEntitlements;
 use tenantry_billing::usage::quota_recovery::LeaseRecovery;
 use tenantry_billing::usage::usage_rollup::LedgerRecorder;
+use tenantry_domain::archive::{Put, RowBatch, Snapshot, TableShape, TenantArchive};
 use tenantry_domain::billing::{
     CustomerRef, Customers, EventRef, EventState, KnownCustomer, ProviderEvents, ReceivedEvent,
 };
@@ -47,8 +48,8 @@ use tenantry_domain::kernel::{
 };
 use tenantry_domain::operations::{
     Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, MessageId, Operator,
-    OperatorClaims, OperatorGate, OperatorGuesses, OperatorScope, OperatorTokens, OperatorWork, Operators,
-    OutgoingMail, RenderedMail, SentMails, SystemJob, TemplateError,
+    OperatorClaims, OperatorGate, OperatorGuesses, OperatorRole, OperatorScope, OperatorTokens, OperatorWork,
+    Operators, OutgoingMail, RenderedMail, SentMails, SystemJob, TemplateError,
 };
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
@@ -79,6 +80,8 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         gate: Gate::new(fake.clone(), fake.clone(), fake.clone()),
         registry: fake.clone(),
         tenant_rows: fake.clone(),
+        tenant_archive: fake.clone(),
+        archive_store: None,
         operators: fake.clone(),
         operator_gate: OperatorGate::new(fake.clone(), fake.clone()),
         operator_tokens: fake.clone(),
@@ -560,6 +563,25 @@ impl TenantRegistry for Fake {
 }
 
 #[async_trait]
+impl TenantArchive for Fake {
+    async fn tables(&self, _: SystemScope) -> Result<Vec<TableShape>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn snapshot(&self, _: SystemScope, _: TenantId) -> Result<Box<dyn Snapshot>, StoreError> {
+        Err(StoreError::Unavailable("there is no database".into()))
+    }
+
+    async fn put(&self, _: SystemScope, _: TenantId, _: RowBatch<'_>) -> Result<Put, StoreError> {
+        Ok(Put::default())
+    }
+
+    async fn settle(&self, _: SystemScope, _: TenantId) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[async_trait]
 impl TenantRows for Fake {
     async fn tables(&self, _: SystemScope) -> Result<Vec<RowTable>, StoreError> {
         Ok(Vec::new())
@@ -701,6 +723,7 @@ impl OperatorTokens for Fake {
         }
         Ok(OperatorClaims {
             epoch: 0,
+            factor_at: None,
             operator: Uuid::from_u128(5).into(),
             issued_at: self.now(),
             expires_at: self.now(),
@@ -717,7 +740,7 @@ impl Operators for Fake {
     async fn find(&self, _: SystemScope, id: OperatorId) -> Result<Option<Operator>, StoreError> {
         let email = Email::stored("olga@example.com".into());
         let hash = PasswordHash::new("hash".into());
-        Ok(Operator::new(id, email, "Olga", hash, self.now()).ok())
+        Ok(Operator::new(id, email, "Olga", OperatorRole::Owner, hash, self.now()).ok())
     }
 
     async fn find_by_email(&self, _: SystemScope, _: &Email) -> Result<Option<Operator>, StoreError> {

@@ -70,6 +70,7 @@
 //! ```
 #![deny(missing_docs)]
 
+mod archive;
 mod audit;
 mod billing;
 mod customization;
@@ -82,6 +83,7 @@ mod tenant;
 mod usage;
 mod work;
 
+pub use archive::rows::PgTenantArchive;
 pub use billing::customer::PgCustomers;
 pub use billing::provider_event::PgProviderEvents;
 pub use flags::flag::PgFlags;

@@ -6,6 +6,8 @@
     reason = "tests are tables of cases: longer with each case, and no harder to read"
 )]
 
+#[path = "cli/archives.rs"]
+mod archives;
 #[path = "cli/billing_faults.rs"]
 mod billing_faults;
 #[path = "cli/demo.rs"]
@@ -201,6 +203,10 @@ fn every_command_explains_itself_with_an_example() {
         assert!(
             help.status.success() && text.contains("Example: "),
             "{command:?}\n{text}"
+        );
+        assert!(
+            !text.contains(">\n          \n"),
+            "an argument without a help text: {text}"
         );
     }
 }

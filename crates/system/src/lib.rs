@@ -8,6 +8,11 @@
 #![deny(missing_docs)]
 
 mod access_token;
+mod archive_folder;
+mod archive_reader;
+#[cfg(test)]
+mod archive_tests;
+mod archive_writer;
 mod cached_configurations;
 mod clock;
 mod configuration_cache;
@@ -41,6 +46,9 @@ mod tenant_seals;
 mod token_cache;
 
 pub use access_token::{AccessTokensError, JwtAccessTokens};
+pub use archive_folder::ArchiveFolder;
+pub use archive_reader::FileArchiveReader;
+pub use archive_writer::FileArchiveWriter;
 pub use cached_configurations::CachedConfigurations;
 pub use clock::SystemClock;
 pub use configuration_cache::ConfigurationCache;

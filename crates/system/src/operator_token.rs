@@ -15,7 +15,7 @@ const LIFETIME_SECONDS: i64 = 900;
 /// Operators' access tokens, made like users' ([`JwtAccessTokens`](crate::JwtAccessTokens)) and with the same keys.
 ///
 /// What keeps the two apart is the audience, which is `<audience of users>-admin`: neither is accepted where the other
-/// belongs. Claims: `iss aud sub iat exp jti epoch`; there is no tenant in them.
+/// belongs. Claims: `iss aud sub iat exp jti epoch factor_at`; there is no tenant in them.
 pub struct JwtOperatorTokens {
     keys: Arc<SigningKeyRing>,
     issuer: String,
@@ -63,6 +63,7 @@ impl OperatorTokens for JwtOperatorTokens {
             exp: claims.expires_at.timestamp(),
             jti: self.ids.uuid().to_string(),
             epoch: claims.epoch,
+            factor_at: claims.factor_at.map(|at| at.timestamp()),
         };
         signed(&self.keys.signing(), &claims)
     }
@@ -80,7 +81,7 @@ impl OperatorTokens for JwtOperatorTokens {
     }
 }
 
-/// The claims as they travel; all of them are required, and one of a user's is not there.
+/// The claims as they travel; all but `factor_at` are required, and one of a user's is not there.
 #[derive(Serialize, Deserialize)]
 struct WireClaims {
     iss: String,
@@ -90,6 +91,8 @@ struct WireClaims {
     exp: i64,
     jti: String,
     epoch: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    factor_at: Option<i64>,
 }
 
 impl WireClaims {
@@ -97,6 +100,7 @@ impl WireClaims {
         Some(OperatorClaims {
             operator: self.sub.parse().ok()?,
             epoch: self.epoch,
+            factor_at: self.factor_at.map(at).map_or(Some(None), |at| at.map(Some))?,
             issued_at: at(self.iat)?,
             expires_at: at(self.exp)?,
         })
@@ -137,6 +141,7 @@ mod tests {
     fn claims() -> OperatorClaims {
         OperatorClaims {
             epoch: 3,
+            factor_at: Some(start() - TimeDelta::seconds(30)),
             operator: Uuid::from_u128(7).into(),
             issued_at: start(),
             expires_at: start() + TimeDelta::seconds(LIFETIME_SECONDS),

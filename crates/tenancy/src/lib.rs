@@ -7,6 +7,7 @@
 #![deny(missing_docs)]
 
 pub mod admin;
+pub mod archive;
 pub mod audit;
 pub mod billing;
 pub mod customization;

@@ -194,7 +194,7 @@ fn say(drift: &Drift) {
         dead,
         late,
     } = drift;
-    let (from, to) = (period.start.to_rfc3339(), period.end.to_rfc3339());
+    let (from, to) = (console::moment(period.start), console::moment(period.end));
     console::say(&format!(
         "{tenant} {meter} {from} {to} ours {ours} theirs {theirs} difference {} untold {untold} pending {pending} \
          dead {dead} late {late} unexplained {}",
@@ -277,7 +277,7 @@ async fn events(
             event.kind,
             received.state.as_str(),
             received.attempts,
-            received.received_at.to_rfc3339(),
+            console::moment(received.received_at),
             received.reason.as_deref().unwrap_or_default()
         );
         console::say(line.trim_end());

@@ -8,6 +8,7 @@ use tenantry_billing::plans::PlanBook;
 use tenantry_billing::usage::quota_lending::StoredQuotas;
 use tenantry_challenge::{SiteVerify, SiteVerifySettings};
 use tenantry_compose::{Base, Caches, ComposeError, DEVELOPMENT_MARK, PasswordHashing, SigningKeySettings};
+use tenantry_domain::archive::ArchiveStore;
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::identity::{
@@ -24,8 +25,8 @@ use tenantry_persistence::{PgPlanVersions, PgSpentChallenges, Pool, PoolSettings
 use tenantry_redis::{Invalidations, Redis, RedisLimiter, RedisMode, RedisSettings, RedisUrlError};
 use tenantry_stripe::{StripePayments, StripeSettings};
 use tenantry_system::{
-    Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, CachedFlags, FileSpool,
-    LocalCaches, ProofOfWork, QuotaLeases, SigningKey, SystemClock, SystemIds,
+    ArchiveFolder, Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, CachedFlags,
+    FileSpool, LocalCaches, ProofOfWork, QuotaLeases, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::billing::Subscriptions;
 use tenantry_tenancy::customization::product_settings;
@@ -299,6 +300,7 @@ fn ports_of(
     };
     Ok(Ports {
         passkeys: passkeys(settings)?,
+        archive_store: archive_store(settings),
         traces: traces.unwrap_or_else(|| crate::traces::port(&settings.tracing)),
         calls: outside.calls.clone(),
         usage_recorder: usage_recorder.unwrap_or(ports.usage_recorder),
@@ -330,6 +332,12 @@ pub fn development_key(path: &Path) -> Result<(), BootError> {
 fn passkeys(settings: &Settings) -> Result<Option<Arc<dyn PasskeyCeremonies>>, BootError> {
     let party = settings.auth.passkeys.relying_party()?;
     Ok(party.map(|party| Arc::new(party) as Arc<dyn PasskeyCeremonies>))
+}
+
+/// Where the archives of exports are kept, when the settings name a folder.
+fn archive_store(settings: &Settings) -> Option<Arc<dyn ArchiveStore>> {
+    let folder = settings.archive.directory.clone();
+    (!folder.as_os_str().is_empty()).then(|| Arc::new(ArchiveFolder::new(folder)) as Arc<dyn ArchiveStore>)
 }
 
 /// What this server holds of quotas. It has a new name with each start, so that nobody takes it for the one before.

@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use tenantry_domain::kernel::Time;
+
 static PROGRAM: OnceLock<&str> = OnceLock::new();
 
 /// The name of this program, for hints with commands.
@@ -12,6 +14,11 @@ pub fn program() -> &'static str {
 /// Sets the name of this program, once.
 pub fn name_program(name: &'static str) {
     PROGRAM.get_or_init(|| name);
+}
+
+/// A moment as commands print it: RFC 3339 in UTC, to the second.
+pub fn moment(at: Time) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }
 
 /// A line of the answer, on standard output. A reader that has gone away is no reason to panic.

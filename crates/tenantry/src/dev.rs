@@ -32,7 +32,7 @@ pub struct Args {
     /// With DATABASE_URL: give the tenantry roles of that server the passwords kept in the data folder.
     #[arg(long)]
     reset_role_passwords: bool,
-    /// Whom tenants pay: `fake` starts a stand-in for Stripe beside the server.
+    /// Whom tenants pay: `fake` starts a fake of Stripe beside the server.
     #[arg(long, value_name = "WHO")]
     stripe: Option<Stripe>,
 }
@@ -55,6 +55,9 @@ pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
     if settings.auth.signing_key.is_empty() && settings.auth.signing_key_file.is_none() {
         boot::development_key(&key)?;
         settings.auth.signing_key_file = Some(key);
+    }
+    if settings.archive.directory.as_os_str().is_empty() {
+        settings.archive.directory = data_dir.join("exports");
     }
     if settings.metering.spool_dir.as_os_str().is_empty() {
         settings.metering.spool_dir = data_dir.join("usage");

@@ -28,6 +28,7 @@ enum Action {
     #[command(after_help = "Example: tenantry flags show new-checkout\n         \
                             tenantry flags show new-checkout --version 3")]
     Show {
+        /// Key of the flag.
         key: String,
         /// As it was then; as it is now when absent.
         #[arg(long)]
@@ -36,6 +37,7 @@ enum Action {
     /// List the versions of a flag, newest first: number, when, by whom.
     #[command(after_help = "Example: tenantry flags history new-checkout")]
     History {
+        /// Key of the flag.
         key: String,
         /// How many at the most.
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -44,6 +46,7 @@ enum Action {
     /// Put a former version of a flag in force again, as the next version.
     #[command(after_help = "Example: tenantry flags rollback new-checkout --to 3")]
     Rollback {
+        /// Key of the flag.
         key: String,
         /// The number of the version.
         #[arg(long)]
@@ -107,7 +110,7 @@ fn say_version(version: &FlagVersion) {
     let by = version
         .operator
         .map_or_else(|| "a command".to_owned(), |operator| operator.to_string());
-    let at = version.created_at.to_rfc3339();
+    let at = console::moment(version.created_at);
     console::say(&format!("{} {at} {by}", version.version));
 }
 

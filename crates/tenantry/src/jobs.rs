@@ -181,7 +181,7 @@ fn say(id: &dyn std::fmt::Display, tenant: &str, kind: &str, progress: &Progress
         max_attempts,
         ..
     } = progress;
-    let (state, due) = (progress.state.as_str(), progress.run_at.to_rfc3339());
+    let (state, due) = (progress.state.as_str(), console::moment(progress.run_at));
     let error = progress
         .last_error
         .as_deref()

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tenantry_domain::identity::PUBLICATION_SECONDS;
-use tenantry_domain::kernel::{SystemScope, TenantId, Time};
+use tenantry_domain::kernel::{SystemScope, TenantId};
 use tenantry_domain::tenant::Denied;
 use tenantry_tenancy::identity::reseal;
 use tenantry_tenancy::identity::signing_key::{self, KeyUsage, ListedKey, SigningKeyError};
@@ -12,6 +12,7 @@ use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;
 use crate::config::Settings;
+use crate::console::moment;
 use crate::tenant::{find, invalid, other};
 use crate::{CommandError, console};
 
@@ -230,8 +231,4 @@ fn line(key: &ListedKey) -> String {
         Some(from) => format!("{} {state} (signs from {})", key.kid, moment(from)),
         None => format!("{} {state}", key.kid),
     }
-}
-
-fn moment(at: Time) -> String {
-    at.to_rfc3339_opts(chrono::SecondsFormat::Secs, true)
 }

@@ -22,6 +22,7 @@
     )
 )]
 
+mod archive;
 mod audit;
 mod billing;
 mod boot;
@@ -101,8 +102,9 @@ struct Cli {
 enum Command {
     /// Serve the API on the database of the settings.
     #[command(
-        after_help = "Example: TENANTRY__DATABASE__URL=postgres://tenantry_app:…@db/tenantry \\\n         \
-                            TENANTRY__DATABASE__PLATFORM_URL=postgres://tenantry_platform:…@db/tenantry \\\n         \
+        after_help = "Example: TENANTRY__DATABASE__URL='postgres://tenantry_app:…@db/tenantry?sslmode=verify-full' \\\n         \
+                            TENANTRY__DATABASE__PLATFORM_URL='postgres://tenantry_platform:…@db/tenantry?sslmode=verify-full' \\\n         \
+                            TENANTRY__AUTH__SIGNING_KEY_FILE=/run/secrets/signing-key.pem \\\n         \
                             tenantry serve"
     )]
     Serve,
@@ -112,7 +114,7 @@ enum Command {
     Dev(dev::Args),
     /// Bring the schema up or down, or say where it is.
     #[command(
-        after_help = "Example: DATABASE_URL=postgres://tenantry_owner:…@db/tenantry tenantry migrate up"
+        after_help = "Example: DATABASE_URL='postgres://tenantry_owner:…@db/tenantry?sslmode=verify-full' tenantry migrate up"
     )]
     Migrate(migrate::Args),
     /// Examine whether a database keeps the rows of its tenants apart.
@@ -120,9 +122,12 @@ enum Command {
                             tenantry doctor --fix > mend.sql\n         \
                             tenantry doctor --url postgres://me@db/shop --tenant-column org_id --role shop_web")]
     Doctor(Box<doctor::Args>),
-    /// List, create, suspend, resume, delete, restore and purge tenants.
+    /// List, create, suspend, resume, delete, restore, purge, export and import tenants.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Tenant(tenant::Args),
+    /// Verify archives of tenants.
+    #[command(after_help = "Example: tenantry export verify acme.tar")]
+    Export(archive::Args),
     /// List what is left of purged tenants, and purge again those that a restored backup brought back.
     #[command(after_help = "Example: tenantry tombstones list > tombstones.ndjson")]
     Tombstones(tombstones::Args),
@@ -278,6 +283,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
             examined => examined,
         },
         Command::Tenant(args) => tenant::run(&sources.of_command()?, &args).await,
+        Command::Export(args) => archive::run(&sources.of_command()?, &args).await,
         Command::Tombstones(args) => tombstones::run(&sources.of_command()?, &args).await,
         Command::Plan(args) => plan::run(&sources.of_command()?, &args).await,
         Command::Operator(args) => operator::run(&sources.of_command()?, &args).await,

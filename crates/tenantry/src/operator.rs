@@ -3,10 +3,10 @@
 use std::io::BufRead as _;
 
 use tenantry_domain::kernel::SystemScope;
-use tenantry_domain::operations::Operator;
-use tenantry_tenancy::admin::operator::{self, CreatedOperator, OperatorError};
+use tenantry_domain::operations::{Operator, OperatorChanges, OperatorRole};
+use tenantry_tenancy::admin::operator::{self, CreatedOperator, NewOperator, OperatorError};
 use tenantry_tenancy::admin::operator_mfa;
-use tenantry_tenancy::{OperatorCx, Tenancy};
+use tenantry_tenancy::{OperatorCx, Precondition, Tenancy};
 
 use crate::boot::boot;
 use crate::config::Settings;
@@ -24,15 +24,20 @@ pub struct Args {
 enum Action {
     /// Add an operator; prints the generated password, once.
     #[command(
-        after_help = "Example: tenantry operator create --email olga@example.com --name 'Olga Operator'\n         \
+        after_help = "Example: tenantry operator create --email olga@example.com --name 'Olga Operator' --role support\n         \
                       pass show tenantry | tenantry operator create --email olga@example.com --name Olga \
                       --password-stdin"
     )]
     Create {
+        /// E-mail address of the operator.
         #[arg(long)]
         email: String,
+        /// Name of the operator.
         #[arg(long)]
         name: String,
+        /// What the operator may do: support, billing or owner.
+        #[arg(long, default_value = "owner", value_parser = role)]
+        role: OperatorRole,
         /// Take the password from the first line of standard input instead of generating one.
         #[arg(long)]
         password_stdin: bool,
@@ -43,6 +48,7 @@ enum Action {
                       pass show tenantry | tenantry operator reset-password olga@example.com --password-stdin"
     )]
     ResetPassword {
+        /// E-mail address of the operator.
         email: String,
         /// Take the password from the first line of standard input instead of generating one.
         #[arg(long)]
@@ -50,16 +56,34 @@ enum Action {
     },
     /// Remove the second factor of an operator who has lost it, and end the operator's tokens.
     #[command(after_help = "Example: tenantry operator reset-mfa olga@example.com")]
-    ResetMfa { email: String },
-    /// List all operators: id, address, state, name.
+    ResetMfa {
+        /// E-mail address of the operator.
+        email: String,
+    },
+    /// Change what an operator may do.
+    #[command(after_help = "Example: tenantry operator set-role olga@example.com --role support")]
+    SetRole {
+        /// E-mail address of the operator.
+        email: String,
+        /// support, billing or owner.
+        #[arg(long, value_parser = role)]
+        role: OperatorRole,
+    },
+    /// List all operators: id, address, role, state, name.
     #[command(after_help = "Example: tenantry operator list")]
     List,
     /// Deactivate an operator and end their tokens.
     #[command(after_help = "Example: tenantry operator deactivate olga@example.com")]
-    Deactivate { email: String },
+    Deactivate {
+        /// E-mail address of the operator.
+        email: String,
+    },
     /// Activate an operator who was deactivated; password and second factor are the former ones.
     #[command(after_help = "Example: tenantry operator activate olga@example.com")]
-    Activate { email: String },
+    Activate {
+        /// E-mail address of the operator.
+        email: String,
+    },
 }
 
 /// Runs the command.
@@ -70,13 +94,30 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
         Action::Create {
             email,
             name,
+            role,
             password_stdin,
         } => {
-            let password = given(*password_stdin)?;
             let because = SystemScope::because("an operator is added from the command line");
             let cx = OperatorCx::command(app, because);
-            let created = operator::create(&cx, email, name, password).await.map_err(told)?;
-            say_with_password(&created);
+            let new = NewOperator {
+                email: email.clone(),
+                full_name: name.clone(),
+                role: *role,
+                password: given(*password_stdin)?,
+            };
+            say_with_password(&operator::create(&cx, new).await.map_err(told)?);
+        }
+        Action::SetRole { email, role } => {
+            let because = SystemScope::because("an operator's role is changed from the command line");
+            let cx = OperatorCx::command(app, because);
+            let changes = OperatorChanges {
+                role: Some(*role),
+                ..OperatorChanges::default()
+            };
+            let id = operator::id_of(&cx, email).await.map_err(told)?;
+            say(&operator::change(&cx, id, &Precondition::None, &changes)
+                .await
+                .map_err(told)?);
         }
         Action::ResetPassword {
             email,
@@ -85,16 +126,14 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             let password = given(*password_stdin)?;
             let because = SystemScope::because("an operator's password is reset from the command line");
             let cx = OperatorCx::command(app, because);
-            say_with_password(
-                &operator::reset_password(&cx, email, password)
-                    .await
-                    .map_err(told)?,
-            );
+            let id = operator::id_of(&cx, email).await.map_err(told)?;
+            say_with_password(&operator::reset_password(&cx, id, password).await.map_err(told)?);
         }
         Action::ResetMfa { email } => {
             let because = SystemScope::because("an operator's second factor is reset from the command line");
             let cx = OperatorCx::command(app, because);
-            say(&operator_mfa::reset(&cx, email).await.map_err(told)?);
+            let id = operator::id_of(&cx, email).await.map_err(told)?;
+            say(&operator_mfa::reset(&cx, id).await.map_err(told)?);
         }
         Action::List => list(app).await?,
         Action::Deactivate { email } => {
@@ -117,6 +156,11 @@ async fn list(app: &Tenancy) -> Result<(), CommandError> {
     let operators = app.ports.operators.list(because).await;
     operators.map_err(|error| other(&error))?.iter().for_each(say);
     Ok(())
+}
+
+fn role(text: &str) -> Result<OperatorRole, String> {
+    let names = OperatorRole::ALL.map(OperatorRole::as_str);
+    OperatorRole::parse(text).ok_or_else(|| format!("must be one of {}", names.join(", ")))
 }
 
 /// The password from standard input, where that is asked for.
@@ -145,9 +189,10 @@ fn say(operator: &Operator) {
         "deactivated"
     };
     console::say(&format!(
-        "{} {} {state} {}",
+        "{} {} {} {state} {}",
         operator.id,
         operator.email.as_str(),
+        operator.role.as_str(),
         operator.full_name
     ));
 }
@@ -168,6 +213,10 @@ fn told(error: OperatorError) -> CommandError {
         | OperatorError::AlreadyEnabled
         | OperatorError::FactorNeeded
         | OperatorError::NotEnrolled
+        | OperatorError::Refused(_)
+        | OperatorError::Stale(_)
+        | OperatorError::OwnFactor
+        | OperatorError::LastOwner
         | OperatorError::EmailTaken
         | OperatorError::Password(_)
         | OperatorError::Store(_)) => other(&error),

@@ -31,6 +31,7 @@ enum Action {
     /// Put a tenant on a plan, on the terms of today.
     #[command(after_help = "Example: tenantry plan change acme --to pro")]
     Change {
+        /// Slug of the tenant.
         slug: String,
         /// The plan.
         #[arg(long)]
@@ -43,6 +44,7 @@ enum Action {
                             tenantry plan agree acme --limit users=plan"
     )]
     Agree {
+        /// Slug of the tenant.
         slug: String,
         /// NAME=on, NAME=off or NAME=plan.
         #[arg(long = "feature", value_parser = feature)]
@@ -59,6 +61,7 @@ enum Action {
         after_help = "Example: tenantry plan upgrade pro --dry-run\n         tenantry plan upgrade pro"
     )]
     Upgrade {
+        /// Name of the plan.
         plan: String,
         /// Only say how many tenants that would be.
         #[arg(long)]
@@ -144,20 +147,8 @@ fn named(text: &str) -> Result<(String, &str), String> {
 
 /// A name that no plan knows is a slip of the pen: it would grant nothing and nobody would notice.
 fn check(booted: &Booted, agreement: &Agreement) -> Result<(), CommandError> {
-    let on_offer = booted.app.ports.plans.on_offer();
-    let unknown_limit = agreement
-        .limits
-        .keys()
-        .find(|name| !on_offer.iter().any(|terms| terms.limits.contains_key(*name)));
-    let unknown_feature = agreement
-        .features
-        .keys()
-        .find(|name| !on_offer.iter().any(|terms| terms.has(name)));
-    let meters = booted.app.ports.plans.meters();
-    let unknown_meter = agreement.meters.keys().find(|key| !meters.contains_key(*key));
-    let unknown_meter = unknown_meter.map(ToString::to_string);
-    match unknown_limit.or(unknown_feature).cloned().or(unknown_meter) {
-        Some(name) => Err(CommandError::Other(format!(
+    match agreement.unknown_name(booted.app.ports.plans.as_ref()) {
+        Some((_, name)) => Err(CommandError::Other(format!(
             "no plan knows '{name}': see config/plans.toml"
         ))),
         None => Ok(()),

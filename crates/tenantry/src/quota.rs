@@ -39,6 +39,7 @@ enum Action {
         after_help = "Example: tenantry quota correct acme --meter api_calls --used 640 --reason 'reserved by mistake'"
     )]
     Correct {
+        /// Slug of the tenant.
         slug: String,
         /// Key of the meter, for example `api_calls`.
         #[arg(long, value_parser = meter)]
@@ -117,8 +118,8 @@ async fn correct(
         error => CommandError::Other(error.to_string()),
     })?;
     let (from, to) = (
-        corrected.period.start.to_rfc3339(),
-        corrected.period.end.to_rfc3339(),
+        console::moment(corrected.period.start),
+        console::moment(corrected.period.end),
     );
     let Corrected { before, after, .. } = corrected;
     console::say(&format!("{slug} {meter} {from} {to} used {before} now {after}"));
@@ -140,7 +141,10 @@ async fn of_tenant(
 }
 
 fn say(slug: &str, Reconciled { drift, given_back }: &Reconciled) {
-    let (from, to) = (drift.period.start.to_rfc3339(), drift.period.end.to_rfc3339());
+    let (from, to) = (
+        console::moment(drift.period.start),
+        console::moment(drift.period.end),
+    );
     let finding = drift.finding();
     let back = match (given_back, finding) {
         (Some(back), _) => format!(" gave back {back}"),

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use tenantry_domain::kernel::{RequestId, Role, SystemScope};
+use tenantry_domain::operations::OperatorRole;
 use tenantry_domain::tenant::{NewTenant, Slug, TenantSelector};
 use tenantry_domain::work::{NewProject, NewResource, NewTask, Priority, TaskStatus};
 use tenantry_tenancy::admin::operator;
-use tenantry_tenancy::admin::operator::OperatorError;
+use tenantry_tenancy::admin::operator::{NewOperator, OperatorError};
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::tenant::provision;
@@ -39,7 +40,13 @@ pub async fn seed(app: &Arc<Tenancy>) -> Result<(), CommandError> {
 
 async fn seed_operator(app: &Arc<Tenancy>) -> Result<(), CommandError> {
     let cx = OperatorCx::command(app, SystemScope::because("seed the demo"));
-    match operator::create(&cx, OPERATOR, "Demo operator", Some(PASSWORD.into())).await {
+    let new = NewOperator {
+        email: OPERATOR.to_owned(),
+        full_name: "Demo operator".to_owned(),
+        role: OperatorRole::Owner,
+        password: Some(PASSWORD.into()),
+    };
+    match operator::create(&cx, new).await {
         Ok(_) | Err(OperatorError::EmailTaken) => Ok(()),
         Err(error) => Err(failed(&error)),
     }

@@ -29,7 +29,7 @@ impl Sources {
     /// The checked settings of a server. They never come from the demo.
     pub fn of_server(&self) -> Result<Settings, CommandError> {
         let settings = self.given()?;
-        settings.validate().map_err(|error| self.hinted(error.into()))?;
+        settings.validate().map_err(|error| self.refused(error.into()))?;
         Ok(settings)
     }
 
@@ -89,6 +89,17 @@ impl Sources {
         }
         CommandError::Other(format!(
             "{error}; for the demo that runs here, set TENANTRY_PROFILE=development"
+        ))
+    }
+
+    /// Adds to an error of a server that the demo is started by another command, where one runs.
+    fn refused(&self, error: CommandError) -> CommandError {
+        if !matches!(demo::running(&self.data_dir), Ok(Some(_))) {
+            return error;
+        }
+        let program = console::program();
+        CommandError::Other(format!(
+            "{error}; `{program} serve` never uses the demo that runs here: `{program} dev` starts it"
         ))
     }
 

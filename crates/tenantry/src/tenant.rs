@@ -1,5 +1,6 @@
 //! `tenantry tenant`: what an operator does to tenants from the command line.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tenantry_domain::kernel::{Invalid, RequestId, SystemScope, TenantId};
@@ -12,7 +13,7 @@ use tenantry_tenancy::{OperatorCx, Origin, Tenancy};
 
 use crate::boot::boot;
 use crate::config::Settings;
-use crate::{CommandError, console};
+use crate::{CommandError, archive, console};
 
 /// What to do.
 #[derive(Debug, clap::Args)]
@@ -32,20 +33,26 @@ enum Action {
                             --admin-email ada@acme.example --admin-name 'Ada Acme' --plan pro"
     )]
     Create {
+        /// Name of the tenant.
         #[arg(long)]
         name: String,
+        /// Slug of the tenant: 3 to 63 of a-z, 0-9 and '-'.
         #[arg(long)]
         slug: String,
+        /// Plan of the tenant; the default plan when it is absent.
         #[arg(long)]
         plan: Option<String>,
+        /// E-mail address of the first admin.
         #[arg(long)]
         admin_email: String,
+        /// Name of the first admin.
         #[arg(long)]
         admin_name: String,
     },
     /// Make a tenant read-only.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Suspend {
+        /// Slug of the tenant.
         slug: String,
         /// Goes into the tenant's audit log.
         #[arg(long)]
@@ -54,6 +61,7 @@ enum Action {
     /// Delete a tenant: it is gone at once, and can be restored until it is purged.
     #[command(after_help = "Example: tenantry tenant delete acme --reason 'contract ended'")]
     Delete {
+        /// Slug of the tenant.
         slug: String,
         /// Goes into the tenant's audit log.
         #[arg(long)]
@@ -62,14 +70,16 @@ enum Action {
     /// Restore a deleted tenant, exactly as it was.
     #[command(after_help = "Example: tenantry tenant restore acme --reason 'deleted by mistake'")]
     Restore {
+        /// Slug of the tenant.
         slug: String,
         /// Goes into the tenant's audit log.
         #[arg(long)]
         reason: String,
     },
-    /// Erase every row of a deleted tenant now. Nothing leads back; a tombstone stays.
+    /// Erase every row of a deleted tenant now. It cannot be undone; a tombstone stays.
     #[command(after_help = "Example: tenantry tenant purge acme --confirm")]
     Purge {
+        /// Slug of the tenant.
         slug: String,
         /// Confirms that the rows are to be erased for good.
         #[arg(long)]
@@ -78,9 +88,45 @@ enum Action {
         #[arg(long, default_value = "purged from the command line")]
         reason: String,
     },
+    /// Write everything that a tenant owns into an archive: one file, signed, of one point in time.
+    #[command(after_help = "Example: tenantry tenant export acme --out acme.tar")]
+    Export {
+        slug: String,
+        /// The file, which only you can read.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Import an archive as a new tenant, or restore rows of the tenant that it is of.
+    #[command(
+        after_help = "Example: tenantry tenant import acme.tar --as-new acme-copy\n         \
+                            tenantry tenant import acme.tar --restore --yes"
+    )]
+    Import {
+        /// The archive.
+        file: PathBuf,
+        #[command(flatten)]
+        how: archive::How,
+        /// The plan of a new tenant; the default plan without.
+        #[arg(long, conflicts_with = "restore")]
+        plan: Option<String>,
+        /// Restore what is shown.
+        #[arg(long, conflicts_with = "as_new")]
+        yes: bool,
+        #[command(flatten)]
+        trust: archive::Trust,
+    },
+    /// Compare an archive with the tenant that it is of.
+    #[command(after_help = "Example: tenantry tenant diff acme.tar")]
+    Diff {
+        /// The archive.
+        file: PathBuf,
+        #[command(flatten)]
+        trust: archive::Trust,
+    },
     /// Let a suspended tenant write again.
     #[command(after_help = "Example: tenantry tenant resume acme --reason 'invoice paid'")]
     Resume {
+        /// Slug of the tenant.
         slug: String,
         /// Goes into the tenant's audit log.
         #[arg(long)]
@@ -122,6 +168,18 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             confirm,
             reason,
         } => purge(app, slug, *confirm, reason).await?,
+        Action::Export { slug, out } => {
+            let tenant = find_any(app, slug).await?;
+            archive::export(&booted, &tenant, out).await?;
+        }
+        Action::Import {
+            file,
+            how,
+            plan,
+            yes,
+            trust,
+        } => archive::import(&booted, file, how, (plan.as_deref(), *yes, trust)).await?,
+        Action::Diff { file, trust } => archive::compare(&booted, file, trust).await?,
         Action::Suspend { slug, reason } => {
             let id = find(app, slug).await?;
             say(&lifecycle::suspend(&command(app), id, reason)

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tenantry_domain::customization::EffectiveSettings;
-use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
+use tenantry_domain::kernel::{Invalid, SystemScope, TenantId, counted};
 use tenantry_domain::tenant::Denied;
 use tenantry_tenancy::admin::operator_mfa;
 use tenantry_tenancy::customization::setting::{self, SettingError};
@@ -31,7 +31,9 @@ enum Action {
                             tenantry settings set acme security.session_idle_minutes null    (back to the plan's)"
     )]
     Set {
+        /// Slug of the tenant.
         slug: String,
+        /// Key of the setting, for example `security.session_idle_minutes`.
         key: String,
         /// As JSON; null goes back to the inherited value. What is no JSON is taken as text.
         value: String,
@@ -91,7 +93,8 @@ async fn rotate_keys(app: &Arc<Tenancy>) -> Result<(), CommandError> {
     }
     if failed > 0 {
         let what = format!(
-            "{failed} tenant(s) still need a former key or could not be reached: do not take it away yet"
+            "{} could not be sealed anew: keep the former key",
+            counted(&failed, "tenant")
         );
         return Err(CommandError::Other(what));
     }
@@ -109,7 +112,7 @@ async fn reseal_signing_keys(app: &Arc<Tenancy>) -> Result<bool, CommandError> {
     let cx = OperatorCx::command(app, because);
     let (resealed, unreadable) = signing_key::reseal(&cx).await.map_err(|error| other(&error))?;
     if resealed > 0 {
-        console::say(&format!("{resealed} signing key(s) sealed anew"));
+        console::say(&format!("{} sealed anew", counted(&resealed, "signing key")));
     }
     for kid in &unreadable {
         console::error(&format!("signing key {kid} opens with no key that is configured"));
@@ -123,7 +126,10 @@ async fn reseal_operators(app: &Arc<Tenancy>) -> Result<bool, CommandError> {
     let cx = OperatorCx::command(app, because);
     let (resealed, unreadable) = operator_mfa::reseal(&cx).await.map_err(|error| other(&error))?;
     if resealed > 0 {
-        console::say(&format!("{resealed} second factor(s) of operators sealed anew"));
+        console::say(&format!(
+            "{} of operators sealed anew",
+            counted(&resealed, "second factor")
+        ));
     }
     for id in &unreadable {
         console::error(&format!(

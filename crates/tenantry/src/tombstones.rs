@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::tenant::Tombstone;
 use tenantry_tenancy::Tenancy;
@@ -40,10 +42,14 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let stored = booted.app.ports.tenant_rows.tombstones(BECAUSE).await;
     let stored = stored.map_err(|error| other(&error))?;
     match &args.action {
-        Action::List => stored.iter().try_for_each(print)?,
+        Action::List => stored
+            .iter()
+            .try_for_each(|tombstone| print(&booted.app, tombstone))?,
         Action::Apply { file } => {
             // A file that does not fit is refused before anything is purged.
-            let further = file.as_deref().map_or(Ok(Vec::new()), read)?;
+            let further = file
+                .as_deref()
+                .map_or(Ok(Vec::new()), |file| read(&booted.app, file))?;
             let mut purged = 0;
             for tombstone in stored.iter().chain(&further) {
                 purged += apply(&booted.app, tombstone).await?;
@@ -55,13 +61,40 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     Ok(())
 }
 
-fn print(tombstone: &Tombstone) -> Result<(), CommandError> {
-    let line = serde_json::to_string(tombstone).map_err(|error| other(&error))?;
+/// A tombstone outside of the database.
+#[derive(Debug, Serialize, Deserialize)]
+struct Line {
+    tombstone: Tombstone,
+    /// The keyed digest of its text, in base64: shows that this installation has written it.
+    digest: String,
+}
+
+fn print(app: &Tenancy, tombstone: &Tombstone) -> Result<(), CommandError> {
+    let digest = app
+        .ports
+        .seal
+        .digest(Tombstone::PLACE, tombstone.text().as_bytes());
+    let line = Line {
+        tombstone: tombstone.clone(),
+        digest: STANDARD.encode(digest),
+    };
+    let line = serde_json::to_string(&line).map_err(|error| other(&error))?;
     console::say(&line);
     Ok(())
 }
 
-fn read(file: &Path) -> Result<Vec<Tombstone>, CommandError> {
+fn is_ours(app: &Tenancy, line: &Line) -> bool {
+    let digest = STANDARD.decode(&line.digest).ok();
+    let digest = digest.and_then(|digest| <[u8; 32]>::try_from(digest).ok());
+    let text = line.tombstone.text();
+    digest.is_some_and(|digest| {
+        app.ports
+            .seal
+            .is_digest(Tombstone::PLACE, text.as_bytes(), &digest)
+    })
+}
+
+fn read(app: &Tenancy, file: &Path) -> Result<Vec<Tombstone>, CommandError> {
     let name = file.display();
     let text = std::fs::read_to_string(file);
     let text = text.map_err(|error| CommandError::Other(format!("{name}: {error}")))?;
@@ -71,14 +104,15 @@ fn read(file: &Path) -> Result<Vec<Tombstone>, CommandError> {
         .filter(|(_, line)| !line.trim().is_empty());
     let parse = |(index, line): (usize, &str)| {
         let wrong = |problem: String| CommandError::Other(format!("{name}, line {}: {problem}", index + 1));
-        let tombstone: Tombstone = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
-        if tombstone.is_intact() {
-            Ok(tombstone)
-        } else {
-            Err(wrong(
-                "the hash does not fit the tombstone; nothing was purged".to_owned(),
-            ))
+        let line: Line = serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+        if !is_ours(app, &line) {
+            return Err(wrong(
+                "`tombstones list` of this installation has not written this line, or did so with a secret that the \
+                 server does not know any more; nothing was purged"
+                    .to_owned(),
+            ));
         }
+        Ok(line.tombstone)
     };
     lines.map(parse).collect()
 }
@@ -86,8 +120,14 @@ fn read(file: &Path) -> Result<Vec<Tombstone>, CommandError> {
 /// Purges the tenant if it is there; how many that are.
 async fn apply(app: &std::sync::Arc<Tenancy>, tombstone: &Tombstone) -> Result<usize, CommandError> {
     let found = app.ports.tenant_rows.tenant(BECAUSE, tombstone.id).await;
-    if found.map_err(|error| other(&error))?.is_none() {
+    let Some(tenant) = found.map_err(|error| other(&error))? else {
         return Ok(0);
+    };
+    if tenant.created_at > tombstone.deleted_at {
+        return Err(CommandError::Other(format!(
+            "tenant {} was created after the tombstone says that it was deleted; it is not purged",
+            tenant.id
+        )));
     }
     lifecycle::purge_again(&command(app), tombstone.id)
         .await

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use tenantry_domain::identity::Email;
-use tenantry_domain::kernel::{Invalid, Role, SystemScope};
-use tenantry_tenancy::identity::mfa;
+use tenantry_domain::kernel::{Invalid, Role, SystemScope, counted};
+use tenantry_tenancy::identity::mfa::{self, MfaError};
 use tenantry_tenancy::identity::user::UserError;
 use tenantry_tenancy::identity::user_import::{self, ImportUser, Imported};
 use tenantry_tenancy::{Cx, Origin};
@@ -90,16 +90,28 @@ async fn reset_mfa(booted: &Booted, slug: &str, email: &str) -> Result<(), Comma
         Origin::default(),
     );
     let reset = mfa::reset_by_operator(&cx, &email).await;
-    let Some(reset) = reset.map_err(|error| other(&error))? else {
+    let Some(reset) = reset.map_err(|error| not_reset(&error, slug, &email))? else {
         return Err(CommandError::Other("the user has no second factor".into()));
     };
     let app = if reset.app { "the app and " } else { "" };
     console::say(&format!(
-        "{} has no second factor any more: {app}{} passkey(s) were removed, and all sessions have ended",
+        "{} has no second factor any more: {app}{} were removed, and all sessions have ended",
         email.as_str(),
-        reset.passkeys
+        counted(&reset.passkeys, "passkey")
     ));
     Ok(())
+}
+
+fn not_reset(error: &MfaError, slug: &str, email: &Email) -> CommandError {
+    match error {
+        MfaError::NoSuchUser => {
+            let email = email.as_str();
+            CommandError::Other(format!(
+                "the tenant '{slug}' has no user {email}: check the address"
+            ))
+        }
+        error => other(error),
+    }
 }
 
 /// A line of the file.
@@ -159,8 +171,8 @@ async fn import(booted: &Booted, slug: &str, file: &Path, verified: bool) -> Res
     say(&counts);
     if counts.failed > 0 {
         let what = format!(
-            "{} line(s) were not imported: correct them and import the file again",
-            counts.failed
+            "{} not imported: correct the file and import it again",
+            counted(&counts.failed, "line")
         );
         return Err(CommandError::Other(what));
     }
@@ -219,10 +231,17 @@ async fn import_line(cx: &Cx, line: &[u8], verified: bool) -> Result<Option<Impo
 
 fn at_field(error: &serde_path_to_error::Error<serde_json::Error>) -> String {
     let path = error.path().to_string();
-    if path == "." {
-        return error.inner().to_string();
+    let inner = error.inner().to_string();
+    if let Some((field, _)) = inner
+        .strip_prefix("missing field `")
+        .and_then(|rest| rest.split_once('`'))
+    {
+        return format!("/{field}: is missing");
     }
-    let field = Invalid::one(format!("/{path}"), "invalid", error.inner().to_string());
+    if path == "." {
+        return inner;
+    }
+    let field = Invalid::one(format!("/{path}"), "invalid", inner);
     invalid(&field).to_string()
 }
 

@@ -210,6 +210,10 @@ async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
         "usage_events" => &["usage_events_purge", "usage_events_purge_select"],
         "jobs" => &["jobs_platform_select", "jobs_platform_update"],
         "quota_leases" => &["quota_leases_platform_select"],
+        "projects" => &["projects_platform_select"],
+        "tasks" => &["tasks_platform_select"],
+        "usage_days" => &["usage_days_platform_select"],
+        "users" => &["users_platform_select"],
         "usage_dirty" => &["usage_dirty_platform_select"],
         "tenants" => &[
             "tenants_platform_select",

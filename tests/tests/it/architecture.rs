@@ -121,6 +121,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("minijinja", &["tenantry-mail"]),
     ("webauthn_rp", &["tenantry-passkeys"]),
     ("lettre", &["tenantry-mail", "tenantry-tests"]),
+    ("tar", &["tenantry-system"]),
+    ("zstd", &["tenantry-system"]),
     ("http-body-util", &["tenantry-stripe-fake", "axum-notes"]),
     ("hyper", &["tenantry-stripe-fake", "axum-notes"]),
     ("hyper-util", &["tenantry-stripe-fake", "axum-notes"]),

@@ -617,6 +617,41 @@ async fn an_event_stream_gives_up_its_place_when_the_client_goes() {
     server.serve(clients).await;
 }
 
+/// A verification computes for as long as the log is long. It ends with its client, and a tenant has one at a time.
+#[actix_web::test]
+async fn verification_of_an_audit_log_ends_when_its_client_goes() {
+    let world = World::new().await;
+    let server = listen(world.api.clone(), SETTINGS);
+    let request = get("/api/v1/audit-events/verify", &bearer(&world));
+    // No verification comes to its end while somebody else holds the table.
+    let mut holding = world.database.admin().await;
+    let hold = "BEGIN; LOCK TABLE audit_blocks IN ACCESS EXCLUSIVE MODE";
+    sqlx::raw_sql(hold).execute(&mut holding).await.unwrap();
+    let clients = move |address| {
+        // The status of an answer that comes at once; none of a verification that goes on.
+        let open = || {
+            let stream = connect(address);
+            send(&stream, &request);
+            stream.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+            let mut first = [0; 12];
+            let answered = (&stream).read_exact(&mut first).is_ok();
+            (
+                stream,
+                answered.then(|| String::from_utf8(first.to_vec()).unwrap()),
+            )
+        };
+        let (first, status) = open();
+        assert_eq!(status, None);
+        assert_eq!(open().1.as_deref(), Some("HTTP/1.1 429"));
+        drop(first);
+        let gone = Instant::now();
+        while open().1.is_some() {
+            assert!(gone.elapsed() < Duration::from_secs(60));
+        }
+    };
+    server.serve(clients).await;
+}
+
 /// Bytes that are not read yet, as nothing more of the connection is read for now, are in front of its end.
 #[actix_web::test]
 async fn pipelined_requests_do_not_hide_the_end_of_an_event_stream() {

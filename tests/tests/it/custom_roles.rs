@@ -307,7 +307,7 @@ async fn a_role_in_use_is_not_deleted() {
     let refused = world.delete(&world.acme.admin, &path).send().await;
     let refused = refused.problem(409, "conflict").json();
     let detail = refused["detail"].as_str().unwrap();
-    assert!(detail.contains("1 user(s) and 1 invitation(s)"), "{detail}");
+    assert!(detail.contains("1 user and 1 invitation"), "{detail}");
     // A removed user has none any more.
     let member = format!("{USERS}/{}", world.acme.member.id);
     world.delete(&world.acme.admin, &member).send().await.expect(204);

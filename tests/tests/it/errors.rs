@@ -124,6 +124,8 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/users/" => acme.viewer.id.to_string(),
         "/api/v1/projects/" => acme.project.to_string(),
         "/api/v1/admin/tenants/" => acme.id.to_string(),
+        // Of no operator and of no job, which is asked after the body.
+        "/api/v1/admin/operators/" | "/api/v1/admin/jobs/" => acme.id.to_string(),
         "/api/v1/tasks/" => acme.task.to_string(),
         "/api/v1/resources/" => acme.resource.to_string(),
         // Of no event, which is asked after the body.
@@ -132,6 +134,9 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/auth/sessions/" => acme.id.to_string(),
         // Of no passkey, which is asked after the body.
         "/api/v1/auth/passkeys/" => acme.id.to_string(),
+        // Of no export: a job writes them.
+        "/api/v1/tenant/exports/" => acme.id.to_string(),
+        "/api/v1/export-links/" => acme.id.to_string(),
         "/api/v1/invitations/" => INVITATION.to_owned(),
         "/api/v1/api-keys/" => API_KEY.to_owned(),
         _ => String::new(),
@@ -963,6 +968,10 @@ async fn head_answers_like_get() {
     invite(&world).await;
     for (template, methods) in methods(&document) {
         if !methods.contains("GET") || is_for_operators(&document["paths"][&template]["get"]) {
+            continue;
+        }
+        // A job writes what is there: `exports` asks for it.
+        if template.contains("/exports/{id}") || template.contains("/export-links/") {
             continue;
         }
         let path = fill(&world, &template);

@@ -711,6 +711,8 @@ async fn the_description_of_the_api_is_complete() {
         "get_branding_theme",
         "preview_branding",
         "preview_branding_page",
+        // Its signature is in the query.
+        "follow_export_link",
         // Its signature is in a header of its own.
         "receive_stripe_event",
     ];

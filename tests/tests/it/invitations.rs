@@ -210,7 +210,7 @@ async fn invited_address_becomes_a_verified_user_by_its_link() {
     assert!(token.starts_with("inv_"), "{token}");
     assert!(
         mail.text
-            .contains("Ada Admin invites you to join Acme & Söhne as viewer."),
+            .contains("Ada Admin invites you to join Acme & Söhne as a viewer."),
         "{}",
         mail.text
     );

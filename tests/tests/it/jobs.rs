@@ -8,7 +8,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
-use tenantry_domain::kernel::{JobId, LeaseId, ProjectId, StoreError, SystemJobId, SystemScope, TenantId};
+use tenantry_domain::kernel::{
+    JobId, LeaseId, PageRequest, ProjectId, StoreError, SystemJobId, SystemScope, TenantId,
+};
 use tenantry_domain::operations::{
     Claim, Enqueued, InvalidTransition, Job, JobFilter, JobQueue as _, JobState, NewJob, SystemJob,
     SystemJobs as _,
@@ -29,6 +31,11 @@ use tenantry_tests::{Options, TenantWorld, World};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of jobs");
+
+const TEN: PageRequest = PageRequest {
+    limit: 10,
+    after: None,
+};
 
 fn platform(world: &World) -> Pool {
     let settings = PoolSettings {
@@ -303,7 +310,7 @@ async fn a_job_is_there_only_when_the_change_that_asked_for_it_is() {
     let undone = cx
         .write(async |work| {
             job::enqueue::<Count>(&cx, work, &1, Terms::default()).await?;
-            assert_eq!(work.jobs().list(JobFilter::default(), 10).await?.len(), 1);
+            assert_eq!(work.jobs().list(JobFilter::default(), TEN).await?.items.len(), 1);
             Err::<(), _>(JobError::NotFound)
         })
         .await;
@@ -950,7 +957,11 @@ async fn a_tenant_sees_its_own_jobs_only() {
         .write(async |work| {
             let found = work.jobs().find(foreign.id).await?;
             let locked = work.jobs().find_for_update(foreign.id).await?;
-            Ok::<_, StoreError>((found, locked, work.jobs().list(JobFilter::default(), 10).await?))
+            Ok::<_, StoreError>((
+                found,
+                locked,
+                work.jobs().list(JobFilter::default(), TEN).await?.items,
+            ))
         })
         .await
         .unwrap();

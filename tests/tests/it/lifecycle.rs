@@ -584,4 +584,48 @@ async fn restoration_is_a_conflict_while_a_name_is_in_use() {
         .await;
     operate(&world, &olga, "restore").await.expect(200);
     assert_eq!(contents(&world, &world.acme).await, before);
+    // What is in the tenant's log names the operator who asked.
+    let restored = world.audit(&world.acme).await;
+    let (_, restored) = restored
+        .iter()
+        .rfind(|(action, _)| action == "tenant.restored")
+        .unwrap();
+    assert_eq!(restored["actor_type"], "operator");
+    assert_eq!(restored["after"]["reason"], "a test");
+}
+
+#[actix_web::test]
+async fn tenant_that_cannot_be_restored_can_be_purged() {
+    let world = World::new().await;
+    let olga = world.operator(OLGA).await;
+    operate(&world, &olga, "delete").await.expect(202);
+    settle(&world).await;
+    let late = format!(
+        "INSERT INTO projects (tenant_id, id, created_at, updated_at, version, name, status, owner_id, view_count) \
+         SELECT tenant_id, gen_random_uuid(), now(), now(), 1, name, status, owner_id, 0 FROM projects WHERE id = '{}'",
+        world.acme.project
+    );
+    world.sql(late).await;
+    operate(&world, &olga, "restore").await.problem(409, "conflict");
+    // It is a deleted tenant again, whose rows are all marked.
+    assert_eq!(settle(&world).await, Settled::Done);
+    let marked = "SELECT count(*) FROM projects WHERE tenant_id = $1 AND deleted_at IS NULL";
+    let left: i64 = sqlx::query_scalar(marked)
+        .bind(world.acme.id.uuid())
+        .fetch_one(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    assert_eq!(left, 0);
+    operate(&world, &olga, "purge").await.expect(202);
+    assert_eq!(settle(&world).await, Settled::Done);
+    assert!(
+        world
+            .app
+            .ports
+            .tenant_rows
+            .tenant(BECAUSE, world.acme.id)
+            .await
+            .unwrap()
+            .is_none()
+    );
 }

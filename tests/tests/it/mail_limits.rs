@@ -301,6 +301,27 @@ async fn account_gets_a_bounded_number_of_links_a_day() {
     reset.expect(204);
 }
 
+/// Callers without a credential cause links. They keep neither a notice from the owner of an unverified address, nor for long a link.
+#[actix_web::test]
+async fn links_for_strangers_keep_no_notice_from_an_unverified_owner() {
+    let mailed = limited().await;
+    let (world, viewer) = (&mailed.world, &mailed.world.acme.viewer);
+    for sent in [1, 1, 0] {
+        ask(world, FORGOT, "acme", &viewer.email).await.expect(202);
+        assert_eq!(mailed.mails_to(&viewer.email).await.len(), sent);
+        world.clock.advance(AccountLink::PAUSE);
+    }
+    let login = world.login("acme", &viewer.email, PASSWORD).await.expect(200);
+    let body = json!({"current_password": PASSWORD, "new_password": "a staple of batteries"});
+    let change = post(world, "/api/v1/auth/change-password", body);
+    let change = change.bearer(login.json()["access_token"].as_str().unwrap());
+    change.send().await.expect(204);
+    assert_eq!(mailed.mails_to(&viewer.email).await.len(), 1, "the notice");
+    world.clock.advance(MailLimits::ALWAYS_UNVERIFIED);
+    ask(world, FORGOT, "acme", &viewer.email).await.expect(202);
+    assert_eq!(mailed.mails_to(&viewer.email).await.len(), 1, "a link");
+}
+
 /// A bucket of all networks together would be emptied by strangers.
 #[actix_web::test]
 async fn requests_from_other_networks_keep_no_owner_from_asking() {

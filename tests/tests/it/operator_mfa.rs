@@ -8,10 +8,11 @@ use chrono::Duration;
 use futures_util::future::join;
 use serde_json::{Value, json};
 use tenantry_domain::kernel::SystemScope;
+use tenantry_domain::operations::{Operator, OperatorRole};
 use tenantry_http::HttpSettings;
 use tenantry_system::SigningKey;
 use tenantry_tenancy::OperatorCx;
-use tenantry_tenancy::admin::operator::{self, OperatorError};
+use tenantry_tenancy::admin::operator::{self, CreatedOperator, NewOperator, OperatorError};
 use tenantry_tenancy::admin::operator_mfa;
 use tenantry_tests::{Options, PASSWORD, Reply, Request, World};
 
@@ -33,6 +34,27 @@ const CAFE: &str = "198.51.100.9";
 
 async fn post(world: &World, path: &str, body: Value) -> Reply {
     world.client.post(path, &body).send().await
+}
+
+async fn create(world: &World, email: &str, role: OperatorRole) {
+    let new = NewOperator {
+        email: email.to_owned(),
+        full_name: "Olga".to_owned(),
+        role,
+        password: Some(PASSWORD.to_owned()),
+    };
+    operator::create(&world.operator_cx(), new).await.unwrap();
+}
+
+async fn reset_password(world: &World, email: &str) -> Result<CreatedOperator, OperatorError> {
+    let cx = world.operator_cx();
+    let id = operator::id_of(&cx, email).await?;
+    operator::reset_password(&cx, id, Some(PASSWORD.to_owned())).await
+}
+
+async fn reset_mfa(cx: &OperatorCx, email: &str) -> Result<Operator, OperatorError> {
+    let id = operator::id_of(cx, email).await?;
+    operator_mfa::reset(cx, id).await
 }
 
 /// A login with the right password, and perhaps a code.
@@ -230,9 +252,7 @@ async fn waiting_operator_login_ends_with_time_use_and_changes() {
             .problem(401, "token_revoked");
     }
     let waits = waiting(&world, OLGA).await;
-    operator::reset_password(&world.operator_cx(), OLGA, Some(PASSWORD.to_owned()))
-        .await
-        .unwrap();
+    reset_password(&world, OLGA).await.unwrap();
     verify(&world, &waits, &app.next_code(&world))
         .await
         .problem(401, "token_revoked");
@@ -288,10 +308,7 @@ async fn operators_pending_token_opens_nothing_else() {
 #[actix_web::test]
 async fn required_factor_of_an_operator_is_enrolled_at_login() {
     let world = World::with(required()).await;
-    let password = Some(PASSWORD.to_owned());
-    operator::create(&world.operator_cx(), OLGA, "Olga", password)
-        .await
-        .unwrap();
+    create(&world, OLGA, OperatorRole::Owner).await;
     let reply = login(&world, OLGA, None).await.problem(401, "mfa_required");
     assert_eq!(reply.json()["methods"], json!(["enroll"]));
     let waits = reply.json()["mfa_token"].as_str().unwrap().to_owned();
@@ -366,16 +383,16 @@ async fn reset_mfa_removes_the_factor_and_ends_tokens() {
     let (token, app) = with_factor(&world, OLGA).await;
     let waits = waiting(&world, OLGA).await;
     let cx = world.operator_cx();
-    let reset = operator_mfa::reset(&cx, "Olga@Platform.example").await.unwrap();
+    let reset = reset_mfa(&cx, "Olga@Platform.example").await.unwrap();
     assert_eq!(reset.email.as_str(), OLGA);
     tenants(&world, &token).send().await.problem(401, "token_revoked");
     verify(&world, &waits, &app.next_code(&world))
         .await
         .problem(401, "token_revoked");
     login(&world, OLGA, None).await.expect(200);
-    let again = operator_mfa::reset(&cx, OLGA).await;
+    let again = reset_mfa(&cx, OLGA).await;
     assert!(matches!(again, Err(OperatorError::NotEnrolled)), "{again:?}");
-    let unknown = operator_mfa::reset(&cx, "nobody@platform.example").await;
+    let unknown = reset_mfa(&cx, "nobody@platform.example").await;
     assert!(matches!(unknown, Err(OperatorError::NotFound)), "{unknown:?}");
     assert_eq!(count(&actions(&world).await, "operator.mfa_reset"), 1);
 }
@@ -426,9 +443,7 @@ async fn wrong_passwords_lock_operators_and_unknown_addresses_alike() {
     again.problem(401, "invalid_credentials");
     assert_eq!(wait(from(&world, CAFE, OLGA, PASSWORD, None).await), 120);
     // A command on the server ends the wait.
-    operator::reset_password(&world.operator_cx(), OLGA, Some(PASSWORD.to_owned()))
-        .await
-        .unwrap();
+    reset_password(&world, OLGA).await.unwrap();
     from(&world, CAFE, OLGA, PASSWORD, None).await.expect(200);
     assert_eq!(count(&actions(&world).await, "account.locked"), 3);
 }

@@ -3,7 +3,9 @@
 use actix_web::http::Method;
 use chrono::Duration;
 use serde_json::{Value, json};
-use tenantry_tenancy::admin::operator::{self, OperatorError};
+use tenantry_domain::operations::OperatorRole;
+use tenantry_tenancy::OperatorCx;
+use tenantry_tenancy::admin::operator::{self, CreatedOperator, NewOperator, OperatorError};
 use tenantry_tests::{PASSWORD, Reply, Request, World};
 
 const OLGA: &str = "olga@platform.example";
@@ -26,6 +28,24 @@ async fn change(world: &World, token: &str, what: &str, body: &Value) -> Reply {
 fn slugs(page: &Value) -> Vec<String> {
     let rows = page["data"].as_array().unwrap().iter();
     rows.map(|row| row["slug"].as_str().unwrap().to_owned()).collect()
+}
+
+fn new_operator(email: &str, full_name: &str, password: Option<String>) -> NewOperator {
+    NewOperator {
+        email: email.to_owned(),
+        full_name: full_name.to_owned(),
+        role: OperatorRole::Owner,
+        password,
+    }
+}
+
+async fn reset_password(
+    cx: &OperatorCx,
+    email: &str,
+    password: Option<String>,
+) -> Result<CreatedOperator, OperatorError> {
+    let id = operator::id_of(cx, email).await?;
+    operator::reset_password(cx, id, password).await
 }
 
 #[actix_web::test]
@@ -134,17 +154,19 @@ async fn activated_operator_logs_in_again_and_former_tokens_stay_invalid() {
 async fn an_address_is_one_operators_and_input_is_checked() {
     let world = World::new().await;
     let cx = world.operator_cx();
-    let created = operator::create(&cx, OLGA, "Olga", None).await.unwrap();
+    let created = operator::create(&cx, new_operator(OLGA, "Olga", None))
+        .await
+        .unwrap();
     let password = created.generated_password.unwrap();
     login(&world, OLGA, password.reveal()).await.expect(200);
-    let again = operator::create(&cx, "OLGA@platform.example", "Olga", None).await;
+    let again = operator::create(&cx, new_operator("OLGA@platform.example", "Olga", None)).await;
     assert!(matches!(again, Err(OperatorError::EmailTaken)), "{again:?}");
     for (email, name, password) in [
         ("nonsense", "Olga", None),
         ("o@o.example", " ", None),
         ("o@o.example", "Olga", Some("short".to_owned())),
     ] {
-        let refused = operator::create(&cx, email, name, password).await;
+        let refused = operator::create(&cx, new_operator(email, name, password)).await;
         assert!(matches!(refused, Err(OperatorError::Invalid(_))), "{refused:?}");
     }
     let nobody = operator::deactivate(&cx, "nobody@platform.example").await;
@@ -347,9 +369,7 @@ async fn reset_password_ends_an_operators_tokens_at_once() {
     let token = world.operator(OLGA).await;
     let other = world.operator("otto@platform.example").await;
     let cx = world.operator_cx();
-    let reset = operator::reset_password(&cx, "Olga@Platform.example", None)
-        .await
-        .unwrap();
+    let reset = reset_password(&cx, "Olga@Platform.example", None).await.unwrap();
     let generated = reset.generated_password.unwrap();
     get(&world, &token, TENANTS)
         .send()
@@ -362,15 +382,15 @@ async fn reset_password_ends_an_operators_tokens_at_once() {
     let again = login(&world, OLGA, generated.reveal()).await.expect(200).json();
     let again = again["access_token"].as_str().unwrap();
     get(&world, again, TENANTS).send().await.expect(200);
-    let given = operator::reset_password(&cx, OLGA, Some("a staple of horses".into()))
+    let given = reset_password(&cx, OLGA, Some("a staple of horses".into()))
         .await
         .unwrap();
     assert_eq!(given.generated_password, None);
     get(&world, again, TENANTS).send().await.expect(401);
     login(&world, OLGA, "a staple of horses").await.expect(200);
-    let weak = operator::reset_password(&cx, OLGA, Some("short".into())).await;
+    let weak = reset_password(&cx, OLGA, Some("short".into())).await;
     assert!(matches!(weak, Err(OperatorError::Invalid(_))));
-    let nobody = operator::reset_password(&cx, "nobody@platform.example", None).await;
+    let nobody = reset_password(&cx, "nobody@platform.example", None).await;
     assert!(matches!(nobody, Err(OperatorError::NotFound)));
     let events = world.operator_events().await;
     let resets = events
@@ -392,7 +412,7 @@ async fn deactivated_operators_stay_out_after_a_reset() {
     world.operator(OLGA).await;
     let cx = world.operator_cx();
     operator::deactivate(&cx, OLGA).await.unwrap();
-    let reset = operator::reset_password(&cx, OLGA, None).await.unwrap();
+    let reset = reset_password(&cx, OLGA, None).await.unwrap();
     let password = reset.generated_password.unwrap();
     login(&world, OLGA, password.reveal())
         .await

@@ -325,6 +325,35 @@ async fn pending_registration_counts_as_no_admin() {
     assert_eq!(admins, [admin.id]);
 }
 
+/// A stranger learns nothing of who has an account; its owner gets the way into it.
+#[actix_web::test]
+async fn registration_with_a_taken_address_is_answered_alike() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    require_proof(world).await;
+    let verified = "UPDATE users SET email_verified = true WHERE id =";
+    world.sql(format!("{verified} '{}'", acme.member.id)).await;
+    let free = register(world, SELF).await.expect(202);
+    mailed.token_for(SELF).await;
+    for email in [&acme.member.email, &acme.viewer.email] {
+        let taken = register(world, email).await;
+        assert_eq!((taken.status, &taken.bytes), (free.status, &free.bytes));
+        let mails = mailed.mails_to(email).await;
+        assert_eq!(mails.len(), 1, "{email}");
+        assert_eq!(rows(world, email).await, 1);
+    }
+    // The password of the account is what it was.
+    world
+        .login("acme", &acme.member.email, PASSWORD)
+        .await
+        .expect(200);
+    // Without the proof the caller is logged in, so the answers differ.
+    set(world, json!({"security.require_verified_email": false})).await;
+    register(world, &acme.member.email)
+        .await
+        .problem(409, "email_taken");
+}
+
 /// Otherwise whoever was locked out would register anew, or prove the address.
 #[actix_web::test]
 async fn deactivated_registration_stays_and_keeps_its_address() {
@@ -334,7 +363,7 @@ async fn deactivated_registration_stays_and_keeps_its_address() {
     let user = pending(world, SELF).await;
     let token = mailed.token_for(SELF).await;
     set_active(world, &user, false).await.expect(200);
-    register(world, SELF).await.problem(409, "email_taken");
+    register(world, SELF).await.expect(202);
     let invited = json!({"email": SELF, "role": "member"});
     let invited = world
         .post(&acme.admin, "/api/v1/invitations", &invited)

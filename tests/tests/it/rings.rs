@@ -83,6 +83,7 @@ entities! {
     resources "resources"
     storage_usage "storage_usage"
     tasks "tasks"
+    tenant_exports "tenant_exports"
     tenant_setting_versions "tenant_setting_versions"
     tenant_settings "tenant_settings"
     totp_factors "totp_factors"
@@ -117,7 +118,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -1089,6 +1090,13 @@ async fn without_row_level_security_the_api_neither_shows_nor_changes_the_other_
         if template.ends_with("/billing/preview") {
             path.push_str("?plan=enterprise");
         }
+        if template.contains("/export-links/") {
+            // A link that this server has not signed.
+            let (tenant, signature) = (world.globex.id, "0".repeat(64));
+            path.push_str(&format!(
+                "?tenant={tenant}&expires=9999999999&signature={signature}"
+            ));
+        }
         for method in operations
             .as_object()
             .unwrap()
@@ -1238,6 +1246,7 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
                 let table = match noun {
                     "events" => "usage_events",
                     "api-keys" => "api_keys",
+                    "exports" | "export-links" => "tenant_exports",
                     noun => noun,
                 };
                 let sql = format!(
@@ -2164,6 +2173,11 @@ const SEEDS: &[(&str, &str)] = &[
         // Numbers that differ, so that a row is in nobody's way in the other tenant.
         "UPDATE data_keys k SET number = o.place FROM (SELECT tenant_id, 100 + row_number() OVER (ORDER BY tenant_id) AS place \
          FROM data_keys) o WHERE o.tenant_id = k.tenant_id",
+    ),
+    (
+        "tenant_exports",
+        "INSERT INTO tenant_exports (tenant_id, id, created_at, requested_by, status, rows_written, open_key) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, 'queued', 0, email FROM users WHERE role = 'admin'",
     ),
     (
         "invitations",

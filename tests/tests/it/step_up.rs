@@ -185,19 +185,38 @@ fn request(world: &World, who: &Person, method: &str, path: &str, body: &Value) 
     }
 }
 
-/// The operations of the document that answer 403 `mfa_required`.
-async fn documented(world: &World) -> BTreeSet<String> {
+/// The operations of the document that answer 403 `mfa_required`: each request, as the pages write it, with its name.
+async fn documented(world: &World) -> Vec<(String, String)> {
     let document = world.client.get("/openapi.json").send().await.expect(200).json();
-    let paths = document["paths"].as_object().unwrap().values();
-    let operations = paths.flat_map(|item| item.as_object().unwrap().values());
-    let asking = operations.filter(|operation| {
-        operation["responses"]["403"]
-            .to_string()
-            .contains("mfa_required_403")
-    });
-    asking
-        .map(|operation| operation["operationId"].as_str().unwrap().to_owned())
-        .collect()
+    let mut found = Vec::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let refused = operation["responses"]["403"].to_string();
+            if refused.contains("mfa_required_403") {
+                let request = format!("{} {}", method.to_uppercase(), path.trim_start_matches("/api/v1"));
+                found.push((request, operation["operationId"].as_str().unwrap().to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// The table of docs/mfa.md has each request that needs a recent factor, and no other.
+#[actix_web::test]
+async fn page_lists_each_request_that_needs_a_factor() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/mfa.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let (_, section) = page.split_once("\n## Give the factor again\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.map(|row| row.split('|').next().unwrap());
+    let listed: BTreeSet<_> = cells
+        .flat_map(|cell| cell.split("`, `"))
+        .map(|request| request.trim_matches(['`', ' ']).to_owned())
+        .collect();
+    let world = World::new().await;
+    let documented = documented(&world).await.into_iter().map(|(request, _)| request);
+    assert_eq!(listed, documented.collect());
 }
 
 /// Each of them is refused without a recent factor and changes nothing, and is done with one.
@@ -236,7 +255,8 @@ async fn sensitive_requests_need_a_recent_factor() {
         .chain(others)
         .map(str::to_owned)
         .collect();
-    assert_eq!(names, documented(&world).await);
+    let documented = documented(&world).await.into_iter().map(|(_, name)| name);
+    assert_eq!(names, documented.collect());
 
     let app = with_factor(&world, admin).await;
     settle(&world, admin).await;

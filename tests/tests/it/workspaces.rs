@@ -771,6 +771,101 @@ async fn waiting_login_of_a_switch_ends_with_its_proof() {
     finish(&token).await.problem(401, "token_revoked");
 }
 
+/// Invites an address to a tenant; the mailed token.
+async fn invited(mailed: &Mailed, tenant: &TenantWorld, email: &str) -> String {
+    let body = json!({"email": email, "role": "member"});
+    let invited = mailed.world.post(&tenant.admin, "/api/v1/invitations", &body);
+    invited.send().await.expect(201);
+    mailed.token_for(email).await
+}
+
+async fn switch_invited(world: &World, who: &Person, slug: &str, token: &str) -> Reply {
+    let body = json!({"tenant_slug": slug, "invitation_token": token});
+    world.post(who, SWITCH, &body).send().await
+}
+
+/// Bob's account in acme, whose mailbox is proven; globex has none.
+async fn proven_in_acme_only() -> (Mailed, Person) {
+    let mailed = Mailed::new().await;
+    add(&mailed.world, &mailed.world.acme).await;
+    prove(&mailed, &mailed.world.acme).await;
+    let bob = log_in(&mailed.world, &mailed.world.acme, OWN).await;
+    (mailed, bob)
+}
+
+#[actix_web::test]
+async fn invitation_is_accepted_with_an_account_of_another_tenant() {
+    let (mailed, bob) = proven_in_acme_only().await;
+    let (world, globex) = (&mailed.world, &mailed.world.globex);
+    let token = invited(&mailed, globex, BOB).await;
+    let login = switch_invited(world, &bob, "globex", &token)
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(login["tenant"]["id"], globex.id.to_string());
+    let user = &login["user"];
+    assert_eq!(
+        (
+            &user["email"],
+            &user["full_name"],
+            &user["role"],
+            &user["email_verified"]
+        ),
+        (&json!(BOB), &json!("Bob"), &json!("member"), &json!(true))
+    );
+    assert_ne!(user["id"], bob.id.to_string());
+    // The token is used up; the account is entered by switching again, and by no password that anybody has.
+    let again = switch_invited(world, &bob, "globex", &token).await;
+    again.problem(401, "token_revoked");
+    switch(world, &bob, "globex").await.expect(200);
+    for password in [OWN, PASSWORD] {
+        let guess = world.login("globex", BOB, password).await;
+        guess.problem(401, "invalid_credentials");
+    }
+    world.clock.advance(Duration::minutes(6));
+    ask(world, FORGOT, "globex", BOB).await.expect(202);
+    let body = json!({"token": mailed.token_for(BOB).await, "new_password": OWN});
+    world.client.post(RESET, &body).send().await.expect(204);
+    world.login("globex", BOB, OWN).await.expect(200);
+}
+
+#[actix_web::test]
+async fn invitation_is_accepted_by_nobody_but_its_proven_address() {
+    let (mailed, bob) = proven_in_acme_only().await;
+    let (world, acme, globex) = (&mailed.world, &mailed.world.acme, &mailed.world.globex);
+    let of_other = invited(&mailed, globex, "eve@both.example").await;
+    let of_acme = invited(&mailed, acme, "dan@both.example").await;
+    let token = invited(&mailed, globex, BOB).await;
+    let refused = async |who: &Person, slug: &str, token: &str| {
+        switch_invited(world, who, slug, token)
+            .await
+            .problem(401, "token_revoked");
+    };
+    refused(&bob, "globex", &of_other).await;
+    refused(&bob, "globex", &of_acme).await;
+    refused(&bob, "globex", "no token of ours").await;
+    // The right token in the wrong tenant.
+    refused(&bob, "acme", &token).await;
+    let unproven = switch_invited(world, &acme.member, "globex", &token).await;
+    is_unproven(&unproven);
+    let settings = json!({"security.allow_tenant_switch": false});
+    let refuse = world.patch(&globex.admin, "/api/v1/tenant/settings", &settings);
+    refuse.send().await.expect(200);
+    refused(&bob, "globex", &token).await;
+    let settings = json!({"security.allow_tenant_switch": true});
+    let admit = world.patch(&globex.admin, "/api/v1/tenant/settings", &settings);
+    admit.send().await.expect(200);
+    // Twice at once: one account.
+    let both = join(
+        switch_invited(world, &bob, "globex", &token),
+        switch_invited(world, &bob, "globex", &token),
+    );
+    let (one, other) = both.await;
+    let mut statuses = [one.status, other.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 401]);
+}
+
 #[actix_web::test]
 async fn only_users_with_a_session_switch() {
     let mailed = added().await;

@@ -9,7 +9,8 @@ use tenantry_domain::billing::{
     ProviderError, ReceivedEvent,
 };
 use tenantry_domain::kernel::{Period, StoreError, SystemScope, TenantId};
-use tenantry_domain::tenant::Denied;
+use tenantry_domain::operations::OperatorPermission;
+use tenantry_domain::tenant::{Denied, Refused};
 use tenantry_tenancy::{Cx, OperatorCx, Origin};
 
 use crate::billing::billing_customer;
@@ -24,6 +25,9 @@ const BECAUSE: SystemScope = SystemScope::because("an operator looks after billi
 /// Why it is not told.
 #[derive(Debug, thiserror::Error)]
 pub enum OversightError {
+    /// The operator's role does not allow it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
     /// Nobody takes payments here.
     #[error("payments are not set up")]
     Unavailable,
@@ -72,6 +76,7 @@ pub async fn accounts(
     dunning: Option<DunningState>,
     sweep: Sweep,
 ) -> Result<Swept<(TenantId, BillingAccount)>, OversightError> {
+    cx.require(OperatorPermission::ReadBilling)?;
     record(cx, "billing.accounts_listed", json!({"dunning": dunning})).await?;
     swept(cx, sweep, async |tenant| {
         let scope = match cx.app().ports.gate.system(BECAUSE, tenant).await {
@@ -95,6 +100,7 @@ pub async fn dead_letters(
     cx: &OperatorCx,
     sweep: Sweep,
 ) -> Result<Swept<(TenantId, MeterReport)>, OversightError> {
+    cx.require(OperatorPermission::ReadBilling)?;
     record(cx, "billing.dead_letters_listed", json!({})).await?;
     swept(cx, sweep, async |tenant| {
         let dead = meter_report::dead_of(cx.app(), BECAUSE, tenant).await?;
@@ -123,6 +129,7 @@ pub async fn drift(
     period: Option<Period>,
     sweep: Sweep,
 ) -> Result<Swept<DriftLine>, OversightError> {
+    cx.require(OperatorPermission::ReadBilling)?;
     if cx.app().ports.payments.is_none() {
         return Err(OversightError::Unavailable);
     }
@@ -139,6 +146,7 @@ pub async fn drift_of(
     tenant: TenantId,
     period: Option<Period>,
 ) -> Result<Vec<DriftLine>, OversightError> {
+    cx.require(OperatorPermission::ReadBilling)?;
     if cx.app().ports.payments.is_none() {
         return Err(OversightError::Unavailable);
     }
@@ -186,6 +194,7 @@ pub async fn lost_customers(
     replace: bool,
     sweep: Sweep,
 ) -> Result<Swept<LostCustomer>, OversightError> {
+    cx.require(OperatorPermission::ReadBilling)?;
     let payments = provider(cx)?;
     record(cx, "billing.customers_checked", json!({"replace": replace})).await?;
     swept(cx, sweep, async |tenant| {
@@ -203,6 +212,7 @@ pub async fn lost_customer_of(
     tenant: TenantId,
     replace: bool,
 ) -> Result<Vec<LostCustomer>, OversightError> {
+    cx.require(OperatorPermission::ReadBilling)?;
     let payments = provider(cx)?;
     record_of(
         cx,
@@ -260,6 +270,7 @@ pub async fn events(
     state: Option<EventState>,
     limit: u32,
 ) -> Result<Vec<ReceivedEvent>, OversightError> {
+    cx.require(OperatorPermission::ReadBilling)?;
     record(cx, "billing.events_listed", json!({"state": state})).await?;
     let events = &cx.app().ports.provider_events;
     Ok(events.list(BECAUSE, state, limit).await?)

@@ -3,6 +3,7 @@
 use serde_json::json;
 use tenantry_domain::billing::{DunningStep, DunningTerms};
 use tenantry_domain::kernel::{Invalid, Time};
+use tenantry_domain::operations::OperatorPermission;
 use tenantry_tenancy::{OperatorCx, UseCaseError};
 
 /// A failed payment that is made up.
@@ -33,6 +34,7 @@ pub type SimulationError = UseCaseError;
 /// # Errors
 /// [`SimulationError`].
 pub async fn simulate(cx: &OperatorCx, failure: &Failure) -> Result<Simulation, SimulationError> {
+    cx.require(OperatorPermission::ReadBilling)?;
     let plans = &cx.app().ports.plans;
     let Some(plan) = plans.current(&failure.plan) else {
         let detail = format!("must be one of {}", plans.names().join(", "));

@@ -14,6 +14,7 @@ mod rates;
 pub(crate) mod seats;
 mod stated_rates;
 mod subscription_change;
+pub mod tenant_plan;
 
 pub use catalogue::{PlanError, PlanOverride, Plans};
 pub use offered::Plan;

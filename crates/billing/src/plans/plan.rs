@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde_json::Value;
 use tenantry_domain::kernel::{Limit, StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::tenant::{Denied, Tenant};
 use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::carries_store_error;
-use tenantry_tenancy::{Cx, Origin, Tenancy};
+use tenantry_tenancy::{Cx, Origin, Precondition, Stale, Tenancy};
 
 use crate::usage::quota;
 
@@ -25,6 +27,9 @@ pub enum PlanChangeError {
     /// No such tenant, or it is deleted.
     #[error(transparent)]
     Denied(#[from] Denied),
+    /// The tenant has changed since the version that the caller names.
+    #[error(transparent)]
+    Stale(#[from] Stale),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -42,15 +47,50 @@ pub async fn change(
     tenant: TenantId,
     plan: &str,
 ) -> Result<Tenant, PlanChangeError> {
+    let cx = enter(app, because, tenant).await?;
+    change_in(&cx, plan, &Ruling::default()).await
+}
+
+/// The same in the scope of the tenant.
+pub(crate) async fn change_in(cx: &Cx, plan: &str, ruling: &Ruling) -> Result<Tenant, PlanChangeError> {
+    let plans = &cx.ports().plans;
     let unknown = || PlanChangeError::Unknown {
         name: plan.to_owned(),
-        on_offer: app.ports.plans.names(),
+        on_offer: plans.names(),
     };
-    let terms = app.ports.plans.current(plan).ok_or_else(unknown)?;
-    alter(app, because, tenant, "tenant.plan_changed", |tenant, now| {
+    let terms = plans.current(plan).ok_or_else(unknown)?;
+    alter(cx, "tenant.plan_changed", ruling, |tenant, now| {
         tenant.subscribe(&terms, now)
     })
     .await
+}
+
+/// Under which condition a tenant's terms are changed, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ruling {
+    /// The version of the tenant that is changed.
+    pub when: Precondition,
+    /// What the operator said, for the tenant's log.
+    pub reason: Option<String>,
+}
+
+impl Default for Ruling {
+    fn default() -> Self {
+        Self {
+            when: Precondition::None,
+            reason: None,
+        }
+    }
+}
+
+impl Ruling {
+    /// A change of any version, with a reason.
+    pub(crate) fn with_reason(reason: &str) -> Self {
+        Self {
+            reason: Some(reason.to_owned()),
+            ..Self::default()
+        }
+    }
 }
 
 /// What is to be agreed with a tenant; `None` takes back what was.
@@ -64,6 +104,24 @@ pub struct Agreement {
     pub meters: BTreeMap<MeterKey, Option<Limit>>,
 }
 
+impl Agreement {
+    /// The first name that no plan on offer knows, behind its kind.
+    pub fn unknown_name(&self, plans: &dyn PlanCatalogue) -> Option<(&'static str, String)> {
+        let on_offer = plans.on_offer();
+        let is_limit = |name: &String| on_offer.iter().any(|terms| terms.limits.contains_key(name));
+        let is_feature = |name: &String| on_offer.iter().any(|terms| terms.has(name));
+        let meters = plans.meters();
+        let limit = self.limits.keys().find(|name| !is_limit(name));
+        let feature = self.features.keys().find(|name| !is_feature(name));
+        let meter = self.meters.keys().find(|key| !meters.contains_key(*key));
+        let limit = limit.map(|name| ("limits", name.clone()));
+        let feature = feature.map(|name| ("features", name.clone()));
+        limit
+            .or(feature)
+            .or_else(|| meter.map(|key| ("meters", key.to_string())))
+    }
+}
+
 /// Agrees with a tenant on something beside its plan. What is not named stays as it was agreed.
 ///
 /// # Errors
@@ -74,7 +132,17 @@ pub async fn agree(
     tenant: TenantId,
     agreement: Agreement,
 ) -> Result<Tenant, PlanChangeError> {
-    alter(app, because, tenant, "tenant.agreed", |tenant, now| {
+    let cx = enter(app, because, tenant).await?;
+    agree_in(&cx, &agreement, &Ruling::default()).await
+}
+
+/// The same in the scope of the tenant.
+pub(crate) async fn agree_in(
+    cx: &Cx,
+    agreement: &Agreement,
+    ruling: &Ruling,
+) -> Result<Tenant, PlanChangeError> {
+    alter(cx, "tenant.agreed", ruling, |tenant, now| {
         let mut agreed = tenant.agreed.clone();
         merge(&mut agreed.features, &agreement.features);
         merge(&mut agreed.limits, &agreement.limits);
@@ -84,27 +152,33 @@ pub async fn agree(
     .await
 }
 
+async fn enter(app: &Arc<Tenancy>, because: SystemScope, tenant: TenantId) -> Result<Cx, PlanChangeError> {
+    let scope = app.ports.gate.system(because, tenant).await?;
+    Ok(Cx::new(Arc::clone(app), scope, Origin::default()))
+}
+
 /// Changes a tenant in its own scope, with the entry in its audit log; nothing is stored when `change` says that there
 /// is nothing to change.
 async fn alter(
-    app: &Arc<Tenancy>,
-    because: SystemScope,
-    tenant: TenantId,
+    cx: &Cx,
     action: &'static str,
+    ruling: &Ruling,
     change: impl Fn(&mut Tenant, Time) -> bool,
 ) -> Result<Tenant, PlanChangeError> {
-    let scope = app.ports.gate.system(because, tenant).await?;
-    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
     cx.write(async |work| {
         let before = work.tenants().current_for_update().await?;
         let before = before.ok_or(Denied::TenantNotFound)?;
+        ruling.when.check(before.version)?;
         let mut after = before.clone();
         if !change(&mut after, cx.now()) {
             return Ok(after);
         }
         work.tenants().update(&after).await?;
-        quota::count_from_ledger(&cx, work, &before, &after).await?;
-        let event = cx.changed(action, "tenant", tenant.uuid(), Some(&before), Some(&after));
+        quota::count_from_ledger(cx, work, &before, &after).await?;
+        let mut event = cx.changed(action, "tenant", after.id.uuid(), Some(&before), Some(&after));
+        if let (Some(reason), Some(Value::Object(after))) = (&ruling.reason, &mut event.after) {
+            after.insert("reason".into(), reason.clone().into());
+        }
         work.audit().record(event).await?;
         Ok(after)
     })

@@ -26,16 +26,27 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 29] = [
+const HIGH: [&str; 42] = [
     "account.locked",
     "api_key.created",
+    "api_key.rotated",
     "api_key.updated",
     "audit.exported",
     "audit.retained",
     "mfa.disabled",
     "mfa.recovery_code_used",
+    "mfa.recovery_codes_renewed",
     "mfa.removed_by_proof",
     "mfa.reset",
+    "operator.activated",
+    "operator.created",
+    "operator.deactivated",
+    "operator.mfa_disabled",
+    "operator.mfa_reset",
+    "operator.password_reset",
+    "operator.recovery_code_used",
+    "operator.recovery_codes_renewed",
+    "operator.rows_read",
     "passkey.cloned",
     "passkey.removed",
     "project.deleted",
@@ -43,8 +54,10 @@ const HIGH: [&str; 29] = [
     "refresh_token.reused",
     "resource.deleted",
     "role",
+    "rows.read",
     "session.ended_all",
     "sessions.ended",
+    "signing_key",
     "tenant.deleted",
     "tenant.mismatch",
     "tenant.plan_changed",
@@ -59,7 +72,7 @@ const HIGH: [&str; 29] = [
 ];
 
 /// Actions of medium risk, in the same way.
-const MEDIUM: [&str; 17] = [
+const MEDIUM: [&str; 18] = [
     "account_link",
     "api_key",
     "billing",
@@ -70,6 +83,7 @@ const MEDIUM: [&str; 17] = [
     "login",
     "mail",
     "mfa",
+    "operator",
     "passkey",
     "password",
     "plan",
@@ -113,12 +127,13 @@ fn names_security(state: &Value) -> bool {
 impl Outcome {
     /// The outcome that an action's name says.
     pub fn of(action: &str) -> Self {
-        const FAILURES: [&str; 8] = [
+        const FAILURES: [&str; 9] = [
             "account.locked",
             "api_key.refused",
             "mail.not_sent",
             "mfa.failed",
             "login.failed",
+            "operator.refused",
             "passkey.cloned",
             "refresh_token.reused",
             "tenant.mismatch",
@@ -148,6 +163,9 @@ mod tests {
             ("refresh_token.reused", Risk::High, Outcome::Failure),
             ("user.registered", Risk::Medium, Outcome::Success),
             ("note.created", Risk::Low, Outcome::Success),
+            ("operator.mfa_reset", Risk::High, Outcome::Success),
+            ("operator.logged_in", Risk::Medium, Outcome::Success),
+            ("signing_key.created", Risk::High, Outcome::Success),
         ] {
             assert_eq!(
                 (Risk::of(action, None), Outcome::of(action)),

@@ -252,10 +252,9 @@ impl ApiKey {
         is_same(&self.secret_hash, presented)
     }
 
-    /// Ends the key.
+    /// Ends the key. A former secret is kept until its time is over, so that it is refused as one of a revoked key.
     pub fn revoke(&mut self, now: Time) {
         self.revoked_at = Some(now);
-        self.former = None;
         self.changed(now);
     }
 
@@ -953,6 +952,11 @@ mod tests {
         assert_eq!(key.admit(&[3; 32], None, at(12)), Err(KeyRefusal::Secret));
         assert!(key.rotate([5; 32], -1, now).is_err() && key.rotate([5; 32], 604_801, now).is_err());
         assert_eq!(key.version, 4);
+        key.rotate([6; 32], 60, at(20)).unwrap();
+        key.revoke(at(21));
+        for secret in [[4; 32], [6; 32]] {
+            assert_eq!(key.admit(&secret, None, at(22)), Err(KeyRefusal::Revoked));
+        }
     }
 
     #[test]

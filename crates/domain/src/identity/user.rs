@@ -340,6 +340,11 @@ impl User {
         self.mailbox.proven_at = Some(at);
     }
 
+    /// Notes that the account was made for the holder of a proof, which opens it from then on.
+    pub const fn enter_with(&mut self, proof: &MailboxProof) {
+        self.mailbox.since = proof.at;
+    }
+
     /// Notes that all access to the account ends now, that by proofs of other tenants included. It is no change that anybody sees.
     pub const fn end_access(&mut self, now: Time) {
         self.mailbox.switch_since = Some(now);

@@ -56,12 +56,14 @@ error_codes! {
     MailboxProofRequired = "mailbox_proof_required", 403, "Mailbox proof required", "The session does not show that the caller reads the mailbox of the account, since its password was not chosen through a mailed link. Ask for a link with `POST /api/v1/auth/forgot-password`, choose a password with it, log in, and send the request again.";
     ChallengeRequired = "challenge_required", 403, "Challenge required", "This request needs the response to a challenge: get one at `GET /api/v1/auth/challenge`, and send the response in `Challenge-Response`. A response is accepted once.";
     ChallengeUnavailable = "challenge_unavailable", 503, "Challenge unavailable", "The response to the challenge cannot be verified now. Get another challenge and send the request again later.";
+    BypassReasonRequired = "bypass_reason_required", 400, "Bypass reason required", "A read across tenants needs its reason in `X-Bypass-Reason`: 10 to 500 characters. The reason is recorded.";
     Forbidden = "forbidden", 403, "Forbidden", "The role of the user does not allow this request, or the scopes of the API key do not.";
     NotFound = "not_found", 404, "Not found", "The resource does not exist, or this credential cannot see it.";
     MethodNotAllowed = "method_not_allowed", 405, "Method not allowed", "The path exists, but does not accept this method. `Allow` lists the accepted methods.";
     NotAcceptable = "not_acceptable", 406, "Not acceptable", "The response is not available in a format that `Accept` allows.";
     RequestTimeout = "request_timeout", 408, "Request timeout", "The head or the body of the request took too long to arrive, and the connection is closed. Send the request again.";
     PayloadTooLarge = "payload_too_large", 413, "Payload too large", "Send a smaller body.";
+    RangeNotSatisfiable = "range_not_satisfiable", 416, "Range not satisfiable", "The range lies behind the end of the file. `Content-Range` says how long it is.";
     UriTooLong = "uri_too_long", 414, "URI too long", "A URL may have up to 8,192 bytes. Send long values in the body.";
     HeadersTooLarge = "headers_too_large", 431, "Headers too large", "Send fewer or shorter headers.";
     UnsupportedMediaType = "unsupported_media_type", 415, "Unsupported media type", "Send a body of a type that the endpoint accepts, such as `application/json`. `Accept` lists them.";
@@ -69,7 +71,7 @@ error_codes! {
     SubdomainTaken = "subdomain_taken", 409, "Subdomain taken", "Another tenant has this subdomain. Choose a different one.";
     EmailTaken = "email_taken", 409, "E-mail address taken", "Another user of this tenant has this e-mail address, is invited with it, or had it until lately.";
     Conflict = "conflict", 409, "Conflict", "The request conflicts with the current state, for example because the name is in use.";
-    LastAdmin = "last_admin", 409, "Last admin", "The last active admin cannot be removed, demoted or deactivated. Make another user an admin first.";
+    LastAdmin = "last_admin", 409, "Last admin", "The last active admin without a custom role cannot be removed, demoted, deactivated or given a custom role. Make another user an admin without a custom role first.";
     RegistrationPending = "registration_pending", 409, "Registration pending", "The user registered and has not proven the e-mail address yet. Until then the role and the address stay as they are. Wait for the proof, deactivate or delete the user, or invite the address.";
     StaleVersion = "stale_version", 412, "Stale version", "The resource has changed since the version in `If-Match`, or exists already and `If-None-Match` excludes it. Read it again and repeat the change.";
     PlanFeatureRequired = "plan_feature_required", 403, "Plan feature required", "The tenant's plan does not include this feature.";

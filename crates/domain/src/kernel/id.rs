@@ -114,6 +114,8 @@ typed_ids! {
     InvoiceId;
     /// A report of usage to the payment provider.
     MeterReportId;
+    /// An export of a tenant.
+    ExportId;
     /// A job of a tenant.
     JobId;
     /// A job of the system's own.

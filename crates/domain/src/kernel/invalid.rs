@@ -13,7 +13,7 @@ pub struct FieldError {
 
 /// Input that breaks at least one rule; says all that is wrong with it at once.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} field(s) are invalid", .0.len())]
+#[error("invalid fields: {}", .0.len())]
 pub struct Invalid(pub Vec<FieldError>);
 
 impl Invalid {

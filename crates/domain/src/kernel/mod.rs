@@ -5,6 +5,7 @@
 
 mod address;
 mod code;
+mod counted;
 mod failure;
 mod hex;
 mod hierarchy;
@@ -37,15 +38,16 @@ pub use address::{
     AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_public, is_public_name,
 };
 pub use code::ErrorCode;
+pub use counted::counted;
 pub use failure::Failure;
 pub use hex::hex;
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AccountLinkId, AccountNoticeId, ApiKeyId, AuditBlockId, AuditEventId, AuditHeadId, BillingAccountId,
-    CustomRoleId, FlagOverrideId, IdSource, InvitationId, InvoiceId, JobId, LeaseId, MemberId, MeterReportId,
-    MfaChallengeId, OperatorEventId, OperatorId, ParseIdError, PasskeyId, ProjectId, QuotaAlertId,
-    QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId, SystemJobId,
-    TaskId, TenantId, UsageEventId, UserId,
+    CustomRoleId, ExportId, FlagOverrideId, IdSource, InvitationId, InvoiceId, JobId, LeaseId, MemberId,
+    MeterReportId, MfaChallengeId, OperatorEventId, OperatorId, ParseIdError, PasskeyId, ProjectId,
+    QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId,
+    SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use invalidation::{Change, InvalidatedCache, InvalidationPublisher};

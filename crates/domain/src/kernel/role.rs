@@ -102,7 +102,7 @@ permissions! {
     EditSelf "profile.edit" Viewer writes people "Change one's own profile.";
     ManageOwnAccount "account.manage" Viewer reads people "Change one's own password and address with the password; works in a suspended tenant too.";
     EndSession "session.end" Viewer reads people "See and end one's own sessions; works in a suspended tenant too.";
-    EndUserSessions "sessions.end" Admin reads people "End the sessions of every user; works in a suspended tenant too, where accounts can be stolen as well.";
+    EndUserSessions "sessions.end" Admin reads people "End the sessions of every user; works also in a suspended tenant.";
     ReadRoles "roles.read" Viewer reads scope "See the tenant's custom roles.";
     ManageRoles "roles.manage" Admin writes people "Create, change and delete custom roles.";
     ReadApiKeys "api_keys.read" Admin reads people "See the tenant's API keys, without their secrets.";
@@ -133,6 +133,8 @@ permissions! {
     ManageBilling "billing.manage" Admin reads scope "Begin, change and end the subscription; works in a suspended tenant too, since paying lifts the suspension.";
     OperateBilling "billing.operate" None reads people "Follow the payment provider's messages; only the system does.";
     ReadAudit "audit.read" Admin reads scope "See and verify the tenant's audit log.";
+    ExportTenant "tenant.export" Admin reads people "Export everything that the tenant owns.";
+    RunExport "tenant.run_export" None reads people "Write the archives of exports, and read them for the bearer of a signed link; only the system does.";
     ExportAudit "audit.export" Admin reads scope "Export the tenant's audit log.";
     KeepAudit "audit.keep" None reads people "Chain the entries of the audit log, sign its heads and delete old entries; only the system does.";
     SendMail "mail.send" None reads people "Send mail to people of the tenant; only the system does.";

@@ -3,7 +3,7 @@ use chrono::Duration;
 use serde_json::Value;
 
 use crate::kernel::name::named_enum;
-use crate::kernel::{Check, Invalid, JobId, LeaseId, StoreError, SystemScope, Time};
+use crate::kernel::{Check, Invalid, JobId, LeaseId, Page, PageRequest, StoreError, SystemScope, Time};
 use crate::tenant::{Initiator, JobLease, TenantScope};
 
 /// Work of one tenant that is done later, by whichever worker comes to it.
@@ -411,8 +411,8 @@ pub struct JobFilter {
 pub trait Jobs: Send {
     /// Puts a job into the queue with the running transaction: when that is rolled back there is no job.
     async fn enqueue(&mut self, job: &Job) -> Result<Enqueued, StoreError>;
-    /// The newest jobs, at most `limit`.
-    async fn list(&mut self, filter: JobFilter, limit: u32) -> Result<Vec<Job>, StoreError>;
+    /// A page of jobs, newest first.
+    async fn list(&mut self, filter: JobFilter, page: PageRequest) -> Result<Page<Job>, StoreError>;
     /// A job.
     async fn find(&mut self, id: JobId) -> Result<Option<Job>, StoreError>;
     /// The job of a kind with this deduplication key that is open.

@@ -10,7 +10,9 @@ mod mail_template;
 mod operator;
 mod operator_event;
 mod operator_factor;
+mod operator_role;
 mod pending_operator;
+mod platform_rows;
 mod quota_gate;
 mod sent_mail;
 mod system_job;
@@ -27,12 +29,17 @@ pub use limit::{
 pub use mail::{Accepted, Mail, MailError, Mailbox, Mailer, MessageId};
 pub use mail_template::{Look, MailTemplates, RenderedMail, TemplateError};
 pub use operator::{
-    Operator, OperatorActor, OperatorClaims, OperatorGate, OperatorGuesses, OperatorScope, OperatorTokens,
-    OperatorWork, Operators,
+    Operator, OperatorActor, OperatorChanges, OperatorClaims, OperatorGate, OperatorGuesses, OperatorScope,
+    OperatorSession, OperatorTokens, OperatorWork, Operators,
 };
 pub use operator_event::{OperatorEvent, OperatorEventFilter, RecordedOperatorEvent};
 pub use operator_factor::{OperatorFactors, OperatorTotp};
+pub use operator_role::{OperatorNeeds, OperatorPermission, OperatorRole};
 pub use pending_operator::PendingOperator;
+pub use platform_rows::{
+    PlatformProject, PlatformRow, PlatformRows, PlatformTask, PlatformUsage, PlatformUser, RowPosition,
+    RowRange,
+};
 pub use quota_gate::{
     ClockReading, Counting, Holding, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, QuotaTake,
     Spent,

@@ -7,9 +7,13 @@ use serde_json::Value;
 use crate::flags::FlagEditing;
 use crate::identity::{Email, Lockouts, PasswordHash, SigningKeyEditing, TokenError};
 use crate::kernel::{
-    Check, Invalid, OperatorId, Page, PageRequest, RequestId, StoreError, SystemScope, TenantId, Time,
+    Check, Invalid, OperatorId, Page, PageRequest, RequestId, StoreError, SystemJobId, SystemScope, TenantId,
+    Time,
 };
-use crate::operations::{OperatorEvent, OperatorEventFilter, OperatorFactors, RecordedOperatorEvent};
+use crate::operations::{
+    JobState, OperatorEvent, OperatorEventFilter, OperatorFactors, OperatorPermission, OperatorRole,
+    PlatformRows, RecordedOperatorEvent, SystemJob,
+};
 use crate::tenant::{Denied, Tenant, TenantFilter};
 
 /// Somebody who runs the platform. An operator is no user of any tenant. Serialised without the password hash.
@@ -21,6 +25,8 @@ pub struct Operator {
     pub email: Email,
     /// 1 to 120 characters.
     pub full_name: String,
+    /// What the operator may do.
+    pub role: OperatorRole,
     /// Whether they may log in, and their tokens count.
     pub is_active: bool,
     /// What the password hasher returned; the password itself is never stored.
@@ -35,6 +41,19 @@ pub struct Operator {
     pub created_at: Time,
     /// When they were last changed.
     pub updated_at: Time,
+    /// Incremented with every change of the account; the `ETag`.
+    pub version: i64,
+}
+
+/// Changes of an operator's account; `None` keeps the field.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OperatorChanges {
+    /// See [`Operator::full_name`].
+    pub full_name: Option<String>,
+    /// See [`Operator::role`].
+    pub role: Option<OperatorRole>,
+    /// See [`Operator::is_active`].
+    pub is_active: Option<bool>,
 }
 
 impl Operator {
@@ -46,25 +65,56 @@ impl Operator {
         id: OperatorId,
         email: Email,
         full_name: &str,
+        role: OperatorRole,
         password_hash: PasswordHash,
         now: Time,
     ) -> Result<Self, Invalid> {
-        let full_name = full_name.trim();
-        let mut check = Check::new();
-        check.line("/full_name", full_name, 1..=120);
-        check.verdict()?;
         Ok(Self {
             id,
             email,
-            full_name: full_name.to_owned(),
+            full_name: checked_name(full_name)?,
+            role,
             is_active: true,
             password_hash,
             epoch: 0,
             factor_at: None,
             created_at: now,
             updated_at: now,
+            version: 1,
         })
     }
+
+    /// The operator with the changes. A deactivation ends all tokens.
+    ///
+    /// # Errors
+    /// What is wrong with the name.
+    pub fn changed(&self, changes: &OperatorChanges, now: Time) -> Result<Self, Invalid> {
+        let mut after = self.clone();
+        if let Some(name) = &changes.full_name {
+            after.full_name = checked_name(name)?;
+        }
+        after.role = changes.role.unwrap_or(self.role);
+        after.is_active = changes.is_active.unwrap_or(self.is_active);
+        if after.is_active != self.is_active {
+            after.epoch += 1;
+        }
+        if after != *self {
+            after.updated_at = now;
+            after.version += 1;
+        }
+        Ok(after)
+    }
+
+    /// Whether the operator is one of those of whom one has to be left.
+    pub fn is_acting_owner(&self) -> bool {
+        self.is_active && self.role == OperatorRole::Owner
+    }
+}
+
+fn checked_name(full_name: &str) -> Result<String, Invalid> {
+    let full_name = full_name.trim();
+    Check::all(|check| check.line("/full_name", full_name, 1..=120))?;
+    Ok(full_name.to_owned())
 }
 
 /// What an operator's access token says. It names no tenant.
@@ -74,6 +124,8 @@ pub struct OperatorClaims {
     pub operator: OperatorId,
     /// `epoch`: see [`Operator::epoch`].
     pub epoch: i64,
+    /// `factor_at`: when the operator gave a second factor; `None` without one.
+    pub factor_at: Option<Time>,
     /// `iat`.
     pub issued_at: Time,
     /// `exp`.
@@ -102,7 +154,21 @@ pub trait OperatorTokens: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperatorScope {
     actor: OperatorActor,
+    session: Option<OperatorSession>,
     request: RequestId,
+}
+
+/// What is known of an operator who is logged in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OperatorSession {
+    /// What the operator may do, as stored when the scope was made.
+    pub role: OperatorRole,
+    /// See [`Operator::epoch`].
+    pub epoch: i64,
+    /// When the operator gave a second factor, as the token says.
+    pub factor_at: Option<Time>,
+    /// When the token expires.
+    pub expires_at: Time,
 }
 
 /// Who acts.
@@ -128,9 +194,21 @@ impl OperatorScope {
         }
     }
 
+    /// What is known of the operator; `None` of the system, which has every permission.
+    pub const fn session(&self) -> Option<&OperatorSession> {
+        self.session.as_ref()
+    }
+
     /// On behalf of which request.
     pub const fn request(&self) -> &RequestId {
         &self.request
+    }
+
+    /// Whether the actor has a permission.
+    pub fn has(&self, permission: OperatorPermission) -> bool {
+        self.session
+            .as_ref()
+            .is_none_or(|session| session.role.has(permission))
     }
 }
 
@@ -167,6 +245,12 @@ impl OperatorGate {
             .ok_or(Denied::Revoked)?;
         Ok(OperatorScope {
             actor: OperatorActor::Operator(operator.id),
+            session: Some(OperatorSession {
+                role: operator.role,
+                epoch: operator.epoch,
+                factor_at: claims.factor_at,
+                expires_at: claims.expires_at,
+            }),
             request,
         })
     }
@@ -184,6 +268,7 @@ impl OperatorGate {
     pub const fn system(&self, because: SystemScope, request: RequestId) -> OperatorScope {
         OperatorScope {
             actor: OperatorActor::System(because.reason()),
+            session: None,
             request,
         }
     }
@@ -275,6 +360,22 @@ pub trait OperatorWork: Send {
     /// [`StoreError::Reference`] while there are rows.
     async fn bury(&mut self, tenant: TenantId, at: Time) -> Result<bool, StoreError>;
 
+    /// A page of the system's own jobs, newest first.
+    async fn system_jobs(
+        &mut self,
+        state: Option<JobState>,
+        page: PageRequest,
+    ) -> Result<Page<SystemJob>, StoreError>;
+
+    /// One of the system's own jobs, locked until the transaction ends.
+    async fn system_job_for_update(&mut self, id: SystemJobId) -> Result<Option<SystemJob>, StoreError>;
+
+    /// Stores how far one of the system's own jobs is.
+    async fn update_system_job(&mut self, job: &SystemJob) -> Result<(), StoreError>;
+
+    /// A page of the operators, newest first.
+    async fn operators(&mut self, page: PageRequest) -> Result<Page<Operator>, StoreError>;
+
     /// Adds an operator.
     async fn insert(&mut self, operator: &Operator) -> Result<(), StoreError>;
 
@@ -289,9 +390,11 @@ pub trait OperatorWork: Send {
         at: Time,
     ) -> Result<(), StoreError>;
 
-    /// Activates or deactivates an operator, and ends all of their tokens.
-    async fn set_active(&mut self, operator: OperatorId, is_active: bool, at: Time)
-    -> Result<(), StoreError>;
+    /// The ids of the active owners, locked until the transaction ends: changes that could leave none wait for one another.
+    async fn lock_owners(&mut self) -> Result<Vec<OperatorId>, StoreError>;
+
+    /// Stores an operator's name, role, state and epoch.
+    async fn update(&mut self, operator: &Operator) -> Result<(), StoreError>;
 
     /// Returns the details of this operator's newest event with an idempotency key since a time; see
     /// [`OperatorEvent::details`].
@@ -306,6 +409,9 @@ pub trait OperatorWork: Send {
 
     /// The signing keys of access tokens.
     fn signing_keys(&mut self) -> &mut dyn SigningKeyEditing;
+
+    /// Rows of tenants, read only.
+    fn rows(&mut self) -> &mut dyn PlatformRows;
 
     /// The second factors of operators.
     fn factors(&mut self) -> &mut dyn OperatorFactors;

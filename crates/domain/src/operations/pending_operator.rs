@@ -52,6 +52,7 @@ impl PendingOperator {
 mod tests {
     use super::*;
     use crate::identity::{Email, PasswordHash};
+    use crate::operations::OperatorRole;
 
     fn at(seconds: i64) -> Time {
         Time::from_timestamp(1_800_000_000 + seconds, 0).unwrap()
@@ -60,7 +61,8 @@ mod tests {
     fn operator() -> Operator {
         let email = Email::stored("olga@platform.example".to_owned());
         let hash = PasswordHash::new("hash".to_owned());
-        Operator::new(uuid::Uuid::from_u128(7).into(), email, "Olga", hash, at(0)).unwrap()
+        let id = uuid::Uuid::from_u128(7).into();
+        Operator::new(id, email, "Olga", OperatorRole::Owner, hash, at(0)).unwrap()
     }
 
     fn pending() -> PendingOperator {

@@ -1,10 +1,12 @@
 //! How much mail an address, a tenant and an account get within a day.
 //!
 //! Anybody may make the product mail a stranger: by a sign-up with the stranger's address, an invitation or a new user. So mail
-//! to an address that its owner has not verified is bounded for the address over all tenants, and for the tenant. Mail to a
-//! verified address is bounded for each account and kind of mail, so that one kind cannot use up the places of another. One
-//! mail in [`MailLimits::ALWAYS`] is sent all the same: callers without an account cause mails to reset a password, and must not
-//! keep its owner from getting one.
+//! to an address that its owner has not verified is bounded for the address over all tenants, and for the tenant. Notices of
+//! what happened to an account are counted apart from all other mail to it: callers without an account cause the others, and
+//! must not keep its owner from learning of a changed password. Mail to a verified address is bounded for each account and kind
+//! of mail, so that one kind cannot use up the places of another. One mail in [`MailLimits::ALWAYS`], or in
+//! [`MailLimits::ALWAYS_UNVERIFIED`], is sent all the same: callers without an account cause mails to reset a password, and must
+//! not keep its owner from getting one.
 
 use async_trait::async_trait;
 use chrono::Duration;
@@ -31,6 +33,9 @@ pub struct OutgoingMail {
 }
 
 impl OutgoingMail {
+    /// The kinds that tell the owner of an account what happened to it.
+    pub const NOTICES: [&str; 2] = ["account.notice", "account.security_notice"];
+
     /// The digest that an address is counted under. The part of the local part behind a `+` is left out: with most providers
     /// it leads to the same inbox.
     pub fn recipient(seal: &dyn Seal, email: &Email) -> [u8; 32] {
@@ -43,11 +48,11 @@ impl OutgoingMail {
 /// How many mails were sent within [`MailLimits::WINDOW`], as they bear on one mail.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MailCounts {
-    /// Mails of all tenants to the address, unverified.
+    /// Mails of all tenants to the address, unverified: the notices for a notice, else the others.
     pub recipient: u64,
-    /// Mails of this tenant to the address: all while it is unverified, else those of the mail's kind.
+    /// Mails of this tenant to the address: those of [`MailCounts::recipient`] while it is unverified, else those of the mail's kind.
     pub account: u64,
-    /// Those of [`MailCounts::account`] that were sent within [`MailLimits::ALWAYS`].
+    /// Those of [`MailCounts::account`] that were sent within [`MailLimits::always`].
     pub account_lately: u64,
     /// Mails of this tenant to unverified addresses.
     pub tenant: u64,
@@ -56,7 +61,8 @@ pub struct MailCounts {
 /// The maximum numbers of mails within a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MailLimits {
-    /// To an unverified address, from all tenants together; at least 1. One tenant may use half of it, rounded up.
+    /// To an unverified address, from all tenants together, of notices and of other mail each; at least 1. One tenant may use half
+    /// of it, rounded up, and then one mail in [`MailLimits::ALWAYS_UNVERIFIED`].
     pub recipient: u32,
     /// From a tenant to unverified addresses; at least 1.
     pub tenant: u32,
@@ -82,6 +88,19 @@ impl MailLimits {
     /// than a link to reset a password works, so that while mail is not sent the link of the last one does.
     pub const ALWAYS: Duration = Duration::minutes(50);
 
+    /// The same of mail to an unverified address, within the limit over all tenants: its owner gets a link to verify it, whoever
+    /// has asked for others before.
+    pub const ALWAYS_UNVERIFIED: Duration = Duration::hours(4);
+
+    /// After how long without a mail one is always sent.
+    pub const fn always(is_verified: bool) -> Duration {
+        if is_verified {
+            Self::ALWAYS
+        } else {
+            Self::ALWAYS_UNVERIFIED
+        }
+    }
+
     /// How often a mail server may take a mail without an answer before it is given up: each time its reader may have got a copy.
     pub const MOST_IN_DOUBT: u32 = 3;
 
@@ -96,7 +115,7 @@ impl MailLimits {
         }
         if counts.tenant >= u64::from(self.tenant) {
             MailDecision::Tenant
-        } else if counts.account >= u64::from(self.recipient.div_ceil(2)) {
+        } else if counts.account >= u64::from(self.recipient.div_ceil(2)) && counts.account_lately > 0 {
             MailDecision::Account
         } else if counts.recipient >= u64::from(self.recipient) {
             MailDecision::Recipient
@@ -224,7 +243,15 @@ mod tests {
             (true, counts(99, 19, 99), MailDecision::Send),
             (true, counts(0, 20, 0), MailDecision::Account),
             (true, later, MailDecision::Send),
-            (false, later, MailDecision::Account),
+            (false, later, MailDecision::Send),
+            (
+                false,
+                MailCounts {
+                    recipient: 5,
+                    ..later
+                },
+                MailDecision::Recipient,
+            ),
         ] {
             assert_eq!(limits.decide(is_verified, counts), decision, "{counts:?}");
         }

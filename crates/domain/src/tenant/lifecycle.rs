@@ -3,6 +3,16 @@ use super::tenant::Tenant;
 use crate::kernel::Time;
 
 impl Tenant {
+    /// Ends its provisioning: it is in use from now on.
+    ///
+    /// # Errors
+    /// [`InvalidTransition`].
+    pub fn activate(&mut self, change: StatusChange, now: Time) -> Result<(), InvalidTransition> {
+        self.status = self.after(Transition::Activate)?;
+        self.note(change, now);
+        Ok(())
+    }
+
     /// Makes it read-only. Whatever is owed, from here on paying does not lift the suspension.
     ///
     /// # Errors
@@ -91,6 +101,18 @@ impl Tenant {
             return true;
         }
         false
+    }
+
+    /// Gives a restoration up that cannot go on: the rows that are back are marked again, and the tenant may be purged. Whether that is a
+    /// change.
+    pub fn give_restoring_up(&mut self, now: Time) -> bool {
+        let restored = self.row_work == Some(RowWork::Restore);
+        if restored {
+            self.row_work = Some(RowWork::Delete);
+            self.row_counts.clear();
+            self.touch(now);
+        }
+        restored
     }
 
     /// Ends the marking of rows; whether that is a change.

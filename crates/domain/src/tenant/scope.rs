@@ -130,6 +130,9 @@ pub enum Refused {
     /// The user enrolled the second factor too lately for a request that concerns the accounts of others.
     #[error("the request needs a second factor that was enabled at least 24 hours ago")]
     FactorTooNew,
+    /// The operator has not given a second factor lately.
+    #[error("the request needs a recent second factor of the operator")]
+    OperatorFactorRequired,
 }
 
 /// What a caller is answered whose request is refused. The answer to a missing second factor says more than a code can, so the
@@ -138,9 +141,11 @@ impl From<Refused> for ErrorCode {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Suspended => ErrorCode::TenantSuspended,
-            Refused::Forbidden | Refused::FactorRequired | Refused::FactorMissing | Refused::FactorTooNew => {
-                ErrorCode::Forbidden
-            }
+            Refused::Forbidden
+            | Refused::FactorRequired
+            | Refused::FactorMissing
+            | Refused::FactorTooNew
+            | Refused::OperatorFactorRequired => ErrorCode::Forbidden,
         }
     }
 }

@@ -2,7 +2,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::kernel::name::named_enum;
-use crate::kernel::{Check, Invalid};
+use crate::kernel::{Check, Invalid, OperatorId};
 
 named_enum! {
     /// Where a tenant is in its life.
@@ -121,14 +121,11 @@ impl TenantStatus {
             (Self::Active | Self::Suspended, Transition::Delete) => Some(Self::Deleted),
             (Self::Deleted, Transition::Restore) if was_suspended => Some(Self::Suspended),
             (Self::Deleted, Transition::Restore) => Some(Self::Active),
-            (Self::Deleted, Transition::Purge) => Some(Self::Purged),
+            // What was never in use, such as half an import, is erased without having been deleted.
+            (Self::Deleted | Self::Provisioning, Transition::Purge) => Some(Self::Purged),
             (
                 Self::Provisioning,
-                Transition::Suspend
-                | Transition::Resume
-                | Transition::Delete
-                | Transition::Restore
-                | Transition::Purge,
+                Transition::Suspend | Transition::Resume | Transition::Delete | Transition::Restore,
             )
             | (
                 Self::Active | Self::Suspended,
@@ -155,6 +152,13 @@ pub struct StatusChange {
 }
 
 impl StatusChange {
+    /// The operator who asked for it.
+    pub fn operator(&self) -> Option<OperatorId> {
+        self.actor_id
+            .filter(|_| self.actor == "operator")
+            .map(OperatorId::from)
+    }
+
     /// A change with a reason that a person wrote.
     ///
     /// # Errors

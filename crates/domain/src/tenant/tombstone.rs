@@ -27,6 +27,10 @@ impl Tombstone {
         hex(&Sha256::digest(self.text())) == self.hash
     }
 
+    /// Where [`Tombstone::text`] is sealed for, when a tombstone leaves the database. Whoever writes a file of tombstones could erase
+    /// any tenant otherwise.
+    pub const PLACE: &'static str = "tombstone";
+
     /// What the hash is of: id, times and counts.
     pub fn text(&self) -> String {
         let at = |time: Time| time.format("%Y-%m-%dT%H:%M:%S%.6fZ").to_string();

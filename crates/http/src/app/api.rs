@@ -12,9 +12,9 @@ use actix_web::{
 use tenantry_tenancy::{Forwarding, Tenancy};
 use utoipa::openapi::OpenApi;
 
-use crate::app::{observe::observe, system};
+use crate::app::{observe::observe, places::Places, system};
 use crate::middleware::authenticate::authenticate_known;
-use crate::ofrep::{event_stream::Streams, ofrep};
+use crate::ofrep::ofrep;
 use crate::openapi::{docs, docs::Texts, openapi, operation};
 use crate::{ApiError, HttpSettings, Limits, Quotas, Readiness, metrics, metrics::Metrics, v1, webhook};
 
@@ -38,7 +38,10 @@ pub struct Api {
     document: Arc<OpenApi>,
     pub(crate) texts: Arc<Texts>,
     metrics: Arc<Metrics>,
-    pub(crate) streams: Arc<Streams>,
+    /// Streams of events.
+    pub(crate) streams: Arc<Places>,
+    /// Verifications of audit logs.
+    pub(crate) verifications: Arc<Places>,
     pub(crate) limits: Option<Arc<Limits>>,
     pub(crate) quotas: Option<Arc<Quotas>>,
     pub(crate) forwarding: Arc<Forwarding>,
@@ -66,6 +69,7 @@ impl Api {
             document,
             metrics: Arc::default(),
             streams: Arc::default(),
+            verifications: Arc::default(),
             limits: None,
             quotas: None,
             forwarding,

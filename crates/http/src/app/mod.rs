@@ -7,6 +7,7 @@ pub(crate) mod component;
 pub(crate) mod endpoint;
 pub mod metrics;
 pub(crate) mod observe;
+pub(crate) mod places;
 pub(crate) mod readiness;
 pub(crate) mod settings;
 pub(crate) mod system;

@@ -135,6 +135,24 @@ const NO_LINE: Line = Line {
     is_whole: false,
 };
 
+/// The client of a request, who may close the connection before the answer.
+pub(crate) struct Gone(Option<Rc<Connection>>);
+
+impl Gone {
+    /// The client of a request.
+    pub(crate) fn of(request: &HttpRequest) -> Self {
+        Self(Connection::of(request))
+    }
+
+    /// Waits until the client has closed the connection; for ever where the connection is not known.
+    pub(crate) async fn wait(&self) {
+        match &self.0 {
+            Some(connection) => connection.end().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
 impl Connection {
     /// A connection that has just been opened.
     pub fn open(protocol: Protocol, patience: Patience, at: Instant) -> Self {

@@ -2,6 +2,7 @@ use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike};
 use sha2::{Digest, Sha256};
 use tenantry_domain::kernel::{ErrorCode, Position};
+use tenantry_domain::operations::RowPosition;
 use uuid::Uuid;
 
 use crate::ApiError;
@@ -67,6 +68,27 @@ impl Binding {
     /// See [`Binding::open`].
     pub fn open_number(self, cursor: &str) -> Result<i64, ApiError> {
         self.decode(cursor).map(i64::from_be_bytes).ok_or_else(invalid)
+    }
+
+    /// A cursor that begins after a row of some tenant.
+    pub fn seal_row(self, position: RowPosition) -> String {
+        let mut bytes = position.tenant.uuid().as_bytes().to_vec();
+        bytes.extend_from_slice(position.id.as_bytes());
+        self.encode(bytes)
+    }
+
+    /// The row of some tenant that a cursor begins after.
+    ///
+    /// # Errors
+    /// See [`Binding::open`].
+    pub fn open_row(self, cursor: &str) -> Result<RowPosition, ApiError> {
+        let bytes: [u8; 32] = self.decode(cursor).ok_or_else(invalid)?;
+        let (tenant, id) = bytes.split_at(16);
+        let id_of = |bytes| Uuid::from_slice(bytes).map_err(|_| invalid());
+        Ok(RowPosition {
+            tenant: id_of(tenant)?.into(),
+            id: id_of(id)?,
+        })
     }
 
     fn encode(self, mut bytes: Vec<u8>) -> String {

@@ -9,7 +9,7 @@ use tenantry_domain::kernel::{Network, RequestId, TenantId, UserId};
 use tenantry_domain::operations::{Account, AccountName};
 use tenantry_domain::tenant::{Admission, Denied, TenantSelector};
 use tenantry_tenancy::admin::operator;
-use tenantry_tenancy::identity::{account_link, auth};
+use tenantry_tenancy::identity::{account_link, known_network};
 use tenantry_tenancy::tenant::access::{self, AccessError, Hints, ResolvedBy};
 use tenantry_tenancy::{Cx, Origin, Tenancy};
 use utoipa::IntoParams;
@@ -98,7 +98,7 @@ impl Guest {
         let cx = self.enter(body_slug).await?;
         let account = Account::User(cx.scope().tenant(), AccountName::of(email));
         let network = Network::site(cx.origin().address());
-        let is_known = async || auth::is_known_network(&cx, email, network).await;
+        let is_known = async || known_network::is_known_network(&cx, email, network).await;
         let attempt = limits::take_of_account(&http, &api, account, network, is_known).await?;
         Ok((cx, attempt))
     }

@@ -5,6 +5,7 @@
 pub(crate) mod answer;
 pub(crate) mod api_key;
 pub(crate) mod body;
+pub(crate) mod bypass_reason;
 pub(crate) mod challenge;
 pub(crate) mod ctx;
 pub(crate) mod cursor;
@@ -16,6 +17,7 @@ pub(crate) mod idempotency;
 pub(crate) mod json;
 pub(crate) mod moment;
 pub(crate) mod operator_ctx;
+pub(crate) mod operator_permission;
 pub(crate) mod origin;
 pub(crate) mod page;
 pub(crate) mod path;

@@ -1,5 +1,6 @@
 use std::{
     future::{Ready, ready},
+    marker::PhantomData,
     ops::Deref,
     sync::Arc,
     time::Duration,
@@ -12,8 +13,10 @@ use actix_web::{
     middleware::Next,
 };
 use futures_util::future::LocalBoxFuture;
-use tenantry_domain::operations::OperatorScope;
-use tenantry_domain::tenant::Denied;
+use tenantry_domain::kernel::{ErrorCode, StoreError};
+use tenantry_domain::operations::{OperatorNeeds, OperatorPermission, OperatorScope};
+use tenantry_domain::tenant::{Denied, Refused};
+use tenantry_tenancy::admin::operator_log;
 use tenantry_tenancy::{OperatorCx, Origin};
 use tokio::time::timeout;
 
@@ -21,27 +24,36 @@ use crate::extract::{api_key, origin};
 use crate::middleware::{authenticate::bearer, request::RequestContext};
 use crate::{Api, ApiError};
 
-/// The context of a handler for operators of the platform: the first parameter of such a handler.
+/// The context of a handler for operators of the platform, and in its type the permission that the handler needs: the first parameter
+/// of such a handler. The use case checks again.
 ///
 /// As with [`Ctx`](crate::Ctx) there is none to be had without authentication before it, which
-/// [`Endpoint::operator`](crate::Endpoint::operator) brings: that is a 500, never an open door. Operators have no roles.
-pub struct OperatorCtx(OperatorCx);
+/// [`Endpoint::operator`](crate::Endpoint::operator) brings: that is a 500, never an open door. A handler that names no permission
+/// does not compile:
+///
+/// ```compile_fail,E0107
+/// async fn anything(cx: tenantry_http::OperatorCtx) {}
+/// ```
+pub struct OperatorCtx<P> {
+    cx: OperatorCx,
+    needs: PhantomData<P>,
+}
 
-impl std::fmt::Debug for OperatorCtx {
+impl<P> std::fmt::Debug for OperatorCtx<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+        self.cx.fmt(f)
     }
 }
 
-impl Deref for OperatorCtx {
+impl<P> Deref for OperatorCtx<P> {
     type Target = OperatorCx;
 
     fn deref(&self) -> &OperatorCx {
-        &self.0
+        &self.cx
     }
 }
 
-impl FromRequest for OperatorCtx {
+impl<P: OperatorNeeds> FromRequest for OperatorCtx<P> {
     type Error = ApiError;
     type Future = Ready<Result<Self, ApiError>>;
 
@@ -65,7 +77,24 @@ pub(crate) async fn authenticate_operator(
     if let Err(error) = admit(request.request()).await {
         return Ok(request.error_response(error));
     }
-    Ok(next.call(request).await?.map_into_boxed_body())
+    let response = next.call(request).await?.map_into_boxed_body();
+    if let Err(error) = record_refusal(response.request()).await {
+        tracing::warn!(%error, "a refused request of an operator is not recorded");
+    }
+    Ok(response)
+}
+
+/// A permission that the operator of a request lacks. The extractor, which does not wait, leaves it for the record.
+struct Lacking(OperatorPermission);
+
+async fn record_refusal(request: &HttpRequest) -> Result<(), StoreError> {
+    let Some(Lacking(permission)) = request.extensions_mut().remove::<Lacking>() else {
+        return Ok(());
+    };
+    match context(request) {
+        Ok(cx) => operator_log::record_refusal(&cx, permission).await,
+        Err(_) => Ok(()),
+    }
 }
 
 /// Admits the bearer of an operator's access token.
@@ -85,13 +114,36 @@ pub(crate) async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-fn operator_ctx(request: &HttpRequest) -> Result<OperatorCtx, ApiError> {
+fn operator_ctx<P: OperatorNeeds>(request: &HttpRequest) -> Result<OperatorCtx<P>, ApiError> {
+    let cx = context(request)?;
+    match cx.require(P::PERMISSION) {
+        Ok(()) => Ok(OperatorCtx {
+            cx,
+            needs: PhantomData,
+        }),
+        Err(Refused::Forbidden) => {
+            request.extensions_mut().insert(Lacking(P::PERMISSION));
+            let roles: Vec<_> = P::PERMISSION.roles().iter().map(|role| role.as_str()).collect();
+            let detail = format!(
+                "The request is for operators with the role {}.",
+                roles.join(" or ")
+            );
+            Err(ApiError::new(ErrorCode::Forbidden).with_detail(detail))
+        }
+        Err(refused) => Err(refused.into()),
+    }
+}
+
+fn context(request: &HttpRequest) -> Result<OperatorCx, ApiError> {
     let admitted = request.extensions().get::<Admitted>().cloned();
     let admitted = admitted
         .ok_or_else(|| ApiError::wiring("a handler for operators is not behind their authentication"))?;
     let api = Api::of(request)?;
-    let app = Arc::clone(&api.app);
-    Ok(OperatorCtx(OperatorCx::new(app, admitted.scope, admitted.origin)))
+    Ok(OperatorCx::new(
+        Arc::clone(&api.app),
+        admitted.scope,
+        admitted.origin,
+    ))
 }
 
 /// How long the store may take to say whether an operator is active before a probe does without.

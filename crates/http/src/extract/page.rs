@@ -5,9 +5,10 @@ use std::{
 
 use actix_web::{FromRequest, HttpRequest, HttpResponse, dev::Payload, http::header};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tenantry_domain::kernel::{Invalid, OperatorId, Page, PageRequest};
-use tenantry_domain::operations::OperatorScope;
+use tenantry_domain::kernel::{Invalid, OperatorId, Page, PageRequest, TenantId};
+use tenantry_domain::operations::{OperatorScope, RowRange};
 use tenantry_domain::tenant::TenantScope;
+use tenantry_tenancy::admin::operator_rows::RowPage;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
@@ -124,6 +125,33 @@ impl<F> Paged<F> {
         rows.truncate(limit);
         let last = rows.last().filter(|_| more).map(number);
         self.respond(rows, last.map(|last| self.binding(reader).seal_number(last)))
+    }
+
+    /// Which rows of tenants the page has.
+    ///
+    /// # Errors
+    /// See [`Paged::request`].
+    pub(crate) fn row_range(
+        &self,
+        reader: &impl Lists,
+        tenant: Option<TenantId>,
+    ) -> Result<RowRange, ApiError> {
+        let after = self
+            .cursor
+            .as_deref()
+            .map(|cursor| self.binding(reader).open_row(cursor))
+            .transpose()?;
+        Ok(RowRange {
+            tenant,
+            after,
+            limit: self.limit,
+        })
+    }
+
+    /// The answer with a page of rows of tenants.
+    pub(crate) fn answer_rows<V: Serialize>(&self, reader: &impl Lists, page: RowPage<V>) -> HttpResponse {
+        let next = page.next.map(|position| self.binding(reader).seal_row(position));
+        self.respond(page.rows, next)
     }
 
     fn binding(&self, reader: &impl Lists) -> Binding {

@@ -23,7 +23,7 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::tenant::Admission;
 use tenantry_tenancy::Cx;
-use tenantry_tenancy::identity::auth;
+use tenantry_tenancy::identity::known_network;
 use tokio::{runtime::Handle, task::JoinHandle};
 
 use crate::extract::origin;
@@ -339,7 +339,7 @@ pub(crate) async fn confirm_account(
 ) -> Result<Attempt, ApiError> {
     let account = Account::User(cx.scope().tenant(), AccountName::of(email.as_str()));
     let network = Network::site(cx.origin().address());
-    let is_known = async || auth::is_known_network(cx, email.as_str(), network).await;
+    let is_known = async || known_network::is_known_network(cx, email.as_str(), network).await;
     take_of_account(request, &*Api::of(request)?, account, network, is_known).await
 }
 

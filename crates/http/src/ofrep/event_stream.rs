@@ -1,10 +1,4 @@
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    rc::Rc,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{borrow::Cow, time::Duration};
 
 use actix_web::{
     HttpRequest, HttpResponse,
@@ -14,11 +8,12 @@ use actix_web::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::stream::unfold;
 use serde_json::json;
-use tenantry_domain::kernel::{ErrorCode, Permission, TenantId};
+use tenantry_domain::kernel::{ErrorCode, Permission};
 use tenantry_tenancy::flags::flag;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 
-use crate::connection::connection::Connection;
+use crate::app::places::{Full, Place};
+use crate::connection::connection::Gone;
 use crate::extract::{
     api_key::{self, Credential},
     query,
@@ -87,64 +82,6 @@ fn parameter(request: &HttpRequest, name: &str) -> Result<Option<String>, ApiErr
     Ok(found.map(|(_, value)| value))
 }
 
-/// The streams that are open here.
-#[derive(Debug, Default)]
-pub(crate) struct Streams(Mutex<Open>);
-
-#[derive(Debug, Default)]
-struct Open {
-    all: usize,
-    by_tenant: HashMap<TenantId, usize>,
-}
-
-/// Why there is no place for a stream.
-#[derive(Debug, PartialEq, Eq)]
-enum Full {
-    /// The tenant has as many as it may.
-    Tenant,
-    /// All tenants together have as many as may be open here.
-    Instance,
-}
-
-impl Streams {
-    /// A place for one more, unless there are as many as there may be.
-    fn enter(self: &Arc<Self>, tenant: TenantId, settings: &HttpSettings) -> Result<Place, Full> {
-        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_tenant = open.by_tenant.get(&tenant).copied().unwrap_or_default();
-        if of_tenant >= settings.event_streams_per_tenant {
-            return Err(Full::Tenant);
-        }
-        if open.all >= settings.event_streams {
-            return Err(Full::Instance);
-        }
-        open.all += 1;
-        open.by_tenant.insert(tenant, of_tenant + 1);
-        Ok(Place {
-            streams: Arc::clone(self),
-            tenant,
-        })
-    }
-}
-
-/// A stream's place among those of its tenant, which it leaves when it is dropped.
-struct Place {
-    streams: Arc<Streams>,
-    tenant: TenantId,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.streams.0.lock().unwrap_or_else(PoisonError::into_inner);
-        open.all -= 1;
-        if let Some(count) = open.by_tenant.get_mut(&self.tenant) {
-            *count -= 1;
-            if *count == 0 {
-                open.by_tenant.remove(&self.tenant);
-            }
-        }
-    }
-}
-
 /// Stream feature flag changes
 ///
 /// Server-sent events of OFREP 0.3.0. The stream ends with the token, with the session, and after some minutes. A
@@ -166,7 +103,8 @@ impl Drop for Place {
 )]
 pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answer {
     let api = Api::of(&request)?;
-    let place = api.streams.enter(cx.scope().tenant(), &api.settings);
+    let most = (api.settings.event_streams_per_tenant, api.settings.event_streams);
+    let place = api.streams.enter(cx.scope().tenant(), most);
     let place = place.map_err(|full| refused(&full, &api.settings))?;
     let set = flag::of(&cx).await?;
     let revision = flag::revision(&cx, &set);
@@ -189,7 +127,7 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
         ticks,
         cx,
         api,
-        connection: Connection::of(&request),
+        gone: Gone::of(&request),
         _place: place,
     };
     let frames = unfold(stream, |mut stream| async move {
@@ -229,7 +167,7 @@ struct EventStream {
     ticks: Interval,
     spoke: Instant,
     ends: Instant,
-    connection: Option<Rc<Connection>>,
+    gone: Gone,
     _place: Place,
 }
 
@@ -244,15 +182,9 @@ impl EventStream {
             if Instant::now() >= self.ends || self.api.readiness.is_draining() {
                 return None;
             }
-            let gone = async {
-                match &self.connection {
-                    Some(connection) => connection.end().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 // A client that has gone keeps no place.
-                () = gone => return None,
+                () = self.gone.wait() => return None,
                 _ = self.ticks.tick() => {}
             }
             if !self.still_admitted().await {
@@ -297,33 +229,4 @@ fn refetch(revision: &str, cx: &Ctx<ReadFeatures>) -> String {
         "lastModified": cx.now().timestamp(),
     });
     format!("id: {revision}\nevent: message\ndata: {data}\n\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::*;
-
-    #[test]
-    fn a_tenant_has_so_many_streams_and_all_together_have_so_many() {
-        let streams = Arc::new(Streams::default());
-        let settings = HttpSettings {
-            event_streams: 3,
-            event_streams_per_tenant: 2,
-            ..HttpSettings::default()
-        };
-        let [one, two, three] = [1, 2, 3].map(|id| TenantId::from(Uuid::from_u128(id)));
-        let enter = |tenant| streams.enter(tenant, &settings);
-        let (first, second) = (enter(one).ok().unwrap(), enter(one).ok().unwrap());
-        assert_eq!(enter(one).err(), Some(Full::Tenant));
-        let third = enter(two).ok().unwrap();
-        assert_eq!(enter(three).err(), Some(Full::Instance));
-        drop(first);
-        let fourth = enter(three).ok().unwrap();
-        assert_eq!(enter(one).err(), Some(Full::Instance));
-        drop((second, third, fourth));
-        let left = streams.0.lock().unwrap();
-        assert!(left.all == 0 && left.by_tenant.is_empty());
-    }
 }

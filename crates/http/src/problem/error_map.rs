@@ -9,11 +9,14 @@ use tenantry_billing::usage::quota::QuotaReason;
 use tenantry_domain::billing::ProviderError;
 use tenantry_domain::identity::ChallengeError;
 use tenantry_domain::identity::{ApiKey, CustomRole, PasswordError, TokenError};
-use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError};
+use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError, counted};
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
 use tenantry_tenancy::admin::operator::OperatorError;
+use tenantry_tenancy::admin::operator_job::OperatorJobReason;
+use tenantry_tenancy::admin::operator_rows::RowReason;
+use tenantry_tenancy::archive::export::ExportReason;
 use tenantry_tenancy::customization::setting::SettingReason;
 use tenantry_tenancy::flags::{flag::FlagReason, flag_definition::DefinitionReason};
 use tenantry_tenancy::identity::{
@@ -78,6 +81,12 @@ impl From<Refused> for ApiError {
             .with_detail(
                 "Give a code of the second factor at POST /auth/mfa/step-up, or log in with a passkey, and send the request again with \
                  the new access token.",
+            ),
+            Refused::OperatorFactorRequired => Self::factor_needed(FactorNeeded::Recent {
+                max_age: RECENT_SECONDS,
+            })
+            .with_detail(
+                "Give a code of the second factor at POST /admin/mfa/step-up, and send the request again with the new access token.",
             ),
             Refused::FactorMissing => Self::factor_needed(FactorNeeded::Enrollment {
                 max_age: RECENT_SECONDS,
@@ -250,8 +259,9 @@ impl From<CustomRoleReason> for ApiError {
                 CustomRole::MOST
             )),
             CustomRoleReason::InUse { users, invitations } => conflict(format!(
-                "The role is in use by {users} user(s) and {invitations} invitation(s): give them another one, or revoke the \
-                 invitations, first."
+                "The role is in use by {} and {}: give them another one, or revoke the invitations, first.",
+                counted(&users, "user"),
+                counted(&invitations, "invitation")
             )),
         }
     }
@@ -521,9 +531,42 @@ impl From<OperatorError> for ApiError {
                 conflict("The operator has no second factor. Enroll one with POST /admin/mfa/enroll.")
             }
             OperatorError::NotFound => Self::new(ErrorCode::NotFound),
+            OperatorError::Refused(refused) => refused.into(),
+            OperatorError::Stale(stale) => stale.into(),
+            OperatorError::OwnFactor => {
+                conflict("Operators disable their own second factor with POST /admin/mfa/disable.")
+            }
+            OperatorError::LastOwner => {
+                conflict("The operator is the last active owner. Make another operator an owner first.")
+            }
             OperatorError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             OperatorError::Password(error) => error.into(),
             OperatorError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ExportReason> for ApiError {
+    fn from(reason: ExportReason) -> Self {
+        let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match reason {
+            ExportReason::NotSetUp => Self::new(ErrorCode::Unavailable)
+                .with_detail("This server keeps no archives: its operator has not set `archive.directory`."),
+            ExportReason::UnderWay => {
+                conflict("Another export of the tenant is under way. Wait until it is ready.".to_owned())
+            }
+            ExportReason::TooMany(kept) => conflict(format!(
+                "{kept} exports of the tenant are kept already. Wait until one of them has expired."
+            )),
+            ExportReason::NotReady => {
+                conflict("The export is not ready yet. Read it again later.".to_owned())
+            }
+            ExportReason::WrongLink => Self::new(ErrorCode::NotFound)
+                .with_detail("The link is wrong, or its time is over. Read the export again for a new one."),
+            ExportReason::File(error) => {
+                tracing::error!(%error, "the archive of an export cannot be read");
+                Self::new(ErrorCode::Internal)
+            }
         }
     }
 }
@@ -537,9 +580,31 @@ impl From<LifecycleReason> for ApiError {
                 Self::new(ErrorCode::Conflict).with_detail(detail)
             }
             LifecycleReason::NameInUse => Self::new(ErrorCode::Conflict).with_detail(
-                "A name of the tenant's rows is in use by a row that was added since the deletion. Rename one of them.",
+                "A name of the tenant's rows is in use by a row that was added since the deletion, so the tenant stays deleted. Remove that row in the database and restore again, or purge the tenant.",
             ),
         }
+    }
+}
+
+impl From<RowReason> for ApiError {
+    fn from(reason: RowReason) -> Self {
+        match reason {
+            RowReason::Busy => Self::new(ErrorCode::RateLimited)
+                .with_detail("As many reads across tenants as this server allows at once are under way.")
+                .with_header(header::RETRY_AFTER, 1.into()),
+        }
+    }
+}
+
+impl From<OperatorJobReason> for ApiError {
+    fn from(reason: OperatorJobReason) -> Self {
+        let detail = match reason {
+            OperatorJobReason::InvalidTransition(refused) => {
+                format!("The job cannot be changed so: {refused}.")
+            }
+            OperatorJobReason::KeyTaken => "An open job has the same key, and does the same.".to_owned(),
+        };
+        Self::new(ErrorCode::Conflict).with_detail(detail)
     }
 }
 
@@ -736,6 +801,7 @@ impl From<BillingError> for ApiError {
 impl From<OversightError> for ApiError {
     fn from(error: OversightError) -> Self {
         match error {
+            OversightError::Refused(refused) => refused.into(),
             OversightError::Unavailable => without_payments(),
             OversightError::Provider(error) => error.into(),
             OversightError::Store(error) => error.into(),

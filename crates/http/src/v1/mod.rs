@@ -2,6 +2,7 @@
 //! with its routes, its handlers and what they read and write.
 
 pub(crate) mod admin;
+pub(crate) mod archive;
 pub(crate) mod audit;
 pub(crate) mod billing;
 pub(crate) mod customization;
@@ -44,6 +45,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(work::resource::routes)
         .configure(flags::feature::routes)
         .configure(usage::usage::routes)
+        .configure(archive::export::routes)
         .configure(audit::event::routes)
         .configure(audit::export::routes);
 }

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use chrono::Duration;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, QueryResult, Value, sea_query::Expr};
 use serde_json::json;
-use tenantry_domain::kernel::{JobId, RequestId, StoreError, SystemScope, Time};
+use tenantry_domain::kernel::{JobId, Page, PageRequest, Position, RequestId, StoreError, SystemScope, Time};
 use tenantry_domain::operations::{
     Claim, Enqueued, Job, JobCensus, JobFilter, JobQueue, JobState, Jobs, Lease, Progress,
 };
@@ -79,16 +79,17 @@ impl Jobs for PgStore {
         })
     }
 
-    async fn list(&mut self, filter: JobFilter, limit: u32) -> Result<Vec<Job>, StoreError> {
+    async fn list(&mut self, filter: JobFilter, page: PageRequest) -> Result<Page<Job>, StoreError> {
         let mut find = self.tx.find::<Entity>();
         if let Some(state) = filter.state {
             find = find.filter(Column::State.eq(state.as_str()));
         }
-        let find = find
-            .order_by_desc(Column::CreatedAt)
-            .order_by_desc(Column::Id)
-            .limit(u64::from(limit));
-        find.all().await?.into_iter().map(Job::try_from).collect()
+        let position = |row: &Model| Position {
+            created_at: row.created_at,
+            id: row.id,
+        };
+        let found = find.page((Column::CreatedAt, Column::Id), page, position).await?;
+        found.try_map(Job::try_from)
     }
 
     async fn find(&mut self, id: JobId) -> Result<Option<Job>, StoreError> {

@@ -5,5 +5,6 @@ pub(crate) mod job;
 pub(crate) mod operator;
 pub(crate) mod operator_factor;
 pub(crate) mod operator_lockout;
+mod platform_rows;
 pub(crate) mod sent_mail;
 pub(crate) mod system_job;

@@ -11,12 +11,12 @@ use serde_json::Value;
 use tenantry_domain::flags::FlagEditing;
 use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, Lockouts, PasswordHash, SigningKeyEditing};
 use tenantry_domain::kernel::{
-    Change, InvalidationPublisher, OperatorId, Page, PageRequest, Position, StoreError, SystemScope,
-    TenantId, Time,
+    Change, InvalidationPublisher, OperatorId, Page, PageRequest, Position, StoreError, SystemJobId,
+    SystemScope, TenantId, Time,
 };
 use tenantry_domain::operations::{
-    Operator, OperatorActor, OperatorEvent, OperatorEventFilter, OperatorFactors, OperatorGuesses,
-    OperatorScope, OperatorWork, Operators, RecordedOperatorEvent,
+    JobState, Operator, OperatorActor, OperatorEvent, OperatorEventFilter, OperatorFactors, OperatorGuesses,
+    OperatorRole, OperatorScope, OperatorWork, Operators, PlatformRows, RecordedOperatorEvent, SystemJob,
 };
 use tenantry_domain::store::Mode;
 use tenantry_domain::tenant::{Tenant, TenantFilter};
@@ -26,6 +26,7 @@ use crate::kernel::error::column;
 use crate::kernel::store::{Changes, exactly_one};
 use crate::kernel::tx::{PlatformTx, before};
 use crate::operations::operator_lockout::PgOperatorGuesses;
+use crate::operations::system_job;
 use crate::tenant::tenant::{entity as tenants, lifecycle};
 use crate::work::task::containing;
 
@@ -41,8 +42,10 @@ pub(crate) mod entity {
         pub email: String,
         pub full_name: String,
         pub password_hash: String,
+        pub role: String,
         pub is_active: bool,
         pub epoch: i64,
+        pub version: i64,
         pub factor_at: Option<DateTimeUtc>,
         pub created_at: DateTimeUtc,
         pub updated_at: DateTimeUtc,
@@ -156,7 +159,7 @@ impl Operators for PgOperators {
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
         let rows = tx.fetch::<Entity>(&find.into_query()).await?;
         tx.commit().await?;
-        Ok(rows.into_iter().map(Operator::from).collect())
+        rows.into_iter().map(Operator::try_from).collect()
     }
 
     async fn begin(&self, scope: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
@@ -201,7 +204,7 @@ async fn one(
     let find = Entity::find().filter(condition.into_condition());
     let rows = tx.fetch::<Entity>(&find.into_query()).await?;
     tx.commit().await?;
-    Ok(rows.into_iter().next().map(Operator::from))
+    rows.into_iter().next().map(Operator::try_from).transpose()
 }
 
 /// An open transaction of an operator's.
@@ -305,12 +308,47 @@ impl OperatorWork for PgOperatorWork {
         rows.first().map_or(Ok(false), |row| column(row, "buried"))
     }
 
+    async fn system_jobs(
+        &mut self,
+        state: Option<JobState>,
+        page: PageRequest,
+    ) -> Result<Page<SystemJob>, StoreError> {
+        system_job::page(&mut self.tx, state, page).await
+    }
+
+    async fn system_job_for_update(&mut self, id: SystemJobId) -> Result<Option<SystemJob>, StoreError> {
+        system_job::find_for_update(&mut self.tx, id).await
+    }
+
+    async fn update_system_job(&mut self, job: &SystemJob) -> Result<(), StoreError> {
+        system_job::store(&mut self.tx, job).await
+    }
+
+    async fn operators(&mut self, page: PageRequest) -> Result<Page<Operator>, StoreError> {
+        let mut find = Entity::find();
+        if let Some(after) = page.after {
+            find = find.filter(before(Column::CreatedAt, Column::Id, after));
+        }
+        let find = find
+            .order_by_desc(Column::CreatedAt)
+            .order_by_desc(Column::Id)
+            .limit(u64::from(page.limit) + 1);
+        let rows = self.tx.fetch::<Entity>(&find.into_query()).await?;
+        let position = |row: &Model| Position {
+            created_at: row.created_at,
+            id: row.id,
+        };
+        Page::from_rows(rows, page, position).try_map(Operator::try_from)
+    }
+
     async fn insert(&mut self, operator: &Operator) -> Result<(), StoreError> {
         let row = ActiveModel {
             id: Set(operator.id.uuid()),
             email: Set(operator.email.as_str().to_owned()),
             password_hash: Set(operator.password_hash.as_str().to_owned()),
+            role: Set(operator.role.as_str().to_owned()),
             epoch: Set(operator.epoch),
+            version: Set(operator.version),
             full_name: Set(operator.full_name.clone()),
             is_active: Set(operator.is_active),
             created_at: Set(operator.created_at),
@@ -324,7 +362,7 @@ impl OperatorWork for PgOperatorWork {
         let find = Entity::find().filter(Column::Id.eq(operator.uuid()));
         let find = find.lock(LockType::Update).into_query();
         let rows = self.tx.fetch::<Entity>(&find).await?;
-        Ok(rows.into_iter().next().map(Operator::from))
+        rows.into_iter().next().map(Operator::try_from).transpose()
     }
 
     async fn replace_password(
@@ -341,17 +379,25 @@ impl OperatorWork for PgOperatorWork {
         exactly_one(self.tx.execute(&update.into_query()).await?)
     }
 
-    async fn set_active(
-        &mut self,
-        operator: OperatorId,
-        is_active: bool,
-        at: Time,
-    ) -> Result<(), StoreError> {
+    async fn lock_owners(&mut self) -> Result<Vec<OperatorId>, StoreError> {
+        let find = Entity::find()
+            .filter(Column::Role.eq(OperatorRole::Owner.as_str()))
+            .filter(Column::IsActive.eq(true))
+            .order_by_asc(Column::Id);
+        let find = find.lock(LockType::Update).into_query();
+        let rows = self.tx.fetch::<Entity>(&find).await?;
+        Ok(rows.into_iter().map(|row| row.id.into()).collect())
+    }
+
+    async fn update(&mut self, operator: &Operator) -> Result<(), StoreError> {
         let update = Entity::update_many()
-            .col_expr(Column::IsActive, Expr::value(is_active))
-            .col_expr(Column::Epoch, Expr::col(Column::Epoch).add(1))
-            .col_expr(Column::UpdatedAt, Expr::value(at))
-            .filter(Column::Id.eq(operator.uuid()));
+            .col_expr(Column::FullName, Expr::value(operator.full_name.as_str()))
+            .col_expr(Column::Role, Expr::value(operator.role.as_str()))
+            .col_expr(Column::IsActive, Expr::value(operator.is_active))
+            .col_expr(Column::Epoch, Expr::value(operator.epoch))
+            .col_expr(Column::Version, Expr::value(operator.version))
+            .col_expr(Column::UpdatedAt, Expr::value(operator.updated_at))
+            .filter(Column::Id.eq(operator.id.uuid()));
         exactly_one(self.tx.execute(&update.into_query()).await?)
     }
 
@@ -386,6 +432,10 @@ impl OperatorWork for PgOperatorWork {
     }
 
     fn signing_keys(&mut self) -> &mut dyn SigningKeyEditing {
+        self
+    }
+
+    fn rows(&mut self) -> &mut dyn PlatformRows {
         self
     }
 
@@ -452,9 +502,15 @@ fn matching(filter: &TenantFilter) -> Condition {
     all
 }
 
-impl From<Model> for Operator {
-    fn from(row: Model) -> Self {
-        Self {
+impl TryFrom<Model> for Operator {
+    type Error = StoreError;
+
+    fn try_from(row: Model) -> Result<Self, StoreError> {
+        let role = OperatorRole::parse(&row.role);
+        Ok(Self {
+            role: role
+                .ok_or_else(|| StoreError::Other(format!("unknown role of an operator: {}", row.role)))?,
+            version: row.version,
             id: row.id.into(),
             email: Email::stored(row.email),
             full_name: row.full_name,
@@ -464,6 +520,6 @@ impl From<Model> for Operator {
             factor_at: row.factor_at,
             created_at: row.created_at,
             updated_at: row.updated_at,
-        }
+        })
     }
 }

@@ -23,14 +23,16 @@ impl PgSentMails {
 }
 
 /// `$1` id, `$2` recipient, `$3` tenant, `$4` from when on, `$5` whether the address is verified, `$6` kind, `$7` from when on a
-/// mail was sent lately.
+/// mail was sent lately, `$8` whether it is one of [`OutgoingMail::NOTICES`].
 const COUNT: &str = "\
 SELECT EXISTS (SELECT FROM sent_mails m WHERE m.id = $1) AS again, \
- (SELECT count(*) FROM sent_mails m WHERE m.recipient = $2 AND m.sent_at > $4 AND NOT m.is_verified) AS of_recipient, \
- (SELECT count(*) FROM sent_mails m WHERE m.recipient = $2 AND m.sent_at > $4 AND m.of_tenant = $3 \
-   AND m.is_verified = $5 AND (m.kind = $6 OR NOT $5)) AS of_account, \
- (SELECT count(*) FROM sent_mails m WHERE m.recipient = $2 AND m.sent_at > $7 AND m.of_tenant = $3 \
-   AND m.is_verified = $5 AND (m.kind = $6 OR NOT $5)) AS of_account_lately, \
+ (SELECT count(*) FROM sent_mails m WHERE m.recipient = $2 AND m.sent_at > $4 AND NOT m.is_verified \
+   AND (m.kind IN ('account.notice', 'account.security_notice')) = $8) AS of_recipient, \
+ (SELECT count(*) FROM sent_mails m WHERE m.recipient = $2 AND m.sent_at > $4 AND m.of_tenant = $3 AND m.is_verified = $5 \
+   AND CASE WHEN $5 THEN m.kind = $6 ELSE (m.kind IN ('account.notice', 'account.security_notice')) = $8 END) AS of_account, \
+ (SELECT count(*) FROM sent_mails m WHERE m.recipient = $2 AND m.sent_at > $7 AND m.of_tenant = $3 AND m.is_verified = $5 \
+   AND CASE WHEN $5 THEN m.kind = $6 ELSE (m.kind IN ('account.notice', 'account.security_notice')) = $8 END) \
+   AS of_account_lately, \
  (SELECT count(*) FROM sent_mails m WHERE m.of_tenant = $3 AND m.sent_at > $4 AND NOT m.is_verified) AS of_tenant";
 
 const ADD: &str = "\
@@ -98,7 +100,8 @@ async fn count(tx: &mut PlatformTx, mail: &OutgoingMail) -> Result<(bool, MailCo
         (mail.at - MailLimits::WINDOW).into(),
         mail.is_verified.into(),
         mail.kind.into(),
-        (mail.at - MailLimits::ALWAYS).into(),
+        (mail.at - MailLimits::always(mail.is_verified)).into(),
+        OutgoingMail::NOTICES.contains(&mail.kind).into(),
     ];
     let rows = tx.fetch_fixed(COUNT, arguments).await?;
     let row = rows.first();
@@ -124,4 +127,15 @@ async fn add(tx: &mut PlatformTx, mail: &OutgoingMail) -> Result<(), StoreError>
         mail.at.into(),
     ];
     tx.fetch_fixed(ADD, arguments).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_are_those_of_the_domain() {
+        let list = OutgoingMail::NOTICES.map(|kind| format!("'{kind}'")).join(", ");
+        assert_eq!(COUNT.matches(&format!("m.kind IN ({list})")).count(), 3);
+    }
 }

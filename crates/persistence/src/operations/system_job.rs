@@ -5,7 +5,9 @@ use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _, QueryTrait as _,
 };
-use tenantry_domain::kernel::{LeaseId, StoreError, SystemJobId, SystemScope, Time};
+use tenantry_domain::kernel::{
+    LeaseId, Page, PageRequest, Position, StoreError, SystemJobId, SystemScope, Time,
+};
 use tenantry_domain::operations::{
     Claim, Enqueued, InvalidTransition, JobState, Lease, Progress, SystemJob, SystemJobs,
 };
@@ -14,8 +16,8 @@ use tenantry_domain::store::Mode;
 use crate::Pool;
 use crate::kernel::advisory;
 use crate::kernel::error::column;
-use crate::kernel::store::unknown;
-use crate::kernel::tx::PlatformTx;
+use crate::kernel::store::{exactly_one, unknown};
+use crate::kernel::tx::{PlatformTx, before};
 use crate::operations::job::{lease, signed};
 
 mod entity {
@@ -210,6 +212,51 @@ fn changing(
         update = update.filter(Column::LeaseId.eq(lease.uuid()));
     }
     update.into_query()
+}
+
+/// A page of jobs, newest first.
+pub(crate) async fn page(
+    tx: &mut PlatformTx,
+    state: Option<JobState>,
+    page: PageRequest,
+) -> Result<Page<SystemJob>, StoreError> {
+    let mut find = Entity::find();
+    if let Some(state) = state {
+        find = find.filter(Column::State.eq(state.as_str()));
+    }
+    if let Some(after) = page.after {
+        find = find.filter(before(Column::CreatedAt, Column::Id, after));
+    }
+    let find = find
+        .order_by_desc(Column::CreatedAt)
+        .order_by_desc(Column::Id)
+        .limit(u64::from(page.limit) + 1);
+    let rows = tx.fetch::<Entity>(&find.into_query()).await?;
+    let position = |row: &Model| Position {
+        created_at: row.created_at,
+        id: row.id,
+    };
+    Page::from_rows(rows, page, position).try_map(SystemJob::try_from)
+}
+
+/// A job, locked until the transaction ends.
+pub(crate) async fn find_for_update(
+    tx: &mut PlatformTx,
+    id: SystemJobId,
+) -> Result<Option<SystemJob>, StoreError> {
+    let find = Entity::find().filter(Column::Id.eq(id.uuid()));
+    let rows = tx
+        .fetch::<Entity>(&find.lock(LockType::Update).into_query())
+        .await?;
+    rows.into_iter().next().map(SystemJob::try_from).transpose()
+}
+
+/// Stores how far a job is that the transaction has locked.
+pub(crate) async fn store(tx: &mut PlatformTx, job: &SystemJob) -> Result<(), StoreError> {
+    let update = Entity::update_many()
+        .set(changes(&job.progress))
+        .filter(Column::Id.eq(job.id.uuid()));
+    exactly_one(tx.execute(&update.into_query()).await?)
 }
 
 /// The time by the clock of the database, after any wait for a lock.

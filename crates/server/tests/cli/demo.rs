@@ -28,6 +28,7 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
         "plan agree acme --meter api_calls=20000",
         "operator create --email olga@example.com --name Olga",
         "operator reset-password olga@example.com",
+        "operator set-role olga@example.com --role support",
         "operator list",
         "flags list",
         "settings set acme security.session_idle_minutes 30",
@@ -133,6 +134,12 @@ fn a_demo_is_used_in_development_only_and_not_beside_a_named_database() {
     let told = refused(&[place]);
     assert!(
         told.contains("for the demo that runs here, set TENANTRY_PROFILE=development"),
+        "{told}"
+    );
+    let served = output(&["serve"], &[place, ("TENANTRY_PROFILE", "development")]);
+    let told = stderr(&served);
+    assert!(
+        told.contains("`tenantry serve` never uses the demo that runs here"),
         "{told}"
     );
     let told = refused(&[

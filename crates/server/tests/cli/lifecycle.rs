@@ -9,13 +9,14 @@ use super::{Dev, Folder, output, stderr, tenantry, url};
 /// Enough for many batches.
 const TASKS: i64 = 30_000;
 
-struct Terminal {
-    settings: [(&'static str, String); 4],
+/// Commands on the database of a demo.
+pub(super) struct Terminal {
+    pub(super) settings: [(&'static str, String); 4],
     admin: String,
 }
 
 impl Terminal {
-    fn new(data: &Path) -> Self {
+    pub(super) fn new(data: &Path) -> Self {
         let key = data.join("signing-key.pem").to_str().unwrap().to_owned();
         Self {
             settings: [
@@ -29,14 +30,14 @@ impl Terminal {
     }
 
     /// Runs a command to its end; what it prints.
-    fn run(&self, arguments: &[&str]) -> String {
+    pub(super) fn run(&self, arguments: &[&str]) -> String {
         let output = output(arguments, &self.settings);
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     }
 
     /// Kills a command when it has worked on some tasks.
-    fn kill_at_work(&self, arguments: &[&str]) {
+    pub(super) fn kill_at_work(&self, arguments: &[&str]) {
         let mut child = tenantry(arguments)
             .envs(self.settings.clone())
             .stdout(Stdio::null())
@@ -62,7 +63,7 @@ impl Terminal {
     }
 
     /// One text from the database, as a superuser sees it.
-    fn one(&self, sql: &str) -> String {
+    pub(super) fn one(&self, sql: &str) -> String {
         use sqlx::Connection as _;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -75,7 +76,22 @@ impl Terminal {
         })
     }
 
-    fn of_acme(&self, sql: &str) -> String {
+    /// One text from the database, after statements before it.
+    pub(super) fn all(&self, sql: &str) -> String {
+        use sqlx::{Connection as _, Row as _};
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut admin = sqlx::PgConnection::connect(&self.admin).await.unwrap();
+            let statements = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
+            let rows = statements.fetch_all(&mut admin).await.unwrap();
+            rows.last().unwrap().get(0)
+        })
+    }
+
+    pub(super) fn of_acme(&self, sql: &str) -> String {
         let id = self.one("SELECT id::text FROM tenants WHERE slug = 'acme'");
         self.one(&sql.replace("$ACME", &format!("'{id}'")))
     }
@@ -145,7 +161,8 @@ fn killed_deletion_restoration_and_purge_are_finished_by_a_rerun() {
         "0"
     );
     let tombstones = terminal.run(&["tombstones", "list"]);
-    let tombstone: serde_json::Value = serde_json::from_str(tombstones.trim()).unwrap();
+    let line: serde_json::Value = serde_json::from_str(tombstones.trim()).unwrap();
+    let tombstone = &line["tombstone"];
     assert_eq!(
         tombstone["row_counts"]["tasks"], total,
         "each row is counted once"
@@ -160,17 +177,23 @@ fn killed_deletion_restoration_and_purge_are_finished_by_a_rerun() {
          SELECT '{id}', 'Acme', 'acme', plan, 'active', settings, created_at, updated_at, 1 FROM tenants LIMIT 1 RETURNING 1), \
          gone AS (DELETE FROM tenant_tombstones RETURNING 1) SELECT count(*)::text FROM back, gone"
     ));
+    // A tombstone of a tenant that somebody would like to be gone.
+    let victim = terminal.one("SELECT id::text FROM tenants WHERE slug = 'globex'");
+    let mut forged = line.clone();
+    forged["tombstone"]["id"] = victim.into();
     let bad = folder.0.join("bad.ndjson");
-    std::fs::write(&bad, tombstones.replace("\"tasks\":", "\"tusks\":")).unwrap();
-    let refused = output(
-        &["tombstones", "apply", bad.to_str().unwrap()],
-        &terminal.settings,
-    );
-    assert!(
-        stderr(&refused).contains("line 1: the hash does not fit"),
-        "{}",
-        stderr(&refused)
-    );
+    for bad_line in [tombstones.replace("\"tasks\":", "\"tusks\":"), forged.to_string()] {
+        std::fs::write(&bad, bad_line).unwrap();
+        let refused = output(
+            &["tombstones", "apply", bad.to_str().unwrap()],
+            &terminal.settings,
+        );
+        assert!(
+            stderr(&refused).contains("line 1: `tombstones list` of this installation has not written"),
+            "{}",
+            stderr(&refused)
+        );
+    }
     assert_eq!(
         terminal.one("SELECT count(*)::text FROM tenants WHERE slug = 'acme'"),
         "1"

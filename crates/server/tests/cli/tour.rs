@@ -1,21 +1,60 @@
-//! The README's tour, taken as a reader takes it: its commands pasted into a shell in their order.
+//! The README's tour and the pages below `docs`, taken as a reader takes them: their commands pasted into a shell in their order.
 
 use super::*;
 
-/// A fenced block of the README.
+/// The pages that are walked beside one demo. Their blocks of the language `bash` are not: they start another server.
+const PAGES: [&str; 9] = [
+    "sessions",
+    "identity",
+    "invitations",
+    "mfa",
+    "passkeys",
+    "api-keys",
+    "roles",
+    "lifecycle",
+    "audit",
+];
+
+/// A fenced block of a page.
 struct Block {
     language: String,
     text: String,
 }
 
-/// A command block and the answer that the README shows behind it, if any.
+/// A command block and the answer that the page shows behind it, if any.
 struct Step {
     commands: String,
     answer: Option<String>,
 }
 
-fn readme() -> String {
-    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap()
+/// What a step printed, and how its last command ended.
+struct Answer {
+    text: String,
+    succeeded: bool,
+}
+
+impl Step {
+    /// What is wrong with an answer: it differs from the one shown, or nothing is shown and the step failed.
+    fn complaint(&self, answer: &Answer) -> Option<String> {
+        let is_right = match &self.answer {
+            Some(shown) => shows(shown, &answer.text),
+            None => !answer.text.contains("\"/problems/"),
+        };
+        let Self {
+            commands,
+            answer: shown,
+        } = self;
+        (!is_right || !answer.succeeded)
+            .then(|| format!("{commands}\npage:\n{shown:?}\nanswer:\n{}\n", answer.text))
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn page(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
 }
 
 /// The text below a heading of the second level.
@@ -61,7 +100,7 @@ fn steps(blocks: Vec<Block>) -> Vec<Step> {
     steps
 }
 
-/// Whether a text is what the README shows, where `…` stands for anything. White space is for readers only.
+/// Whether a text is what the page shows, where `…` stands for anything. White space is for readers only.
 fn shows(shown: &str, text: &str) -> bool {
     let squeezed = |text: &str| -> String { text.chars().filter(|c| !c.is_whitespace()).collect() };
     let (shown, text) = (squeezed(shown), squeezed(text));
@@ -81,36 +120,81 @@ fn shows(shown: &str, text: &str) -> bool {
     rest.ends_with(last)
 }
 
-/// What each step prints, with all of them in one shell as in one terminal.
-fn take(steps: &[Step], dev: &Dev, export: &str) -> Vec<String> {
+/// What each step prints, with all of them in one shell as in one terminal, in this folder.
+fn take(steps: &[Step], dev: &Dev, preparation: &str, folder: &Path) -> Vec<Answer> {
     let port = format!(":{}", dev.address.rsplit(':').next().unwrap());
-    let mut script = format!("{export}\n");
+    let mut script = format!("{preparation}\n");
     for step in steps {
         script.push_str(&step.commands.replace(":8080", &port));
-        script.push_str("printf '\\n=====\\n'\n");
+        script.push_str("printf '\\n%s\\n=====\\n' $?\n");
     }
     let output = Command::new("bash")
         .args(["-c", &script])
         .env_remove("TENANTRY_PROFILE")
         .env_remove("DATABASE_URL")
-        .current_dir(std::env::temp_dir())
+        .current_dir(folder)
         .stdin(Stdio::null())
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let mut answers: Vec<_> = text.split("\n=====\n").map(str::to_owned).collect();
-    assert_eq!(
-        answers.pop().as_deref(),
-        Some(""),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let answers: Vec<_> = text.split_terminator("\n=====\n").map(answer).collect();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(answers.len(), steps.len(), "{errors}");
     answers
+}
+
+fn answer(printed: &str) -> Answer {
+    let (text, status) = printed.rsplit_once('\n').unwrap();
+    Answer {
+        text: text.to_owned(),
+        succeeded: status == "0",
+    }
+}
+
+/// Walks a page below `docs` in a folder that has the functions of the pages, and names each step whose answer is another one.
+fn walk(name: &str, dev: &Dev, export: &str, folder: &Path) -> String {
+    let steps = steps(blocks(&page(&format!("docs/{name}.md"))));
+    let preparation = format!(
+        "{export}\nexport A=http://{} LOG={}",
+        dev.address,
+        folder.join("demo.log").display()
+    );
+    let answers = take(&steps, dev, &preparation, folder);
+    let complaints = steps
+        .iter()
+        .zip(&answers)
+        .filter_map(|(step, answer)| step.complaint(answer));
+    complaints
+        .map(|complaint| format!("{name}.md:\n{complaint}"))
+        .collect()
+}
+
+/// Each answer that these pages show is the one that a demo gives, when the blocks are pasted in their order.
+#[test]
+fn pages_give_the_answers_shown() {
+    let folder = Folder::new("pages");
+    let log = folder.0.join("demo.log");
+    std::fs::create_dir(folder.0.join("docs")).unwrap();
+    std::fs::copy(root().join("docs/demo.sh"), folder.0.join("docs/demo.sh")).unwrap();
+    let data = folder.0.join("data");
+    let mut dev = Dev::start_with_log(&data, NOTHING, &log);
+    let export = dev.line_for_another_terminal();
+    let mut complaints: String = PAGES
+        .iter()
+        .map(|page| walk(page, &dev, &export, &folder.0))
+        .collect();
+    assert_eq!(dev.stop(), Some(0));
+    // This page begins with the setting.
+    let settings = [("TENANTRY__SIGNUP__CHALLENGE__PROVIDER", "proof_of_work")];
+    let dev = Dev::start_with_log(&data, &settings, &log);
+    complaints += &walk("challenges", &dev, &export, &folder.0);
+    assert_eq!(dev.stop(), Some(0));
+    assert!(complaints.is_empty(), "{complaints}");
 }
 
 #[test]
 fn tour_gives_the_answers_shown_when_taken_twice() {
-    let page = readme();
+    let page = page("README.md");
     let tour = ["A tour", "Operators"].map(|heading| steps(blocks(section(&page, heading))));
     let steps: Vec<_> = tour.into_iter().flatten().collect();
     assert!(steps.iter().filter(|step| step.answer.is_some()).count() > 8);
@@ -118,13 +202,9 @@ fn tour_gives_the_answers_shown_when_taken_twice() {
     let mut dev = Dev::start(&folder.0);
     let export = dev.line_for_another_terminal();
     for time in ["the first time", "the second time"] {
-        for (step, answer) in steps.iter().zip(take(&steps, &dev, &export)) {
-            let shown = step.answer.as_deref().unwrap_or("…");
-            assert!(
-                shows(shown, &answer) && !answer.is_empty(),
-                "{time}:\n{}\nREADME:\n{shown}\nanswer:\n{answer}",
-                step.commands
-            );
+        for (step, answer) in steps.iter().zip(take(&steps, &dev, &export, &folder.0)) {
+            assert_eq!(step.complaint(&answer), None, "{time}");
+            assert!(!answer.text.is_empty(), "{time}: {}", step.commands);
         }
     }
     assert_eq!(dev.stop(), Some(0));
@@ -133,7 +213,7 @@ fn tour_gives_the_answers_shown_when_taken_twice() {
 /// A prompt in front of a command makes it fail when it is pasted, and so does a variable that nobody has set.
 #[test]
 fn command_blocks_of_documentation_can_be_pasted() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let root = root();
     let mut pages = vec![
         root.join("README.md"),
         root.join("CONTRIBUTING.md"),

@@ -5,6 +5,8 @@
 
 pub mod operator;
 pub(crate) mod operator_guess;
+pub mod operator_job;
 pub mod operator_log;
 pub mod operator_login;
 pub mod operator_mfa;
+pub mod operator_rows;

@@ -6,13 +6,19 @@ use serde_json::json;
 use tenantry_domain::identity::{
     CallerClass, CallerGroup, Email, HashingCaller, Password, PasswordError, PasswordHash,
 };
-use tenantry_domain::kernel::{Constraint, Invalid, Network, OperatorId, StoreError, SystemScope};
-use tenantry_domain::operations::{AccountName, Operator};
+use tenantry_domain::kernel::{
+    Constraint, Invalid, Network, OperatorId, Page, PageRequest, StoreError, SystemScope,
+};
+use tenantry_domain::operations::{
+    AccountName, Operator, OperatorChanges, OperatorPermission, OperatorRole, OperatorWork,
+};
+use tenantry_domain::tenant::Refused;
 
-use crate::identity::auth;
+use crate::identity::known_network;
 use crate::identity::lockout::Guesser;
 use crate::identity::mfa::Pending;
-use crate::{OperatorCx, Tenancy};
+use crate::operations::idempotency::OperatorRequest;
+use crate::{OperatorCx, Precondition, Stale, Tenancy};
 
 /// An operator with a new password, and that password when it was generated.
 #[derive(Debug, Clone)]
@@ -59,6 +65,18 @@ pub enum OperatorError {
     /// No such operator.
     #[error("there is no such operator")]
     NotFound,
+    /// The operator's role does not allow it, or the second factor was given too long ago.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The operator has changed since the version that the caller names.
+    #[error(transparent)]
+    Stale(#[from] Stale),
+    /// Operators disable their own second factor with a code.
+    #[error("operators disable their own second factor with a code")]
+    OwnFactor,
+    /// The change would leave no active owner.
+    #[error("the operator is the last active owner")]
+    LastOwner,
     /// Another operator has that address.
     #[error("the address is taken")]
     EmailTaken,
@@ -111,35 +129,157 @@ pub(crate) async fn has_logged_in_from(
     network: Option<Network>,
 ) -> Result<bool, StoreError> {
     let because = SystemScope::because("an operator logs in");
-    let since = app.ports.clock.now() - auth::KNOWN_FOR;
+    let since = app.ports.clock.now() - known_network::KNOWN_FOR;
     let operators = &app.ports.operators;
     let addresses = operators.login_addresses(because, email, since).await?;
-    Ok(auth::is_among(network, &addresses))
+    Ok(known_network::is_among(network, &addresses))
+}
+
+/// A page of the operators, newest first.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn list(cx: &OperatorCx, page: PageRequest) -> Result<Page<Operator>, OperatorError> {
+    cx.require(OperatorPermission::ReadOperators)?;
+    let mut work = cx.begin().await?;
+    let operators = work.operators(page).await?;
+    work.commit(cx.record("operators.listed", None, json!({})))
+        .await?;
+    Ok(operators)
+}
+
+/// One operator, active or not.
+///
+/// # Errors
+/// [`OperatorError::NotFound`], and those of the store.
+pub async fn get(cx: &OperatorCx, id: OperatorId) -> Result<Operator, OperatorError> {
+    cx.require(OperatorPermission::ReadOperators)?;
+    let mut work = cx.begin().await?;
+    let operator = work.lock_operator(id).await?;
+    work.commit(cx.record("operator.read", None, json!({"operator": id})))
+        .await?;
+    operator.ok_or(OperatorError::NotFound)
+}
+
+/// The fields of an operator that its creator decides.
+#[derive(Debug, Clone)]
+pub struct NewOperator {
+    /// Unique among all operators.
+    pub email: String,
+    /// 1 to 120 characters.
+    pub full_name: String,
+    /// What the operator may do.
+    pub role: OperatorRole,
+    /// The password; generated when absent.
+    pub password: Option<String>,
 }
 
 /// Adds an operator, with a generated password unless one is given.
 ///
 /// # Errors
 /// [`OperatorError`].
-pub async fn create(
+pub async fn create(cx: &OperatorCx, new: NewOperator) -> Result<CreatedOperator, OperatorError> {
+    Ok(create_once(cx, None, new).await?.0)
+}
+
+/// As [`create`], once for requests with the same idempotency key within a day: the second value says whether this is the result of
+/// an earlier one. The generated password is with the first result only, since it is stored nowhere.
+///
+/// # Errors
+/// [`OperatorError`]; [`KeyTaken::Reused`](tenantry_domain::kernel::KeyTaken::Reused) when the key identifies another request.
+pub async fn create_once(
     cx: &OperatorCx,
-    email: &str,
-    full_name: &str,
-    password: Option<String>,
-) -> Result<CreatedOperator, OperatorError> {
+    request: Option<&OperatorRequest>,
+    new: NewOperator,
+) -> Result<(CreatedOperator, bool), OperatorError> {
+    cx.require(OperatorPermission::ManageOperators)?;
     let ports = &cx.app().ports;
-    let email = Email::parse(email, "/email")?;
-    let new = password_of(cx, &email, full_name, password).await?;
+    let email = Email::parse(&new.email, "/email")?;
+    let password = password_of(cx, &email, &new.full_name, new.password).await?;
     let id = OperatorId::next(ports.ids.as_ref());
-    let operator = Operator::new(id, email, full_name, new.hash, cx.now())?;
+    let operator = Operator::new(id, email, &new.full_name, new.role, password.hash, cx.now())?;
     let mut work = cx.begin().await?;
+    require_acting_owner(cx, work.as_mut()).await?;
+    // The owners are locked, so two requests with one key run one after the other.
+    if let Some(created) = created_before(cx, work.as_mut(), request).await? {
+        return Ok((created, true));
+    }
     work.insert(&operator).await?;
-    let event = cx.record("operator.created", None, json!({"operator": operator}));
-    work.commit(event).await?;
-    Ok(CreatedOperator {
+    let mut details = json!({"operator": operator});
+    if let Some(request) = request {
+        details["idempotency"] = request.to_details();
+    }
+    work.commit(cx.record("operator.created", None, details)).await?;
+    let created = CreatedOperator {
         operator,
-        generated_password: new.generated,
-    })
+        generated_password: password.generated,
+    };
+    Ok((created, false))
+}
+
+async fn created_before(
+    cx: &OperatorCx,
+    work: &mut dyn OperatorWork,
+    request: Option<&OperatorRequest>,
+) -> Result<Option<CreatedOperator>, OperatorError> {
+    let Some(request) = request else { return Ok(None) };
+    let Some(details) = cx.done_before(work, request).await? else {
+        return Ok(None);
+    };
+    let id = details["operator"]["id"].as_str().and_then(|id| id.parse().ok());
+    let id: OperatorId = id.ok_or(OperatorError::NotFound)?;
+    let operator = work.lock_operator(id).await?.ok_or(OperatorError::NotFound)?;
+    Ok(Some(CreatedOperator {
+        operator,
+        generated_password: None,
+    }))
+}
+
+/// Changes the name, the role or the state of an operator. The last active owner keeps its role and stays active; a command on the
+/// server may change it, as it may add another one.
+///
+/// # Errors
+/// [`OperatorError::LastOwner`], [`OperatorError::NotFound`], [`OperatorError::Stale`], and those of the store.
+pub async fn change(
+    cx: &OperatorCx,
+    id: OperatorId,
+    when: &Precondition,
+    changes: &OperatorChanges,
+) -> Result<Operator, OperatorError> {
+    cx.require(OperatorPermission::ManageOperators)?;
+    let mut work = cx.begin().await?;
+    let owners = require_acting_owner(cx, work.as_mut()).await?;
+    let before = work.lock_operator(id).await?.ok_or(OperatorError::NotFound)?;
+    when.check(before.version)?;
+    let after = before.changed(changes, cx.now())?;
+    let leaves_none = owners == [id] && !after.is_acting_owner();
+    if leaves_none && cx.scope().operator().is_some() {
+        return Err(OperatorError::LastOwner);
+    }
+    work.update(&after).await?;
+    let action = match (before.is_active, after.is_active) {
+        (true, false) => "operator.deactivated",
+        (false, true) => "operator.activated",
+        (true, true) | (false, false) => "operator.updated",
+    };
+    let details = json!({"operator": after, "before": before});
+    work.commit(cx.record(action, None, details)).await?;
+    Ok(after)
+}
+
+/// Ends all tokens of an operator at once, and the logins that wait for a second factor.
+///
+/// # Errors
+/// [`OperatorError::NotFound`], and those of the store.
+pub async fn end_sessions(cx: &OperatorCx, id: OperatorId) -> Result<(), OperatorError> {
+    cx.require(OperatorPermission::ManageOperators)?;
+    let mut work = cx.begin().await?;
+    require_acting_owner(cx, work.as_mut()).await?;
+    work.lock_operator(id).await?.ok_or(OperatorError::NotFound)?;
+    work.factors().end_tokens(id).await?;
+    work.commit(cx.record("operator.sessions_ended", None, json!({"operator": id})))
+        .await?;
+    Ok(())
 }
 
 /// Replaces an operator's password, with a generated one unless one is given. Ends all of the operator's tokens, and the wait
@@ -149,24 +289,75 @@ pub async fn create(
 /// [`OperatorError`].
 pub async fn reset_password(
     cx: &OperatorCx,
-    email: &str,
+    id: OperatorId,
     password: Option<String>,
 ) -> Result<CreatedOperator, OperatorError> {
+    cx.require(OperatorPermission::ManageOperators)?;
     let because = SystemScope::because("an operator's password is reset");
-    let email = Email::parse(email, "/email")?;
-    let found = cx.app().ports.operators.find_by_email(because, &email).await?;
+    let found = cx.app().ports.operators.find(because, id).await?;
     let operator = found.ok_or(OperatorError::NotFound)?;
-    let new = password_of(cx, &email, &operator.full_name, password).await?;
+    let new = password_of(cx, &operator.email, &operator.full_name, password).await?;
     let mut work = cx.begin().await?;
-    work.replace_password(operator.id, &new.hash, cx.now()).await?;
-    let account = AccountName::of(email.as_str()).bytes();
+    require_acting_owner(cx, work.as_mut()).await?;
+    work.replace_password(id, &new.hash, cx.now()).await?;
+    let account = AccountName::of(operator.email.as_str()).bytes();
     work.lockouts().delete_of(account).await?;
-    let event = cx.record("operator.password_reset", None, json!({"operator": operator.id}));
+    let event = cx.record("operator.password_reset", None, json!({"operator": id}));
     work.commit(event).await?;
     Ok(CreatedOperator {
         operator,
         generated_password: new.generated,
     })
+}
+
+/// The id of the operator with a mail address, for commands.
+///
+/// # Errors
+/// [`OperatorError::NotFound`], and those of the store.
+pub async fn id_of(cx: &OperatorCx, email: &str) -> Result<OperatorId, OperatorError> {
+    let because = SystemScope::because("a command names an operator");
+    let email = Email::parse(email, "/email")?;
+    let found = cx.app().ports.operators.find_by_email(because, &email).await?;
+    Ok(found.ok_or(OperatorError::NotFound)?.id)
+}
+
+/// Deactivates an operator and ends their tokens; for commands.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn deactivate(cx: &OperatorCx, email: &str) -> Result<Operator, OperatorError> {
+    set_active(cx, email, false).await
+}
+
+/// Activates an operator who was deactivated; for commands. Password and second factor are the former ones; former tokens stay
+/// invalid.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn activate(cx: &OperatorCx, email: &str) -> Result<Operator, OperatorError> {
+    set_active(cx, email, true).await
+}
+
+async fn set_active(cx: &OperatorCx, email: &str, is_active: bool) -> Result<Operator, OperatorError> {
+    let id = id_of(cx, email).await?;
+    let changes = OperatorChanges {
+        is_active: Some(is_active),
+        ..OperatorChanges::default()
+    };
+    change(cx, id, &Precondition::None, &changes).await
+}
+
+/// Locks the active owners, among whom the caller still has to be: two owners who remove each other at the same time are serialized,
+/// and the second is refused. The system passes. Returns the ids of the owners.
+pub(crate) async fn require_acting_owner(
+    cx: &OperatorCx,
+    work: &mut dyn OperatorWork,
+) -> Result<Vec<OperatorId>, OperatorError> {
+    let owners = work.lock_owners().await?;
+    match cx.scope().operator() {
+        Some(caller) if !owners.contains(&caller) => Err(Refused::Forbidden.into()),
+        Some(_) | None => Ok(owners),
+    }
 }
 
 /// A password for an operator, hashed.
@@ -192,50 +383,4 @@ async fn password_of(
     let hash = passwords.hash(&caller, password.clone()).await?;
     let generated = chosen.is_none().then_some(password);
     Ok(NewPassword { hash, generated })
-}
-
-/// Deactivates an operator and ends their tokens.
-///
-/// # Errors
-/// [`OperatorError`].
-pub async fn deactivate(cx: &OperatorCx, email: &str) -> Result<Operator, OperatorError> {
-    let because = SystemScope::because("an operator is deactivated");
-    set_active(cx, because, email, false).await
-}
-
-/// Activates an operator who was deactivated. Password and second factor are the former ones; former tokens stay invalid.
-///
-/// # Errors
-/// [`OperatorError`].
-pub async fn activate(cx: &OperatorCx, email: &str) -> Result<Operator, OperatorError> {
-    let because = SystemScope::because("an operator is activated");
-    set_active(cx, because, email, true).await
-}
-
-async fn set_active(
-    cx: &OperatorCx,
-    because: SystemScope,
-    email: &str,
-    is_active: bool,
-) -> Result<Operator, OperatorError> {
-    let email = Email::parse(email, "/email")?;
-    let found = cx.app().ports.operators.find_by_email(because, &email).await?;
-    let id = found.ok_or(OperatorError::NotFound)?.id;
-    let mut work = cx.begin().await?;
-    let before = work.lock_operator(id).await?.ok_or(OperatorError::NotFound)?;
-    work.set_active(id, is_active, cx.now()).await?;
-    let operator = Operator {
-        is_active,
-        epoch: before.epoch + 1,
-        updated_at: cx.now(),
-        ..before
-    };
-    let action = if is_active {
-        "operator.activated"
-    } else {
-        "operator.deactivated"
-    };
-    work.commit(cx.record(action, None, json!({"operator": operator})))
-        .await?;
-    Ok(operator)
 }

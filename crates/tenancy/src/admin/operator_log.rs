@@ -1,9 +1,11 @@
 //! The log of operators.
 
 use serde_json::json;
-use tenantry_domain::kernel::{Check, Page, PageRequest};
-use tenantry_domain::operations::{OperatorEventFilter, RecordedOperatorEvent};
+use tenantry_domain::kernel::{Check, Page, PageRequest, StoreError};
+use tenantry_domain::operations::{OperatorEventFilter, OperatorPermission, RecordedOperatorEvent};
 
+use crate::admin::operator_guess;
+use crate::audit::refusal::RefusedAction;
 use crate::{OperatorCx, UseCaseError};
 
 /// A page of what operators and commands on the server have done, newest first. Reading it is recorded.
@@ -15,6 +17,7 @@ pub async fn list(
     filter: &OperatorEventFilter,
     page: PageRequest,
 ) -> Result<Page<RecordedOperatorEvent>, UseCaseError> {
+    cx.require(OperatorPermission::ReadAudit)?;
     if let Some(action) = &filter.action {
         Check::all(|check| check.line("/query/action", action, 1..=100))?;
     }
@@ -26,4 +29,13 @@ pub async fn list(
     work.commit(cx.record("audit.listed", filter.tenant, details))
         .await?;
     Ok(events)
+}
+
+/// Records that an operator asked for what the role does not allow, or counts it.
+///
+/// # Errors
+/// Those of the store.
+pub async fn record_refusal(cx: &OperatorCx, lacking: OperatorPermission) -> Result<(), StoreError> {
+    let details = json!({"permission": lacking, "operator": cx.scope().operator()});
+    operator_guess::refuse(cx, RefusedAction::OperatorPermission, details).await
 }

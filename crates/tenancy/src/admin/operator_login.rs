@@ -7,17 +7,19 @@ use serde_json::json;
 use tenantry_domain::identity::{
     CallerClass, CallerGroup, Email, Guess, HashingCaller, Password, PasswordHash, RecoveryCode, TokenError,
 };
-use tenantry_domain::kernel::{Network, RequestId, StoreError, SystemScope};
-use tenantry_domain::operations::{Operator, OperatorClaims, OperatorScope, OperatorWork, PendingOperator};
+use tenantry_domain::kernel::{Network, RequestId, StoreError, SystemScope, Time};
+use tenantry_domain::operations::{
+    Operator, OperatorClaims, OperatorPermission, OperatorScope, OperatorWork, PendingOperator,
+};
 use tenantry_domain::tenant::Denied;
 
 use crate::admin::operator::{self, OperatorError};
 use crate::admin::operator_guess;
 use crate::admin::operator_mfa::{self, AtLogin, Given};
 use crate::audit::refusal::RefusedAction;
-use crate::identity::auth;
 use crate::identity::lockout::{self, Guesser, Standing};
 use crate::identity::mfa::Enrollment;
+use crate::identity::password;
 use crate::{OperatorCx, Origin, Tenancy};
 
 /// The answer to an operator's successful login.
@@ -86,7 +88,7 @@ pub async fn login(
         return Err(OperatorError::InvalidCredentials);
     };
     let cx = OperatorCx::new(Arc::clone(app), scope, visit.origin);
-    let renewed = auth::renew(passwords, &caller, verified, password).await;
+    let renewed = password::renew(passwords, &caller, verified, password).await;
     open(&cx, login, &claim, renewed, code).await
 }
 
@@ -179,6 +181,26 @@ pub async fn confirm(
     })
 }
 
+/// Gives an operator who is logged in a token that says that the second factor was given now. It expires when the present one does,
+/// so a code alone does not extend a login.
+///
+/// # Errors
+/// [`OperatorError::WrongCode`], [`OperatorError::Locked`], [`OperatorError::NotEnrolled`].
+pub async fn step_up(cx: &OperatorCx, code: &str) -> Result<OperatorLoggedIn, OperatorError> {
+    cx.require(OperatorPermission::ManageOwnAccount)?;
+    let session = cx.scope().session().ok_or(OperatorError::InvalidToken)?;
+    let (work, operator) = operator_mfa::give_own(cx, code).await?;
+    let details = json!({"operator": operator.id});
+    work.commit(cx.record("operator.stepped_up", None, details))
+        .await?;
+    let access_token = token(cx.app(), &operator, Some(cx.now()), session.expires_at);
+    Ok(OperatorLoggedIn {
+        access_token,
+        expires_in: (session.expires_at - cx.now()).num_seconds(),
+        operator,
+    })
+}
+
 /// What is known of a login before the password is compared.
 struct Claim {
     email: Option<Email>,
@@ -247,11 +269,13 @@ async fn open(
 async fn finish(
     cx: &OperatorCx,
     mut work: Box<dyn OperatorWork>,
-    login: OperatorLoggedIn,
+    mut login: OperatorLoggedIn,
     method: Option<&'static str>,
 ) -> Result<OperatorLoggedIn, OperatorError> {
     if method.is_some() {
         work.factors().finish_login(login.operator.id, cx.now()).await?;
+        let expires_at = cx.now() + Duration::seconds(login.expires_in);
+        login.access_token = token(cx.app(), &login.operator, Some(cx.now()), expires_at);
     }
     let details = json!({"factor": method});
     work.commit(cx.record("operator.logged_in", None, details))
@@ -311,6 +335,17 @@ fn as_guest(app: &Arc<Tenancy>, visit: Visit) -> OperatorCx {
     OperatorCx::new(Arc::clone(app), scope, visit.origin)
 }
 
+/// An access token of an operator.
+fn token(app: &Tenancy, operator: &Operator, factor_at: Option<Time>, expires_at: Time) -> String {
+    app.ports.operator_tokens.sign(&OperatorClaims {
+        operator: operator.id,
+        epoch: operator.epoch,
+        factor_at,
+        issued_at: app.ports.clock.now(),
+        expires_at,
+    })
+}
+
 /// A token for an operator whose password was right, and the scope that it leads to: the password was verified outside
 /// of any transaction, so the gate looks at the operator once more. `None` when it refuses.
 async fn admit(
@@ -318,15 +353,9 @@ async fn admit(
     operator: Operator,
     request: RequestId,
 ) -> Result<Option<(OperatorScope, OperatorLoggedIn)>, StoreError> {
-    let tokens = &app.ports.operator_tokens;
-    let issued_at = app.ports.clock.now();
-    let expires_in = tokens.lifetime_seconds();
-    let access_token = tokens.sign(&OperatorClaims {
-        operator: operator.id,
-        epoch: operator.epoch,
-        issued_at,
-        expires_at: issued_at + Duration::seconds(expires_in),
-    });
+    let expires_in = app.ports.operator_tokens.lifetime_seconds();
+    let expires_at = app.ports.clock.now() + Duration::seconds(expires_in);
+    let access_token = token(app, &operator, None, expires_at);
     match app.ports.operator_gate.bearer(&access_token, request).await {
         Ok(scope) => {
             let login = OperatorLoggedIn {

@@ -4,8 +4,10 @@ use serde_json::json;
 use tenantry_domain::identity::{
     CallerClass, CallerGroup, Email, Guess, HashingCaller, Password, RecoveryCode, TotpFactor,
 };
-use tenantry_domain::kernel::{StoreError, SystemScope};
-use tenantry_domain::operations::{AccountName, Operator, OperatorTotp, OperatorWork, PendingOperator};
+use tenantry_domain::kernel::{OperatorId, StoreError, SystemScope};
+use tenantry_domain::operations::{
+    AccountName, Operator, OperatorPermission, OperatorTotp, OperatorWork, PendingOperator,
+};
 
 use crate::OperatorCx;
 use crate::admin::operator::{self, OperatorError};
@@ -29,6 +31,7 @@ pub async fn own_email(cx: &OperatorCx) -> Result<Email, OperatorError> {
 /// # Errors
 /// [`OperatorError::WrongPassword`], [`OperatorError::Locked`], [`OperatorError::AlreadyEnabled`].
 pub async fn enroll(cx: &OperatorCx, password: Password) -> Result<Enrollment, OperatorError> {
+    cx.require(OperatorPermission::ManageOwnAccount)?;
     let seen = with_password(cx, password).await?;
     let mut work = cx.begin().await?;
     let operator = lock(work.as_mut(), &seen).await?;
@@ -42,6 +45,7 @@ pub async fn enroll(cx: &OperatorCx, password: Password) -> Result<Enrollment, O
 /// # Errors
 /// [`OperatorError::NotEnrolled`], [`OperatorError::AlreadyEnabled`], [`OperatorError::WrongCode`].
 pub async fn confirm(cx: &OperatorCx, code: &str) -> Result<Vec<RecoveryCode>, OperatorError> {
+    cx.require(OperatorPermission::ManageOwnAccount)?;
     let seen = own(cx).await?;
     let mut work = cx.begin().await?;
     let operator = lock(work.as_mut(), &seen).await?;
@@ -60,11 +64,12 @@ pub async fn confirm(cx: &OperatorCx, code: &str) -> Result<Vec<RecoveryCode>, O
 /// [`OperatorError::FactorNeeded`], [`OperatorError::WrongPassword`], [`OperatorError::WrongCode`],
 /// [`OperatorError::Locked`], [`OperatorError::NotEnrolled`].
 pub async fn disable(cx: &OperatorCx, password: Password, code: &str) -> Result<(), OperatorError> {
+    cx.require(OperatorPermission::ManageOwnAccount)?;
     let seen = with_password(cx, password).await?;
     if cx.app().policy.operator_mfa_required {
         return Err(OperatorError::FactorNeeded);
     }
-    let (mut work, operator) = give_own(cx, &seen, code).await?;
+    let (mut work, operator) = give_as(cx, &seen, code).await?;
     work.factors().delete_factor(operator.id).await?;
     commit(cx, work, "operator.mfa_disabled", &operator).await
 }
@@ -74,30 +79,31 @@ pub async fn disable(cx: &OperatorCx, password: Password, code: &str) -> Result<
 /// # Errors
 /// [`OperatorError::WrongCode`], [`OperatorError::Locked`], [`OperatorError::NotEnrolled`].
 pub async fn renew_recovery_codes(cx: &OperatorCx, code: &str) -> Result<Vec<RecoveryCode>, OperatorError> {
-    let seen = own(cx).await?;
-    let (mut work, operator) = give_own(cx, &seen, code).await?;
+    cx.require(OperatorPermission::ManageOwnAccount)?;
+    let (mut work, operator) = give_own(cx, code).await?;
     let codes = new_recovery_codes(cx, work.as_mut(), &operator).await?;
     commit(cx, work, "operator.recovery_codes_renewed", &operator).await?;
     Ok(codes)
 }
 
-/// Removes the second factor of an operator who has lost it: for a command on the server. Ends the operator's tokens, and the
-/// wait after wrong guesses, at once.
+/// Removes the second factor of an operator who has lost it. Ends the operator's tokens, and the wait after wrong guesses, at once.
+/// Operators disable their own with a code.
 ///
 /// # Errors
-/// [`OperatorError::NotFound`], [`OperatorError::NotEnrolled`].
-pub async fn reset(cx: &OperatorCx, email: &str) -> Result<Operator, OperatorError> {
-    let because = SystemScope::because("an operator's second factor is reset");
-    let email = Email::parse(email, "/email")?;
-    let found = cx.app().ports.operators.find_by_email(because, &email).await?;
-    let operator = found.ok_or(OperatorError::NotFound)?;
+/// [`OperatorError::NotFound`], [`OperatorError::NotEnrolled`], [`OperatorError::OwnFactor`].
+pub async fn reset(cx: &OperatorCx, id: OperatorId) -> Result<Operator, OperatorError> {
+    cx.require(OperatorPermission::ManageOperators)?;
+    if cx.scope().operator() == Some(id) {
+        return Err(OperatorError::OwnFactor);
+    }
     let mut work = cx.begin().await?;
-    work.lock_operator(operator.id).await?;
-    if !work.factors().delete_factor(operator.id).await? {
+    operator::require_acting_owner(cx, work.as_mut()).await?;
+    let operator = work.lock_operator(id).await?.ok_or(OperatorError::NotFound)?;
+    if !work.factors().delete_factor(id).await? {
         return Err(OperatorError::NotEnrolled);
     }
-    work.factors().end_tokens(operator.id).await?;
-    let account = AccountName::of(email.as_str()).bytes();
+    work.factors().end_tokens(id).await?;
+    let account = AccountName::of(operator.email.as_str()).bytes();
     work.lockouts().delete_of(account).await?;
     commit(cx, work, "operator.mfa_reset", &operator).await?;
     Ok(operator)
@@ -341,7 +347,16 @@ async fn lock(work: &mut dyn OperatorWork, seen: &Operator) -> Result<Operator, 
 }
 
 /// Takes a code of the operator who is logged in; the transaction in which it counts as given.
-async fn give_own(
+pub(crate) async fn give_own(
+    cx: &OperatorCx,
+    code: &str,
+) -> Result<(Box<dyn OperatorWork>, Operator), OperatorError> {
+    let seen = own(cx).await?;
+    give_as(cx, &seen, code).await
+}
+
+/// The same for an operator who was read before.
+async fn give_as(
     cx: &OperatorCx,
     seen: &Operator,
     code: &str,

@@ -47,6 +47,8 @@ pub enum RefusedAction {
     Locked,
     /// A failed login of a platform operator.
     OperatorLogin,
+    /// A request of a platform operator whose role does not allow it.
+    OperatorPermission,
     /// A request that names another tenant than its credential's.
     OtherTenant,
     /// A request with an API key that is not valid, or not for it.
@@ -66,6 +68,7 @@ impl RefusedAction {
             Self::PasswordConfirmation => "password.confirmation_failed",
             Self::Locked => "account.locked",
             Self::OperatorLogin => "operator.login_failed",
+            Self::OperatorPermission => "operator.refused",
             Self::OtherTenant => "tenant.mismatch",
             Self::ApiKey => "api_key.refused",
             Self::Network => "network.refused",

@@ -73,8 +73,18 @@ async fn verified(cx: &Cx) -> Result<Verified, AuditError> {
         if wrong.is_some() && checkpoint(&heads) != checkpoint(&self::heads(cx).await?) {
             continue;
         }
+        // What follows a wrong entry is chained, although it was not looked at.
+        let stopped = wrong.is_some();
         let (before, unchained, oldest_unchained) = cx
-            .read(async |work| Ok::<_, AuditError>(work.audit_chain().count(walk.cursor).await?))
+            .read(async |work| {
+                let chain = work.audit_chain();
+                let end = if stopped {
+                    chain.tail().await?.cursor
+                } else {
+                    walk.cursor
+                };
+                Ok::<_, AuditError>(chain.count(end).await?)
+            })
             .await?;
         if wrong.is_none() && before > walk.verified {
             wrong = Some(Wrong {

@@ -47,7 +47,7 @@ pub(crate) fn refuse_lock_out(
     } else {
         ALLOWED_NETWORKS.key()
     };
-    Err(Invalid::one(&format!("/{pointer}"), "locks_out", detail))
+    Err(Invalid::one(format!("/{pointer}"), "locks_out", detail))
 }
 
 /// The list of allowed networks alone.

@@ -137,6 +137,13 @@ fn appearance() -> Vec<Definition> {
 }
 
 fn security() -> Vec<Definition> {
+    let mut definitions = access();
+    definitions.extend(logins());
+    definitions
+}
+
+/// For how long, with which passwords, and from where.
+fn access() -> Vec<Definition> {
     vec![
         Definition::new(
             "security.session_idle_minutes",
@@ -173,6 +180,12 @@ fn security() -> Vec<Definition> {
             json!([]),
             "The networks from which no requests are taken, also where `security.allowed_networks` allows them.",
         ),
+    ]
+}
+
+/// Who logs in, and with what.
+fn logins() -> Vec<Definition> {
+    vec![
         Definition::new(
             "security.sessions_per_user",
             Kind::Integer(1..=1_000),

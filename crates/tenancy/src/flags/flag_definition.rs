@@ -10,7 +10,7 @@ use tenantry_domain::flags::{
     DefinitionVersion, FlagCatalogue, FlagDefinition, FlagEditing, Lifecycle, Segment,
 };
 use tenantry_domain::kernel::{Invalid, StoreError, SystemScope, Time};
-use tenantry_domain::operations::OperatorWork;
+use tenantry_domain::operations::{OperatorPermission, OperatorWork};
 
 use crate::operations::idempotency::OperatorRequest;
 use crate::{OperatorCx, OwnReason, Precondition, UseCaseError};
@@ -36,6 +36,7 @@ impl OwnReason for DefinitionReason {}
 /// # Errors
 /// [`DefinitionError::Store`].
 pub async fn catalogue(cx: &OperatorCx) -> Result<Arc<FlagCatalogue>, DefinitionError> {
+    cx.require(OperatorPermission::ReadFlags)?;
     let because = SystemScope::because("operators read the definitions of flags");
     let program = cx.app().ports.flag_definitions.program(because).await?;
     Ok(Arc::clone(program.catalogue()))
@@ -70,6 +71,7 @@ pub async fn create_once<D: Definition>(
     request: Option<&OperatorRequest>,
     new: D,
 ) -> Result<(D, bool), DefinitionError> {
+    cx.require(OperatorPermission::ManageFlags)?;
     let mut work = cx.begin().await?;
     // All definitions are locked, so two requests with one key run one after the other.
     let catalogue = work.flags().catalogue_for_update().await?;
@@ -102,6 +104,7 @@ pub async fn replace<D: Definition>(
     when: &Precondition,
     after: D,
 ) -> Result<D, DefinitionError> {
+    cx.require(OperatorPermission::ManageFlags)?;
     change(cx, key, when, D::UPDATED, |before: &D| {
         after.check_in_place_of(before)?;
         Ok(after)
@@ -118,6 +121,7 @@ pub async fn archive(
     key: &str,
     when: &Precondition,
 ) -> Result<FlagDefinition, DefinitionError> {
+    cx.require(OperatorPermission::ManageFlags)?;
     change(cx, key, when, "flag.archived", |before: &FlagDefinition| {
         Ok(FlagDefinition {
             lifecycle: Lifecycle::Archived,
@@ -132,6 +136,7 @@ pub async fn archive(
 /// # Errors
 /// [`DefinitionError`].
 pub async fn delete_segment(cx: &OperatorCx, key: &str, when: &Precondition) -> Result<(), DefinitionError> {
+    cx.require(OperatorPermission::ManageFlags)?;
     let mut work = cx.begin().await?;
     let catalogue = work.flags().catalogue_for_update().await?;
     let before = catalogue.segment(key).ok_or(DefinitionError::NotFound)?;
@@ -158,6 +163,7 @@ pub async fn roll_back<D: Definition>(
     when: &Precondition,
     version: i64,
 ) -> Result<D, DefinitionError> {
+    cx.require(OperatorPermission::ManageFlags)?;
     let mut work = cx.begin().await?;
     let catalogue = work.flags().catalogue_for_update().await?;
     let last = last_version::<D>(work.flags(), key).await?;
@@ -189,6 +195,7 @@ pub async fn versions<D: Definition>(
     before: Option<i64>,
     limit: u32,
 ) -> Result<Vec<DefinitionVersion<D::Former>>, DefinitionError> {
+    cx.require(OperatorPermission::ReadFlags)?;
     let mut work = cx.begin().await?;
     let last = last_version::<D>(work.flags(), key).await?;
     last.ok_or(DefinitionError::NotFound)?;
@@ -204,6 +211,7 @@ pub async fn version<D: Definition>(
     key: &str,
     version: i64,
 ) -> Result<DefinitionVersion<D::Former>, DefinitionError> {
+    cx.require(OperatorPermission::ReadFlags)?;
     let mut work = cx.begin().await?;
     let found = D::version_of(work.flags(), key, version).await?;
     found.ok_or(DefinitionError::NotFound)

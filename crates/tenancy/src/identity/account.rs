@@ -3,8 +3,8 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    AccountLink, AccountNotice, ApiKey, CallerClass, ChallengeError, ChallengePurpose, Email, Guess,
-    HashingCaller, LinkPurpose, Password, PasswordError, PasswordHash, PresentedLink, SecurityNotice, User,
+    AccountLink, AccountNotice, ApiKey, CallerClass, ChallengeError, ChallengePurpose, Email, HashingCaller,
+    LinkPurpose, Password, PasswordError, PasswordHash, PresentedLink, SecurityNotice, User,
 };
 use tenantry_domain::kernel::{Constraint, Invalid, Permission, SessionId, StoreError, Time, UserId};
 use tenantry_domain::store::Work;
@@ -18,7 +18,8 @@ use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout;
 use crate::identity::mfa::{self, Removed};
-use crate::identity::{account_link, account_mail, address, auth, security_notice, session};
+use crate::identity::password::{self, Compared};
+use crate::identity::{account_link, account_mail, address, security_notice, session};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::{ActingAdmin, RECENT_SECONDS, RecentFactor};
 use crate::plans::{AddError, Countable, NotInPlan};
@@ -366,7 +367,7 @@ pub(crate) async fn verified_only(cx: &Cx) -> Result<bool, StoreError> {
 
 /// Compares a password with that of the caller's account; another one is recorded like a failed login.
 pub(crate) async fn confirm(cx: &Cx, user: &User, password: Password) -> Result<(), AccountError> {
-    match compare::<AccountError>(cx, user, password).await? {
+    match password::compare::<AccountError>(cx, user, password).await? {
         Compared::Right => return Ok(()),
         Compared::Locked(seconds) => return Err(AccountError::Locked(seconds)),
         Compared::Wrong => {}
@@ -406,48 +407,6 @@ pub(crate) async fn require_presence(
     } else {
         Err(AccountError::PasswordNeeded)
     }
-}
-
-/// What comparing a password leads to.
-pub(crate) enum Compared {
-    /// It is that of the account.
-    Right,
-    /// It is another one.
-    Wrong,
-    /// It was not compared: the account waits for so many seconds.
-    Locked(i64),
-}
-
-/// Compares a password with that of the caller's account. A wrong one is counted like one of a login: a session may be stolen,
-/// so it does not make the caller's network a known one.
-pub(crate) async fn compare<E>(cx: &Cx, user: &User, password: Password) -> Result<Compared, E>
-where
-    E: From<PasswordError> + From<StoreError>,
-{
-    let (guesser, standing) = cx
-        .read(async |work| {
-            let guesser = auth::guesser(cx, work, user).await?;
-            let standing = lockout::look(cx, work, Guess::Password, guesser).await?;
-            Ok::<_, StoreError>((guesser, standing))
-        })
-        .await?;
-    if let Some(seconds) = standing.wait {
-        lockout::record(cx, Guess::Password, Some(user.id), None).await?;
-        return Ok(Compared::Locked(seconds));
-    }
-    let hash = Some(user.password_hash.clone());
-    let passwords = &cx.ports().passwords;
-    let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
-    if !verified.is_right() {
-        cx.write_behind(async |work| lockout::fail(cx, work, Guess::Password, guesser).await)
-            .await?;
-        return Ok(Compared::Wrong);
-    }
-    if standing.has_failed {
-        cx.write_behind(async |work| lockout::succeed(work, Guess::Password, guesser).await)
-            .await?;
-    }
-    Ok(Compared::Right)
 }
 
 /// The caller, and their tenant.

@@ -64,6 +64,23 @@ pub(crate) async fn verify(cx: &Cx, work: &mut Work, user: &User) -> Result<(), 
     issue(cx, work, user, LinkPurpose::VerifyEmail, &user.email).await
 }
 
+/// Asks for the link that leads the owner of an address into the account that has it: to choose a password, or to verify the address.
+///
+/// # Errors
+/// Those of the store.
+pub(crate) async fn remind(cx: &Cx, email: &Email) -> Result<(), StoreError> {
+    let user = cx
+        .read(async |work| work.users().find_by_email(email).await)
+        .await?;
+    let is_verified = user.is_some_and(|user| user.email_verified);
+    let purpose = if is_verified {
+        LinkPurpose::ResetPassword
+    } else {
+        LinkPurpose::VerifyEmail
+    };
+    ask(cx, purpose, email).await
+}
+
 /// Asks for a link to an address; while the same is asked for already, nothing is added.
 ///
 /// # Errors

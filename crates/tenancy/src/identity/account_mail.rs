@@ -12,7 +12,7 @@ use tenantry_domain::operations::MailDecision;
 use tenantry_domain::store::Work;
 
 use crate::Cx;
-use crate::identity::auth;
+use crate::identity::known_network;
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
 use crate::operations::mail::{self, AddressThen, Envelope, MOST_ATTEMPTS, To};
 
@@ -154,9 +154,9 @@ pub(crate) async fn note_login(
     user: &User,
     addresses: &[Option<String>],
 ) -> Result<(), StoreError> {
-    let since = cx.now() - auth::KNOWN_FOR;
+    let since = cx.now() - known_network::KNOWN_FOR;
     let is_first = addresses.iter().all(Option::is_none) && user.created_at > since;
-    if is_first || auth::is_among(Network::site(cx.origin().address()), addresses) {
+    if is_first || known_network::is_among(Network::site(cx.origin().address()), addresses) {
         return Ok(());
     }
     let notice = AccountNotice::NewNetwork {

@@ -1,54 +1,41 @@
 //! Login, registration, and the life of a session.
 
-use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::identity::{
-    AccessClaims, AuthMethods, CallerClass, ChallengeError, ChallengePurpose, Email, Guess, HashingCaller,
-    MailboxEntry, Password, PasswordError, PasswordHash, PasswordHasher, PresentedRefresh, Rotation, Session,
-    SessionLifetime, User, Verified,
+    ChallengeError, ChallengePurpose, Email, Guess, HashingCaller, MailboxEntry, Password, PasswordError,
+    PasswordHash, PresentedRefresh, Rotation, Session, User,
 };
-use tenantry_domain::kernel::{Constraint, Invalid, Network, Permission, SessionId, StoreError, UserId};
+use tenantry_domain::kernel::{Constraint, Invalid, Network, Permission, StoreError, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
-use crate::customization::product_settings::ALLOW_TENANT_SWITCH;
-use crate::customization::setting;
+use crate::identity::applicant::{self, Applicant, PrepareError};
+use crate::identity::claim::{Claim, SecondFactor};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout::{self, Guesser};
-use crate::identity::mfa::{self, AtLogin, MfaError, Pending, SecondFactor};
+use crate::identity::mfa::{self, AtLogin, MfaError, Pending};
 use crate::identity::session::{self, SessionRules};
+use crate::identity::session_start::{
+    self, LoggedIn, admits_switches, logged_in, new_session, own_tenant, session_lifetime,
+};
 use crate::identity::{
     account, account_link, account_mail, address,
     challenge::{self, ChallengeResponse},
-    user::{self, Applicant, PrepareError},
+    known_network, password, trusted_device,
 };
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::GrantedRole;
 use crate::plans::{AddError, Countable, NotInPlan};
 use crate::{Changed, Cx};
 
-/// Somebody is logged in: tokens, and who and where they are.
-#[derive(Debug, Clone)]
-pub struct LoggedIn {
-    /// The access token (JWT).
-    pub access_token: String,
-    /// The refresh token (opaque, single use).
-    pub refresh_token: String,
-    /// How long the access token lives, in seconds.
-    pub expires_in: i64,
-    /// Who is logged in.
-    pub user: User,
-    /// Where they are logged in.
-    pub tenant: Tenant,
-}
-
 /// The outcome of a registration.
 #[derive(Debug, Clone)]
 pub enum Registered {
     /// The user is logged in.
     LoggedIn(Box<LoggedIn>),
-    /// The user can log in once the address is verified, with the link that was mailed to it.
+    /// The user can log in once the address is verified, with the link that was mailed to it. The id is of nobody when the address was
+    /// taken.
     Unverified(UserId),
 }
 
@@ -201,7 +188,7 @@ pub async fn login(
             if user.awaits_proof() || (!user.email_verified && account::verified_only(cx).await?) {
                 return Err(AuthError::EmailNotVerified);
             }
-            let renewed = renew(passwords.as_ref(), &caller, verified, password).await;
+            let renewed = password::renew(passwords.as_ref(), &caller, verified, password).await;
             let opened = open_session(cx, &user, renewed, &claim).await;
             match opened {
                 Err(AuthError::InvalidCredentials) => record_failure(cx, email, Some(user.id)).await?,
@@ -216,7 +203,7 @@ pub async fn login(
             record_failure(cx, email, user).await?;
             cx.write_behind(async |work| {
                 if let Some((user, device)) = user.zip(claim.device) {
-                    mfa::fail_on_device(cx, work, user, device).await?;
+                    trusted_device::fail(cx, work, user, device).await?;
                 }
                 lockout::fail(cx, work, Guess::Password, claim.guesser).await
             })
@@ -236,33 +223,15 @@ pub(crate) async fn enter_by_mailbox(cx: &Cx, entry: MailboxEntry) -> Result<Log
     if !admits_switches(cx).await? {
         return Err(AuthError::InvalidCredentials);
     }
-    let claim = Claim::of_mailbox(cx, entry).await?;
+    let claim = claim_of_mailbox(cx, entry).await?;
     let user = claim.user.clone().filter(|user| claim.admits(user));
     let user = user.ok_or(AuthError::InvalidCredentials)?;
     open_session(cx, &user, None, &claim).await
 }
 
-/// Whether the tenant lets callers from other tenants in by a proof of the mailbox, as its settings say.
-pub(crate) async fn admits_switches(cx: &Cx) -> Result<bool, StoreError> {
-    let allowed = setting::find(cx, &ALLOW_TENANT_SWITCH).await?;
-    Ok(allowed.unwrap_or(true))
-}
-
-/// Whether the user with that mail address has lately logged in from this network. An unknown user has not, and costs the
-/// same.
-///
-/// # Errors
-/// Those of the store.
-pub async fn is_known_network(cx: &Cx, email: &str, network: Option<Network>) -> Result<bool, StoreError> {
-    let Ok(email) = Email::parse(email, "/email") else {
-        return Ok(false);
-    };
-    cx.read(async |work| has_logged_in_from(cx, work, &email, network).await)
-        .await
-}
-
 /// Registers a user as a member of a tenant that allows it, and logs in. Where the tenant lets only verified addresses in, or
-/// only those of some domains, no session begins: the password is in force once the address is verified.
+/// only those of some domains, no session begins: the password is in force once the address is verified. There an address that is taken
+/// gets the same answer, and its owner a link by mail.
 ///
 /// # Errors
 /// [`AuthError`].
@@ -298,14 +267,14 @@ pub async fn register(
         full_name,
         password: Some(password),
     };
-    let (mut user, _) = user::prepare(cx, data, GrantedRole::REGISTERED, &tenant).await?;
+    let (mut user, _) = applicant::prepare(cx, data, GrantedRole::REGISTERED, &tenant).await?;
     if needs_proof {
         user.password_hash = user.password_hash.pending();
     }
     user.note_registration();
     let rules = session::rules(cx).await?;
     let (session, refresh_token) = new_session(cx, user.id);
-    cx.write(async |work| {
+    let registered = cx.write(async |work| {
         address::lock_tenant(work).await?;
         // First, as for the address of a user: at the limit, all addresses get the same answer. One who has to prove the address takes
         // the place with the proof.
@@ -330,8 +299,16 @@ pub async fn register(
         let refresh_token = refresh_token.clone();
         let login = logged_in(cx, rules, &session, refresh_token, user.clone(), tenant.clone());
         Ok::<_, AuthError>(Registered::LoggedIn(Box::new(login)))
-    })
-    .await
+    });
+    match registered.await {
+        // The answer is in the mailbox, so that nobody else learns who has an account.
+        Err(AuthError::EmailTaken) if needs_proof => {
+            let cx = cx.without_key();
+            account_link::remind(&cx, &user.email).await?;
+            Ok(Registered::Unverified(user.id))
+        }
+        registered => registered,
+    }
 }
 
 /// Rotates a refresh token. A used-up token ends its session, except within moments of its use. A session that was idle
@@ -391,193 +368,25 @@ pub async fn me(cx: &Cx) -> Result<(User, Tenant), AuthError> {
     .await
 }
 
-/// For how long a network is known from which somebody has logged in.
-pub(crate) const KNOWN_FOR: Duration = Duration::days(30);
-
-/// Whether one of these addresses is in the network.
-pub(crate) fn is_among(network: Option<Network>, addresses: &[Option<String>]) -> bool {
-    let mut networks = addresses.iter().map(|address| {
-        let address = address.as_ref().and_then(|address| address.parse().ok());
-        Network::site(address)
-    });
-    networks.any(|known| known == network)
-}
-
-/// A fresh session of a user and its first refresh token.
-pub(crate) fn new_session(cx: &Cx, user_id: UserId) -> (Session, String) {
-    let id = SessionId::next(cx.ids());
-    let first = cx.ports().refresh_tokens.first(cx.scope().tenant(), id);
-    let now = cx.now();
-    let session = Session {
-        id,
-        user_id,
-        token_hash: first.hash,
-        previous_hash: None,
-        rotated_at: None,
-        created_at: now,
-        expires_at: session_lifetime(cx).expiry(now, now),
-        revoked_at: None,
-        user_agent: cx.origin().user_agent.clone(),
-        ip: cx.origin().ip.clone(),
-        factor_at: None,
-        device_hash: None,
-        methods: AuthMethods::PASSWORD,
-        mailbox_proof: None,
-        ends_at: None,
-    };
-    (session, first.token)
-}
-
-/// The session of a user with how it began: with the password, or with a proof of the mailbox from another tenant. The latter has no
-/// proof to go on with and ends with the session there at the latest, so that no chain of sessions outlives the login that it began with.
-pub(crate) fn begun(user: &User, session: Session, entry: Option<&MailboxEntry>) -> Session {
-    if let Some(entry) = entry {
-        return Session {
-            methods: AuthMethods::OTHER_WORKSPACE,
-            ends_at: Some(entry.ends_at),
-            expires_at: session.expires_at.min(entry.ends_at),
-            ..session
-        };
+/// The claim of the user of an address whose mailbox the caller has proven to read. Unknown addresses cost the same.
+///
+/// # Errors
+/// [`AuthError::InvalidCredentials`] when there is no such account for the proof, [`AuthError::Locked`], and those of the
+/// store.
+async fn claim_of_mailbox(cx: &Cx, entry: MailboxEntry) -> Result<Claim, AuthError> {
+    let email = entry.proof.email.clone();
+    let found = claim(cx, Some(&email), email.as_str(), SecondFactor::default()).await?;
+    if let Some(seconds) = found.wait {
+        let target = found.user.filter(|user| user.is_active).map(|user| user.id);
+        lockout::record(cx, Guess::Password, target, Some(&email)).await?;
+        return Err(AuthError::Locked(seconds));
     }
-    Session {
-        mailbox_proof: user.mailbox_proof(),
-        ..session
-    }
-}
-
-/// The answer to a login.
-pub(crate) fn logged_in(
-    cx: &Cx,
-    rules: SessionRules,
-    session: &Session,
-    refresh_token: String,
-    user: User,
-    tenant: Tenant,
-) -> LoggedIn {
-    let (access_token, expires_in) = access_token(cx, rules, session, &user);
-    LoggedIn {
-        access_token,
-        refresh_token,
-        expires_in,
-        user,
-        tenant,
-    }
-}
-
-/// A new access token of a session, and how long it lives, in seconds.
-pub(crate) fn access_token(cx: &Cx, rules: SessionRules, session: &Session, user: &User) -> (String, i64) {
-    let tokens = &cx.ports().access_tokens;
-    let issued_at = cx.now();
-    let expires_in = rules.access_seconds(cx);
-    let claims = AccessClaims {
-        tenant: cx.scope().tenant(),
-        user: user.id,
-        session: session.id,
-        role: user.role,
-        factor_at: session.factor_at,
-        methods: session.methods,
-        issued_at,
-        expires_at: issued_at + Duration::seconds(expires_in),
-    };
-    (tokens.sign(&claims), expires_in)
-}
-
-/// Stores the session of a user who has proven all that the login asks for. The user is locked; `addresses` are those from
-/// which the account has lately logged in.
-pub(crate) async fn start(
-    cx: &Cx,
-    work: &mut Work,
-    (user, addresses): (&User, &[Option<String>]),
-    rules: SessionRules,
-    session: &Session,
-) -> Result<(), StoreError> {
-    session::make_room(cx, work, user, rules).await?;
-    account_mail::note_login(cx, work, user, addresses).await?;
-    work.sessions().insert(session).await?;
-    let event = cx.security(
-        "session.started",
-        "session",
-        Some(session.id.uuid()),
-        json!({"user_id": session.user_id}),
-    );
-    work.audit().record(event).await
-}
-
-pub(crate) fn session_lifetime(cx: &Cx) -> SessionLifetime {
-    let policy = &cx.app().policy;
-    SessionLifetime {
-        unused: Duration::days(policy.session_days),
-        longest: Duration::days(policy.session_max_days),
-    }
-}
-
-/// What is known of a login before its password is compared.
-pub(crate) struct Claim {
-    user: Option<User>,
-    /// From where the account has lately logged in.
-    addresses: Vec<Option<String>>,
-    /// What comes besides the password.
-    pub second: SecondFactor,
-    /// Who guesses.
-    pub guesser: Guesser,
-    /// The hash of the token of the trusted device that the login shows.
-    device: Option<[u8; 32]>,
-    wait: Option<i64>,
-    has_failed: bool,
-    /// What takes the place of the password when the user comes from another tenant.
-    mailbox: Option<MailboxEntry>,
-}
-
-impl Claim {
-    /// Of a user who has just been made, and needs no password.
-    pub(crate) fn of_new(cx: &Cx, user: &User) -> Self {
-        Self {
-            user: Some(user.clone()),
-            addresses: Vec::new(),
-            second: SecondFactor::default(),
-            guesser: Guesser::of(cx, user.email.as_str(), false),
-            device: None,
-            wait: None,
-            has_failed: false,
-            mailbox: None,
-        }
-    }
-
-    /// Of the user of an address whose mailbox the caller has proven to read. Unknown addresses cost the same.
-    ///
-    /// # Errors
-    /// [`AuthError::InvalidCredentials`] when there is no such account for the proof, [`AuthError::Locked`], and those of the
-    /// store.
-    pub(crate) async fn of_mailbox(cx: &Cx, entry: MailboxEntry) -> Result<Self, AuthError> {
-        let email = entry.proof.email.clone();
-        let found = claim(cx, Some(&email), email.as_str(), SecondFactor::default()).await?;
-        if let Some(seconds) = found.wait {
-            let target = found.user.filter(|user| user.is_active).map(|user| user.id);
-            lockout::record(cx, Guess::Password, target, Some(&email)).await?;
-            return Err(AuthError::Locked(seconds));
-        }
-        Ok(Self {
-            // It says nothing of the guesses before it.
-            has_failed: false,
-            mailbox: Some(entry),
-            ..found
-        })
-    }
-
-    /// What takes the place of the password, if something does.
-    pub(crate) const fn mailbox(&self) -> Option<&MailboxEntry> {
-        self.mailbox.as_ref()
-    }
-
-    /// Whether a user as stored now may get in by this claim.
-    fn admits(&self, user: &User) -> bool {
-        let by_mailbox = self.mailbox.as_ref().is_none_or(|entry| entry.proof.opens(user));
-        user.is_active && by_mailbox
-    }
-
-    fn class(&self) -> CallerClass {
-        CallerClass::known_if(self.guesser.is_known())
-    }
+    Ok(Claim {
+        // It says nothing of the guesses before it.
+        has_failed: false,
+        mailbox: Some(entry),
+        ..found
+    })
 }
 
 /// Looks up what an address claims to be. Unknown addresses cost the same.
@@ -592,13 +401,13 @@ async fn claim(
         let (user, addresses) = match address {
             Some(address) => (
                 work.users().find_by_email(address).await?,
-                logins(cx, work, address).await?,
+                known_network::logins(cx, work, address).await?,
             ),
             None => (None, Vec::new()),
         };
-        let guesser = Guesser::of(cx, typed, is_among(network, &addresses));
+        let guesser = Guesser::of(cx, typed, known_network::is_among(network, &addresses));
         let standing = lockout::look(cx, work, Guess::Password, guesser).await?;
-        let device = mfa::shows_trusted_device(cx, work, user.as_ref(), &second).await?;
+        let device = trusted_device::shown(cx, work, user.as_ref(), &second).await?;
         Ok(Claim {
             user,
             addresses,
@@ -611,51 +420,6 @@ async fn claim(
         })
     })
     .await
-}
-
-/// The caller of the context, who guesses at a user's account.
-pub(crate) async fn guesser(cx: &Cx, work: &mut Work, user: &User) -> Result<Guesser, StoreError> {
-    let addresses = logins(cx, work, &user.email).await?;
-    let is_known = is_among(Network::site(cx.origin().address()), &addresses);
-    Ok(Guesser::of(cx, user.email.as_str(), is_known))
-}
-
-/// From where the account of an address has lately logged in.
-pub(crate) async fn logins(
-    cx: &Cx,
-    work: &mut Work,
-    email: &Email,
-) -> Result<Vec<Option<String>>, StoreError> {
-    work.sessions().login_addresses(email, cx.now() - KNOWN_FOR).await
-}
-
-async fn has_logged_in_from(
-    cx: &Cx,
-    work: &mut Work,
-    email: &Email,
-    network: Option<Network>,
-) -> Result<bool, StoreError> {
-    Ok(is_among(network, &logins(cx, work, email).await?))
-}
-
-/// The tenant of the context.
-pub(crate) async fn own_tenant<E: From<Refused> + From<StoreError>>(work: &mut Work) -> Result<Tenant, E> {
-    // The gate has just seen the tenant; it can only be missing when it was purged in this very moment.
-    Ok(work.tenants().current().await?.ok_or(Refused::Forbidden)?)
-}
-
-/// The hash of a right password whose stored hash is weaker than today's. That the hasher is busy is no reason to refuse
-/// the login: the next one tries again.
-pub(crate) async fn renew(
-    passwords: &dyn PasswordHasher,
-    caller: &HashingCaller,
-    verified: Verified,
-    password: Password,
-) -> Option<PasswordHash> {
-    match verified {
-        Verified::Outdated => passwords.hash(caller, password).await.ok(),
-        Verified::Right | Verified::Wrong => None,
-    }
 }
 
 /// What a right password has led to.
@@ -696,8 +460,8 @@ async fn open_session(
                 // Committed, so that the code counts.
                 AtLogin::WrongCode => return Ok(Opened::WrongCode),
             };
-            let session = proven.put_into(begun(&user, session.clone(), claim.mailbox()));
-            start(cx, work, (&user, &claim.addresses), rules, &session).await?;
+            let session = proven.put_into(session_start::begun(&user, session.clone(), claim.mailbox()));
+            session_start::start(cx, work, (&user, &claim.addresses), rules, &session).await?;
             let opened = Box::new((user, own_tenant::<AuthError>(work).await?, session));
             Ok::<_, AuthError>(Opened::Session(opened))
         })

@@ -1,7 +1,7 @@
 //! Roles that a tenant defines for itself: each narrows the role of the users who have one.
 
 use tenantry_domain::identity::{CustomRole, CustomRolePatch, NewCustomRole, RoleName};
-use tenantry_domain::kernel::{Constraint, CustomRoleId, Page, PageRequest, Permission, StoreError};
+use tenantry_domain::kernel::{Constraint, CustomRoleId, Page, PageRequest, Permission, StoreError, counted};
 use tenantry_domain::store::Work;
 
 use crate::kernel::step_up::{RecentFactor, require_held};
@@ -23,7 +23,7 @@ pub enum CustomRoleReason {
     #[error("the tenant has {} custom roles, which is the maximum", CustomRole::MOST)]
     TooMany,
     /// The role is given to users or invitations.
-    #[error("the role is in use by {users} user(s) and {invitations} invitation(s)")]
+    #[error("the role is in use by {} and {}", counted(.users, "user"), counted(.invitations, "invitation"))]
     InUse {
         /// How many users have it.
         users: u64,

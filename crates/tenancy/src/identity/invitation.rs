@@ -8,7 +8,8 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::identity::{
-    Email, Invitation, InvitationMail, IssuedInvitation, NewInvitation, PresentedInvitation, RoleName, User,
+    Email, Invitation, InvitationMail, IssuedInvitation, MailboxEntry, NewInvitation, PresentedInvitation,
+    RoleName, User,
 };
 use tenantry_domain::kernel::{
     Constraint, InvitationId, Page, PageRequest, Permission, Role, Seal as _, StoreError, TenantId, Time,
@@ -18,11 +19,13 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
 use crate::identity::address::{self, lock_tenant};
-use crate::identity::auth::{self, AuthError, Claim, LoggedIn};
+use crate::identity::applicant::{self, Applicant};
+use crate::identity::auth::AuthError;
+use crate::identity::claim::Claim;
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::mfa::{self, AtLogin};
-use crate::identity::session::{self, SessionRules};
-use crate::identity::user::{self, Applicant};
+use crate::identity::session;
+use crate::identity::session_start::{self, LoggedIn};
 use crate::kernel::step_up::{GrantedRole, may_give_role};
 use crate::operations::job::{self, JobError, JobFailure, JobHandler, Terms};
 use crate::operations::mail;
@@ -211,34 +214,76 @@ pub async fn accept(
     password: String,
 ) -> Result<LoggedIn, AuthError> {
     let (invitation, tenant) = cx.read(async |work| admitted(cx, work, presented).await).await?;
-    cx.scope().require_write()?;
-    AllowedDomains::of(cx)
-        .await?
-        .check_at(&invitation.email, "/token")?;
     let data = Applicant {
         email: invitation.email.as_str().to_owned(),
         full_name,
         password: Some(password),
     };
-    let role = GrantedRole::invited(invitation.role);
-    let (mut user, _) = user::prepare(cx, data, role, &tenant).await?;
-    user.email_verified = true;
-    user.custom_role = invitation.custom_role;
-    let rules = session::rules(cx).await?;
-    join(cx, presented, user, tenant, rules).await
+    let user = invited(cx, &invitation, data, &tenant).await?;
+    join(cx, presented, user, tenant, None).await
 }
 
-/// Adds the user of an invitation in place of it. Where the tenant requires a second factor, the user enrolls it next, as at
+/// Accepts an invitation as the person of an account in another tenant, who has proven to read the invited mailbox: with the name of
+/// that account, and with a password that nobody knows. The user comes in by switching tenants, or chooses a password by a mailed
+/// link. The context is a guest's in the tenant of the invitation.
+///
+/// # Errors
+/// Those of [`accept`]; [`AuthError::InvalidInvitation`] also when it is of another tenant or another address, or when the tenant
+/// lets nobody in from other tenants.
+pub(crate) async fn accept_by_mailbox(
+    cx: &Cx,
+    presented: &PresentedInvitation,
+    full_name: String,
+    entry: MailboxEntry,
+) -> Result<LoggedIn, AuthError> {
+    let is_of_tenant = presented.tenant == cx.scope().tenant();
+    if !is_of_tenant || !session_start::admits_switches(cx).await? {
+        return Err(AuthError::InvalidInvitation);
+    }
+    let (invitation, tenant) = cx.read(async |work| admitted(cx, work, presented).await).await?;
+    if invitation.email != entry.proof.email {
+        return Err(AuthError::InvalidInvitation);
+    }
+    let data = Applicant {
+        email: invitation.email.as_str().to_owned(),
+        full_name,
+        password: None,
+    };
+    let mut user = invited(cx, &invitation, data, &tenant).await?;
+    user.enter_with(&entry.proof);
+    join(cx, presented, user, tenant, Some(entry)).await
+}
+
+/// The user of an invitation, whose mail has verified the address.
+async fn invited(
+    cx: &Cx,
+    invitation: &Invitation,
+    data: Applicant,
+    tenant: &Tenant,
+) -> Result<User, AuthError> {
+    cx.scope().require_write()?;
+    AllowedDomains::of(cx)
+        .await?
+        .check_at(&invitation.email, "/token")?;
+    let role = GrantedRole::invited(invitation.role);
+    let (mut user, _) = applicant::prepare(cx, data, role, tenant).await?;
+    user.email_verified = true;
+    user.custom_role.clone_from(&invitation.custom_role);
+    Ok(user)
+}
+
+/// Adds the user of an invitation in place of it, who may come from another tenant. Where the tenant requires a second factor, the user enrolls it next, as at
 /// a login.
 async fn join(
     cx: &Cx,
     presented: &PresentedInvitation,
     user: User,
     tenant: Tenant,
-    rules: SessionRules,
+    entry: Option<MailboxEntry>,
 ) -> Result<LoggedIn, AuthError> {
-    let (mut session, refresh_token) = auth::new_session(cx, user.id);
-    session.mailbox_proof = user.mailbox_proof();
+    let rules = session::rules(cx).await?;
+    let (session, refresh_token) = session_start::new_session(cx, user.id);
+    let session = session_start::begun(&user, session, entry.as_ref());
     let required = mfa::requirement(cx).await?;
     let opened = cx.write(async |work| {
         lock_tenant(work).await?;
@@ -258,7 +303,7 @@ async fn join(
         let accepted = cx.security("invitation.accepted", "invitation", target, details);
         work.audit().record(accepted).await?;
         cx.record(work, Changed::created(&user)).await?;
-        let claim = Claim::of_new(cx, &user);
+        let claim = Claim::of_new(cx, &user, entry.clone());
         match mfa::at_login(cx, work, &user, &claim, required).await? {
             AtLogin::Session(_) => {}
             AtLogin::Pending(pending) => return Ok(Err(pending)),
@@ -266,7 +311,7 @@ async fn join(
         }
         work.sessions().insert(&session).await?;
         let token = refresh_token.clone();
-        Ok::<_, AuthError>(Ok(auth::logged_in(
+        Ok::<_, AuthError>(Ok(session_start::logged_in(
             cx,
             rules,
             &session,

@@ -16,7 +16,7 @@ use tenantry_domain::store::Work;
 
 use crate::Cx;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
-use crate::identity::security_notice;
+use crate::identity::{known_network, security_notice};
 
 /// Who guesses: at which account, and from where.
 #[derive(Debug, Clone, Copy)]
@@ -200,4 +200,11 @@ pub(crate) async fn record(
         details,
     };
     refusal::record(cx, refusal).await
+}
+
+/// The caller of the context, who guesses at a user's account.
+pub(crate) async fn guesser(cx: &Cx, work: &mut Work, user: &User) -> Result<Guesser, StoreError> {
+    let addresses = known_network::logins(cx, work, &user.email).await?;
+    let is_known = known_network::is_among(Network::site(cx.origin().address()), &addresses);
+    Ok(Guesser::of(cx, user.email.as_str(), is_known))
 }

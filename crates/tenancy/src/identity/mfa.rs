@@ -15,11 +15,12 @@ use uuid::Uuid;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings::MFA_REQUIRED;
 use crate::customization::setting::{self, Resealed};
-use crate::identity::account::{self, Compared};
-use crate::identity::auth::{self, Claim, LoggedIn, own_tenant};
+use crate::identity::claim::Claim;
 use crate::identity::lockout::{self, Guesser};
+use crate::identity::password::{self, Compared};
+use crate::identity::session_start::{self, LoggedIn, own_tenant};
 use crate::identity::totp::{self, Apps};
-use crate::identity::{security_notice, session};
+use crate::identity::{known_network, security_notice, session, trusted_device};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::{self, ActingAdmin, RECENT_SECONDS, RecentFactor};
 use crate::{Cx, Tenancy};
@@ -71,15 +72,6 @@ pub enum MfaError {
     Store(#[from] StoreError),
 }
 carries_store_error!(MfaError);
-
-/// What a login brings besides the password.
-#[derive(Debug, Clone, Default)]
-pub struct SecondFactor {
-    /// A code of the app, or a recovery code.
-    pub code: Option<String>,
-    /// The token of a trusted device.
-    pub device_token: Option<String>,
-}
 
 /// A login that was finished with a code.
 #[derive(Debug, Clone)]
@@ -392,7 +384,7 @@ pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
         .await;
     let (user, session) = recorded(cx, accepted(outcome)).await?;
     let rules = session::rules(cx).await?;
-    let (access_token, expires_in) = auth::access_token(cx, rules, &session, &user);
+    let (access_token, expires_in) = session_start::access_token(cx, rules, &session, &user);
     Ok(FreshToken {
         access_token,
         expires_in,
@@ -484,7 +476,9 @@ pub async fn list_devices(cx: &Cx) -> Result<Vec<TrustedDevice>, MfaError> {
         })
         .await?;
     let (user, devices) = found;
-    let trusted = devices.into_iter().filter(|device| is_trusted(cx, device, &user));
+    let trusted = devices
+        .into_iter()
+        .filter(|device| trusted_device::is_trusted(cx, device, &user));
     Ok(trusted.collect())
 }
 
@@ -534,7 +528,7 @@ pub(crate) async fn at_login(
             device_hash: None,
         }));
     }
-    let device_hash = shows_trusted_device(cx, work, Some(user), &claim.second).await?;
+    let device_hash = trusted_device::shown(cx, work, Some(user), &claim.second).await?;
     if device_hash.is_some() {
         return Ok(AtLogin::Session(Proven {
             factor_at: None,
@@ -613,7 +607,7 @@ async fn with_password(cx: &Cx, password: Password) -> Result<User, MfaError> {
     let seen = cx
         .read(async |work| Ok::<_, MfaError>(work.users().find(id).await?.ok_or(Refused::Forbidden)?))
         .await?;
-    match account::compare::<MfaError>(cx, &seen, password).await? {
+    match password::compare::<MfaError>(cx, &seen, password).await? {
         Compared::Right => Ok(seen),
         Compared::Wrong => recorded(cx, Err(MfaError::WrongPassword)).await,
         Compared::Locked(seconds) => Err(MfaError::Locked(seconds)),
@@ -891,17 +885,17 @@ async fn finish<T: 'static>(
     device_hash: Option<[u8; 32]>,
     prove: impl AsyncFnOnce(&mut Work, User, Guesser) -> Result<T, MfaError> + Clone,
 ) -> Result<(LoggedIn, T), MfaError> {
-    if login.mailbox.is_some() && !auth::admits_switches(cx).await? {
+    if login.mailbox.is_some() && !session_start::admits_switches(cx).await? {
         return Err(MfaError::InvalidToken);
     }
     let rules = session::rules(cx).await?;
-    let (session, refresh_token) = auth::new_session(cx, login.user);
+    let (session, refresh_token) = session_start::new_session(cx, login.user);
     let opened = cx
         .write(async |work| {
             let waiting = waiting(cx, work, login).await?;
             let (user, waiting) = waiting.ok_or(MfaError::InvalidToken)?;
-            let addresses = auth::logins(cx, work, &user.email).await?;
-            let is_known = auth::is_among(Network::site(cx.origin().address()), &addresses);
+            let addresses = known_network::logins(cx, work, &user.email).await?;
+            let is_known = known_network::is_among(Network::site(cx.origin().address()), &addresses);
             let guesser = Guesser::of(cx, user.email.as_str(), is_known);
             let proven = match prove(work, user.clone(), guesser).await {
                 Ok(proven) => proven,
@@ -917,8 +911,12 @@ async fn finish<T: 'static>(
                 factor_at: Some(cx.now()),
                 device_hash,
             };
-            let session = given.put_into(auth::begun(&user, session.clone(), login.mailbox.as_ref()));
-            auth::start(cx, work, (&user, &addresses), rules, &session).await?;
+            let session = given.put_into(session_start::begun(
+                &user,
+                session.clone(),
+                login.mailbox.as_ref(),
+            ));
+            session_start::start(cx, work, (&user, &addresses), rules, &session).await?;
             let tenant = own_tenant::<MfaError>(work).await?;
             Ok(Some((user, tenant, session, proven)))
         })
@@ -930,7 +928,7 @@ async fn finish<T: 'static>(
         record_failure(cx, login.user).await?;
         return Err(MfaError::WrongCode);
     };
-    let login = auth::logged_in(cx, rules, &session, refresh_token, user, tenant);
+    let login = session_start::logged_in(cx, rules, &session, refresh_token, user, tenant);
     Ok((login, proven))
 }
 
@@ -953,48 +951,6 @@ async fn trust(cx: &Cx, work: &mut Work, user: &User, token: &DeviceToken) -> Re
         user_agent: device.user_agent,
     };
     Ok(security_notice::notify(cx, work, user.id, notice).await?)
-}
-
-/// The hash of the token that a login shows, when it is that of a trusted device of the user. Without a user it costs the
-/// same.
-pub(crate) async fn shows_trusted_device(
-    cx: &Cx,
-    work: &mut Work,
-    user: Option<&User>,
-    second: &SecondFactor,
-) -> Result<Option<[u8; 32]>, StoreError> {
-    let Some(token) = second.device_token.as_deref().and_then(DeviceToken::parse) else {
-        return Ok(None);
-    };
-    let id = user.map_or_else(|| Uuid::nil().into(), |user| user.id);
-    let hash = token.hash(cx.scope().tenant(), id);
-    let mut devices = work.second_factors().list_devices(id).await?.into_iter();
-    let is_shown = |device: TrustedDevice| {
-        device.token_hash == hash && user.is_some_and(|user| is_trusted(cx, &device, user))
-    };
-    Ok(devices.any(is_shown).then_some(hash))
-}
-
-/// Counts a wrong password of a login that shows a trusted device. After as many as make a network wait, the trust in the device
-/// ends: its token may be stolen, and no wait holds it up.
-pub(crate) async fn fail_on_device(
-    cx: &Cx,
-    work: &mut Work,
-    user: UserId,
-    token_hash: [u8; 32],
-) -> Result<(), StoreError> {
-    let guesser = Guesser::of_device(token_hash);
-    let ends = lockout::fail(cx, work, Guess::Password, guesser).await?;
-    if ends && work.second_factors().delete_device(user, token_hash).await? {
-        record(cx, work, "mfa.device_distrusted", user).await?;
-    }
-    Ok(())
-}
-
-/// Whether the trust in a device of a user stands.
-pub(crate) fn is_trusted(cx: &Cx, device: &TrustedDevice, user: &User) -> bool {
-    let same_password = device.password_digest == MfaChallenge::digest_of(&user.password_hash);
-    same_password && cx.now() < device.expires_at
 }
 
 async fn count_failure(work: &mut Work, mut waiting: MfaChallenge) -> Result<(), StoreError> {
@@ -1087,7 +1043,7 @@ async fn give(cx: &Cx, work: &mut Work, user: &User, guesser: Guesser, code: &st
 
 /// The same for the caller of a session.
 async fn give_own(cx: &Cx, work: &mut Work, user: &User, code: &str) -> Result<bool, MfaError> {
-    let guesser = auth::guesser(cx, work, user).await?;
+    let guesser = lockout::guesser(cx, work, user).await?;
     give(cx, work, user, guesser, code).await
 }
 

@@ -21,7 +21,8 @@ use uuid::Uuid;
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::account::{self, AccountError};
-use crate::identity::auth::{self, LoggedIn, own_tenant};
+use crate::identity::known_network;
+use crate::identity::session_start::{self, LoggedIn, own_tenant};
 use crate::identity::{mfa, security_notice, session};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::{self, RecentFactor};
@@ -281,7 +282,7 @@ pub async fn is_known_network(cx: &Cx, response: &str, network: Option<Network>)
     };
     // An unknown one costs the same.
     let email = found.as_ref().map_or(NOBODY, |(user, _)| user.email.as_str());
-    let is_known = auth::is_known_network(cx, email, network).await?;
+    let is_known = known_network::is_known_network(cx, email, network).await?;
     Ok(is_known && found.is_some())
 }
 
@@ -495,7 +496,7 @@ async fn open_session(
 ) -> Result<LoggedIn, PasskeyError> {
     let rules = session::rules(cx).await?;
     let verified_only = account::verified_only(cx).await?;
-    let (session, refresh_token) = auth::new_session(cx, seen.id);
+    let (session, refresh_token) = session_start::new_session(cx, seen.id);
     let session = Session {
         factor_at: Some(cx.now()),
         methods: method(assertion.backup),
@@ -519,14 +520,21 @@ async fn open_session(
                 // Committed, so that the alarm is recorded.
                 return Ok(None);
             }
-            let addresses = auth::logins(cx, work, &user.email).await?;
-            auth::start(cx, work, (&user, &addresses), rules, &session).await?;
+            let addresses = known_network::logins(cx, work, &user.email).await?;
+            session_start::start(cx, work, (&user, &addresses), rules, &session).await?;
             let tenant = own_tenant::<PasskeyError>(work).await?;
             Ok(Some((user, tenant)))
         })
         .await;
     match opened {
-        Ok(Some((user, tenant))) => Ok(auth::logged_in(cx, rules, &session, refresh_token, user, tenant)),
+        Ok(Some((user, tenant))) => Ok(session_start::logged_in(
+            cx,
+            rules,
+            &session,
+            refresh_token,
+            user,
+            tenant,
+        )),
         Ok(None) | Err(PasskeyError::NotAccepted) => {
             record_failure(cx, Some(seen.id)).await?;
             Err(PasskeyError::NotAccepted)

@@ -12,7 +12,7 @@ use crate::customization::product_settings::{
     SESSION_MAX_DAYS, SESSIONS_PER_USER,
 };
 use crate::customization::setting;
-use crate::identity::mfa;
+use crate::identity::trusted_device;
 use crate::{Cx, UseCaseError};
 
 /// Errors of the use cases of sessions. `NotFound` also stands for a session that is not the caller's.
@@ -108,7 +108,9 @@ pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Listed>, SessionErr
         let sessions = work.sessions().list_live(own, live, page).await?;
         Ok(sessions.map(|session| {
             let is_its = |device: &TrustedDevice| Some(device.token_hash) == session.device_hash;
-            let mut trusted = devices.iter().filter(|device| mfa::is_trusted(cx, device, &user));
+            let mut trusted = devices
+                .iter()
+                .filter(|device| trusted_device::is_trusted(cx, device, &user));
             let is_trusted = trusted.any(is_its);
             Listed { session, is_trusted }
         }))

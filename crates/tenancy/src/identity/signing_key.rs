@@ -44,7 +44,7 @@ pub enum SigningKeyError {
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// A former rotation has not ended: its key does not sign yet.
-    #[error("the key {kid} is published already and signs from {from} on; rotate again after that")]
+    #[error("the key {kid} is published already and signs from {} on; rotate again after that", .from.to_rfc3339_opts(chrono::SecondsFormat::Secs, true))]
     Pending {
         /// Its name.
         kid: String,

@@ -1,15 +1,13 @@
 //! The people of a tenant.
 
 use tenantry_domain::identity::{
-    Email, LinkPurpose, NewUser, Password, PasswordError, RoleName, User, UserFilter, UserPatch,
+    LinkPurpose, Password, PasswordError, RoleName, User, UserFilter, UserPatch,
 };
-use tenantry_domain::kernel::{
-    Check, Constraint, Invalid, Page, PageRequest, Permission, Role, StoreError, UserId,
-};
+use tenantry_domain::kernel::{Constraint, Invalid, Page, PageRequest, Permission, Role, StoreError, UserId};
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::{Refused, Tenant};
+use tenantry_domain::tenant::Refused;
 
-use crate::customization::security_policy;
+use crate::identity::applicant::{self, Applicant, PrepareError};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
 use crate::kernel::step_up::{
@@ -108,7 +106,7 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
         full_name: data.full_name,
         password: data.password,
     };
-    let (mut user, generated) = prepare(cx, applicant, role, &tenant).await?;
+    let (mut user, generated) = applicant::prepare(cx, applicant, role, &tenant).await?;
     user.custom_role = custom_role;
     cx.write_as_admin(async |work, _| {
         if let Some(name) = &user.custom_role {
@@ -305,67 +303,6 @@ async fn keep_an_admin(cx: &Cx, work: &mut Work, before: &User, after: &User) ->
         return Err(UserReason::LastAdmin.into());
     }
     Ok(invitation::revoke_of(cx, work, after.id).await?)
-}
-
-/// Who becomes a user.
-#[derive(Debug)]
-pub(crate) struct Applicant {
-    /// Their address.
-    pub email: String,
-    /// The name of the person, as shown to others.
-    pub full_name: String,
-    /// Their password; generated when absent.
-    pub password: Option<String>,
-}
-
-/// A new user of the tenant: all fields checked, the password hashed. The password too when it was
-/// generated, because none was given.
-pub(crate) async fn prepare(
-    cx: &Cx,
-    data: Applicant,
-    role: GrantedRole,
-    tenant: &Tenant,
-) -> Result<(User, Option<Password>), PrepareError> {
-    let passwords = &cx.ports().passwords;
-    let mut check = Check::new();
-    let email = check.take(Email::parse(&data.email, "/email"));
-    let names = [tenant.slug.as_str(), &tenant.name, &data.email, &data.full_name];
-    let chosen = data
-        .password
-        .map(|text| passwords.choose(text, "/password", &names))
-        .transpose();
-    let chosen = check.take(chosen);
-    if let Some(Some(password)) = &chosen {
-        check.take(security_policy::check_length(cx, password, "/password").await?);
-    }
-    check.line("/full_name", data.full_name.trim(), 1..=120);
-    check.verdict()?;
-    let (Some(email), Some(chosen)) = (email, chosen) else {
-        return Err(Invalid(Vec::new()).into());
-    };
-    let generated = chosen.is_none().then(|| passwords.generate());
-    let password = chosen
-        .or_else(|| generated.clone())
-        .unwrap_or_else(|| passwords.generate());
-    let hash = passwords.hash(&cx.hashing_caller(), password).await?;
-    let new = NewUser {
-        email,
-        full_name: data.full_name,
-        role: role.role(),
-    };
-    let user = User::new(UserId::next(cx.ids()), new, hash, cx.now())?;
-    Ok((user, generated))
-}
-
-/// Why a user cannot be prepared.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum PrepareError {
-    #[error(transparent)]
-    Invalid(#[from] Invalid),
-    #[error(transparent)]
-    Password(#[from] PasswordError),
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 impl From<PrepareError> for UserError {

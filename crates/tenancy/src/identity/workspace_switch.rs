@@ -5,15 +5,17 @@
 //! ([`MailboxProof`]). Nothing is read across tenants: the other tenant's own scope is opened, as a login opens it.
 
 use serde_json::json;
-use tenantry_domain::identity::{MailboxEntry, MailboxProof, Password, User};
+use tenantry_domain::identity::{MailboxEntry, MailboxProof, Password, PresentedInvitation, User};
 use tenantry_domain::kernel::{Permission, RequestId, StoreError};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Denied, Refused, Slug, TenantSelector};
 
 use crate::Cx;
 use crate::identity::account::{self, AccountError};
-use crate::identity::auth::{self, AuthError, LoggedIn};
+use crate::identity::auth::{self, AuthError};
+use crate::identity::invitation;
 use crate::identity::session;
+use crate::identity::session_start::{self, LoggedIn};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::RecentFactor;
 
@@ -62,19 +64,26 @@ impl From<AuthError> for SwitchError {
 }
 
 /// Begins a session of the caller in the tenant of that slug, as a login there does after the password was right. Both tenants
-/// record it, each without a word of the other. A stolen access token is not enough: the caller gave a factor, logged in, or sends the
+/// record it, each without a word of the other. With an invitation to the caller's address the account there is made first, with the
+/// caller's name. A stolen access token is not enough: the caller gave a factor, logged in, or sends the
 /// password of the present account, as for every request that opens more than the session does.
 ///
 /// # Errors
 /// [`SwitchError::Own`] and [`Refused::FactorRequired`], which ask for the password or a factor; [`SwitchError::Unproven`], which says nothing of the other tenant; [`SwitchError::NotFound`] alike for a tenant that does not
 /// exist or is deleted, and for an account that does not exist, is inactive, has an unverified address or is younger than the
-/// proof; [`SwitchError::Login`] with [`AuthError::FactorRequired`] or [`AuthError::Locked`]; [`SwitchError`].
-pub async fn switch(cx: &Cx, slug: &str, password: Option<Password>) -> Result<LoggedIn, SwitchError> {
+/// proof; [`SwitchError::Login`] with [`AuthError::FactorRequired`] or [`AuthError::Locked`], or, with an invitation, with the errors of
+/// accepting it; [`SwitchError`].
+pub async fn switch(
+    cx: &Cx,
+    slug: &str,
+    password: Option<Password>,
+    invitation: Option<PresentedInvitation>,
+) -> Result<LoggedIn, SwitchError> {
     cx.require(Permission::ManageOwnAccount)?;
     // First, since a caller without a proof gets no further with a password.
     cx.read(async |work| own_proof(cx, work).await).await?;
     let factor = account::require_presence(cx, password).await?;
-    let entry = cx.write(async |work| leave(cx, work, factor).await).await?;
+    let (entry, full_name) = cx.write(async |work| leave(cx, work, factor).await).await?;
     let selector = Slug::parse(slug).map(TenantSelector::Slug);
     let selector = selector.ok_or(SwitchError::NotFound)?;
     // A request id of its own, so that the two audit logs have nothing in common.
@@ -85,7 +94,11 @@ pub async fn switch(cx: &Cx, slug: &str, password: Option<Password>) -> Result<L
         _ => SwitchError::NotFound,
     })?;
     let there = cx.without_key().in_scope(admission.scope);
-    Ok(auth::enter_by_mailbox(&there, entry).await?)
+    let entered = match invitation {
+        None => auth::enter_by_mailbox(&there, entry).await,
+        Some(invitation) => invitation::accept_by_mailbox(&there, &invitation, full_name, entry).await,
+    };
+    Ok(entered?)
 }
 
 /// What the caller's session proves, looked at without a lock.
@@ -107,14 +120,14 @@ fn proof_of(proof: Option<MailboxProof>, user: &User) -> Result<MailboxProof, Sw
         .ok_or(SwitchError::Unproven)
 }
 
-/// What the caller's session proves, and until when. That the caller asked to switch is recorded, and not whereto or with which success: the
+/// What the caller's session proves, until when, and the caller's name. That the caller asked to switch is recorded, and not whereto or with which success: the
 /// tenant does not learn where its users have other accounts.
-async fn leave(cx: &Cx, work: &mut Work, _: RecentFactor) -> Result<MailboxEntry, SwitchError> {
+async fn leave(cx: &Cx, work: &mut Work, _: RecentFactor) -> Result<(MailboxEntry, String), SwitchError> {
     let user = cx.scope().user().ok_or(Refused::Forbidden)?;
     let user = work.users().find_for_update(user).await?;
     let user = user.filter(|user| user.is_active).ok_or(Refused::Forbidden)?;
     let session = session::lock_own::<SwitchError>(cx, work).await?;
-    let ends_at = session.latest_end(auth::session_lifetime(cx));
+    let ends_at = session.latest_end(session_start::session_lifetime(cx));
     let proof = proof_of(session.mailbox_proof, &user)?;
     let details = json!({"user_id": user.id});
     let event = cx.security(
@@ -124,5 +137,5 @@ async fn leave(cx: &Cx, work: &mut Work, _: RecentFactor) -> Result<MailboxEntry
         details,
     );
     work.audit().record(event).await?;
-    Ok(MailboxEntry { proof, ends_at })
+    Ok((MailboxEntry { proof, ends_at }, user.full_name))
 }

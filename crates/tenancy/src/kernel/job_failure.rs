@@ -63,9 +63,11 @@ impl From<Refused> for JobFailure {
     fn from(refused: Refused) -> Self {
         match refused {
             Refused::Suspended => Self::Suspended,
-            Refused::Forbidden | Refused::FactorRequired | Refused::FactorMissing | Refused::FactorTooNew => {
-                Self::Permanent(refused.to_string())
-            }
+            Refused::Forbidden
+            | Refused::FactorRequired
+            | Refused::FactorMissing
+            | Refused::FactorTooNew
+            | Refused::OperatorFactorRequired => Self::Permanent(refused.to_string()),
         }
     }
 }

@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use chrono::Duration;
+use serde_json::{Value, json};
 use tenantry_domain::kernel::{OperatorEventId, RequestId, StoreError, SystemScope, TenantId, Time};
-use tenantry_domain::operations::{KeptRequest, OperatorEvent, OperatorScope, OperatorWork};
+use tenantry_domain::operations::{
+    KeptRequest, OperatorEvent, OperatorPermission, OperatorScope, OperatorSession, OperatorWork,
+};
+use tenantry_domain::tenant::Refused;
 
 use crate::kernel::context::idempotency::OperatorRequest;
 use crate::kernel::context::{Origin, Tenancy};
+use crate::kernel::step_up::RECENT_SECONDS;
 
 /// What an operator's use case is done in: the application, the scope of the operator, and from where they ask.
 #[derive(Debug, Clone)]
@@ -50,6 +55,65 @@ impl OperatorCx {
         self.app.ports.clock.now()
     }
 
+    /// The first line of every use case of operators. The system, such as a command on the server, has every permission.
+    ///
+    /// # Errors
+    /// [`Refused::Forbidden`] when the operator's role does not have it, before [`Refused::OperatorFactorRequired`] when the second
+    /// factor was given too long ago.
+    pub fn require(&self, permission: OperatorPermission) -> Result<(), Refused> {
+        if !self.scope.has(permission) {
+            return Err(Refused::Forbidden);
+        }
+        let session = self.scope.session();
+        if permission.needs_recent_factor() && !session.is_none_or(|session| self.is_recent(session)) {
+            return Err(Refused::OperatorFactorRequired);
+        }
+        Ok(())
+    }
+
+    /// Whether the second factor was given minutes ago. Where operators need none, one without it passes.
+    fn is_recent(&self, session: &OperatorSession) -> bool {
+        match session.factor_at {
+            Some(given_at) => self.now() - given_at < Duration::seconds(RECENT_SECONDS),
+            None => !self.app.policy.operator_mfa_required,
+        }
+    }
+
+    /// Stores the record of what is about to be done elsewhere, such as in a tenant's scope: before it is done, so that nothing is
+    /// done without its record.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn announce(&self, record: OperatorEvent) -> Result<(), StoreError> {
+        self.begin().await?.commit(record).await
+    }
+
+    /// Does something outside of the transactions of operators, such as in a tenant's scope. Its record is stored before; where it fails,
+    /// another record says so.
+    ///
+    /// # Errors
+    /// Those of the work and of the store.
+    pub async fn act<T, E>(
+        &self,
+        record: OperatorEvent,
+        failed: &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E>
+    where
+        E: From<StoreError> + std::fmt::Display,
+    {
+        let (target, of) = (record.target_tenant, record.id);
+        self.announce(record).await?;
+        let done = work.await;
+        if let Err(error) = &done {
+            let details = json!({"event": of, "error": error.to_string()});
+            if let Err(lost) = self.announce(self.record(failed, target, details)).await {
+                tracing::warn!(%lost, failed, "the failure of an operator's action is not recorded");
+            }
+        }
+        done
+    }
+
     /// Begins a transaction; it can only be committed with the record of what was done in it.
     ///
     /// # Errors
@@ -70,7 +134,7 @@ impl OperatorCx {
     ///
     /// # Errors
     /// [`KeyTaken::Reused`] when the key identifies another request, and those of the store.
-    pub(crate) async fn done_before(
+    pub async fn done_before(
         &self,
         work: &mut dyn OperatorWork,
         request: &OperatorRequest,

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tenantry_domain::kernel::{
-    Constraint, Invalid, JobId, StoreError, SystemJobId, SystemScope, TenantId, Time,
+    Constraint, Invalid, JobId, PageRequest, StoreError, SystemJobId, SystemScope, TenantId, Time,
 };
 use tenantry_domain::operations::{Enqueued, InvalidTransition, Job, JobFilter, NewJob, SystemJob};
 use tenantry_domain::store::Work;
@@ -336,9 +336,9 @@ pub async fn list(
     limit: u32,
 ) -> Result<Vec<Job>, JobError> {
     let cx = operator(app, tenant).await?;
-    Ok(cx
-        .read(async |work| work.jobs().list(filter, limit).await)
-        .await?)
+    let page = PageRequest { limit, after: None };
+    let jobs = cx.read(async |work| work.jobs().list(filter, page).await).await?;
+    Ok(jobs.items)
 }
 
 /// Begins a dead or cancelled job anew, for an operator.
@@ -347,7 +347,10 @@ pub async fn list(
 /// [`JobError`].
 pub async fn replay(app: &Arc<Tenancy>, tenant: TenantId, id: JobId) -> Result<Job, JobError> {
     let cx = operator(app, tenant).await?;
-    change(&cx, id, "job.replayed", |job| job.progress.replay(cx.now())).await
+    change(&cx, id, ("job.replayed", None), |job| {
+        job.progress.replay(cx.now())
+    })
+    .await
 }
 
 /// Cancels a job that has not come to its end, for an operator. What a worker is doing of it just now it may still
@@ -357,19 +360,24 @@ pub async fn replay(app: &Arc<Tenancy>, tenant: TenantId, id: JobId) -> Result<J
 /// [`JobError`].
 pub async fn cancel(app: &Arc<Tenancy>, tenant: TenantId, id: JobId) -> Result<Job, JobError> {
     let cx = operator(app, tenant).await?;
-    change(&cx, id, "job.cancelled", |job| job.progress.cancel(cx.now())).await
+    change(&cx, id, ("job.cancelled", None), |job| {
+        job.progress.cancel(cx.now())
+    })
+    .await
 }
 
-async fn operator(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Cx, Denied> {
+/// The context of whoever looks after the jobs of a tenant.
+pub(crate) async fn operator(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Cx, Denied> {
     let because = SystemScope::because("an operator looks after the jobs of a tenant");
     let scope = app.ports.gate.system(because, tenant).await?;
     Ok(Cx::new(Arc::clone(app), scope, Origin::default()))
 }
 
-async fn change(
+/// Changes a job, with an entry in the tenant's log: the action, and why.
+pub(crate) async fn change(
     cx: &Cx,
     id: JobId,
-    action: &'static str,
+    (action, reason): (&'static str, Option<&str>),
     step: impl Fn(&mut Job) -> Result<(), InvalidTransition> + Sync,
 ) -> Result<Job, JobError> {
     let step = &step;
@@ -378,7 +386,10 @@ async fn change(
         let was = job.progress.state;
         step(&mut job)?;
         work.jobs().update(&job).await?;
-        let details = json!({"kind": job.kind, "was": was.as_str()});
+        let mut details = json!({"kind": job.kind, "was": was.as_str()});
+        if let Some(reason) = reason {
+            details["reason"] = reason.into();
+        }
         let event = cx.security(action, "job", Some(id.uuid()), details);
         work.audit().record(event).await?;
         Ok::<_, JobError>(job)

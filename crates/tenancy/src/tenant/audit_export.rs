@@ -23,6 +23,8 @@ pub async fn begin(cx: &Cx, filter: &AuditFilter, format: &'static str) -> Resul
     let details = json!({
         "format": format,
         "actor": filter.actor_id,
+        "actor_kind": filter.actor_kind,
+        "risk": filter.risk,
         "action": filter.action,
         "entity": filter.entity,
         "entity_id": filter.entity_id,

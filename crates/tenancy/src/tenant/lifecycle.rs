@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tenantry_domain::kernel::{Check, OperatorId, Page, PageRequest, SystemScope, TenantId, Time};
-use tenantry_domain::operations::{OperatorEvent, OperatorWork};
+use tenantry_domain::operations::{OperatorEvent, OperatorPermission, OperatorWork};
 use tenantry_domain::tenant::{
     Capability, Denied, InvalidTransition, RowWork, StatusChange, Tenant, TenantFilter,
 };
@@ -42,6 +42,7 @@ pub async fn list(
     filter: &TenantFilter,
     page: PageRequest,
 ) -> Result<Page<Tenant>, LifecycleError> {
+    cx.require(OperatorPermission::ReadTenants)?;
     if let Some(q) = &filter.q {
         Check::all(|check| check.line("/query/q", q, 1..=120))?;
     }
@@ -57,6 +58,7 @@ pub async fn list(
 /// # Errors
 /// [`LifecycleError::NotFound`], [`LifecycleError::Store`].
 pub async fn get(cx: &OperatorCx, tenant: TenantId) -> Result<Tenant, LifecycleError> {
+    cx.require(OperatorPermission::ReadTenants)?;
     let mut work = cx.begin().await?;
     let found = work.tenant(tenant).await?;
     // Looking for what is not there is recorded as well.
@@ -70,6 +72,7 @@ pub async fn get(cx: &OperatorCx, tenant: TenantId) -> Result<Tenant, LifecycleE
 /// # Errors
 /// [`LifecycleError`].
 pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
+    cx.require(OperatorPermission::SuspendTenants)?;
     let suspended = change(cx, tenant, "tenant.suspended", reason, Tenant::suspend).await?;
     record_in_tenant(cx, tenant, "tenant.suspended", reason).await?;
     Ok(suspended)
@@ -80,6 +83,7 @@ pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<
 /// # Errors
 /// [`LifecycleError`].
 pub async fn resume(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
+    cx.require(OperatorPermission::SuspendTenants)?;
     let resumed = change(cx, tenant, "tenant.resumed", reason, Tenant::resume).await?;
     record_in_tenant(cx, tenant, "tenant.resumed", reason).await?;
     Ok(resumed)
@@ -90,6 +94,7 @@ pub async fn resume(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<T
 /// # Errors
 /// [`LifecycleError`].
 pub async fn delete(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
+    cx.require(OperatorPermission::DeleteTenants)?;
     // Nothing leads into the tenant afterwards, so its own log gets the entry just before the commit.
     let log = Log::of(cx, tenant).await;
     let purge_at = cx.app().policy.purge_at(cx.now());
@@ -109,6 +114,7 @@ pub async fn begin_restore(
     tenant: TenantId,
     reason: &str,
 ) -> Result<Tenant, LifecycleError> {
+    cx.require(OperatorPermission::RestoreTenants)?;
     change(cx, tenant, "tenant.restore_begun", reason, Tenant::restore).await
 }
 
@@ -117,6 +123,7 @@ pub async fn begin_restore(
 /// # Errors
 /// [`LifecycleError`].
 pub async fn purge(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
+    cx.require(OperatorPermission::PurgeTenants)?;
     change(cx, tenant, "tenant.purge_begun", reason, Tenant::purge).await
 }
 
@@ -125,6 +132,7 @@ pub async fn purge(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Te
 /// # Errors
 /// [`LifecycleError`].
 pub async fn purge_again(cx: &OperatorCx, tenant: TenantId) -> Result<Tenant, LifecycleError> {
+    cx.require(OperatorPermission::PurgeTenants)?;
     let again = |tenant: &mut Tenant, change: StatusChange, now| {
         if tenant.status.allows(Capability::Read) {
             tenant.delete(change.clone(), now, now)?;
@@ -193,6 +201,14 @@ impl Log {
             cx: Cx::new(Arc::clone(cx.app()), scope, cx.origin().clone()).by_operator(operator),
             operator,
         })
+    }
+
+    /// The same, of what an operator asked for and a job has done.
+    pub(crate) fn asked_by(self, operator: Option<OperatorId>) -> Self {
+        Self {
+            cx: self.cx.by_operator(operator),
+            operator,
+        }
     }
 
     /// Adds an entry.

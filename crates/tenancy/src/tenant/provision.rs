@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
+use serde_json::json;
 use tenantry_domain::identity::{
     ChallengeError, ChallengePurpose, Email, NewUser, Password, PasswordError, User,
 };
 use tenantry_domain::kernel::{Check, Constraint, Invalid, RequestId, Role, StoreError, SystemScope, UserId};
-use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
+use tenantry_domain::operations::OperatorPermission;
+use tenantry_domain::tenant::{Denied, NewTenant, Refused, Slug, Tenant, TenantSelector};
 
+use crate::identity::account_link;
 use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::session::SessionRules;
-use crate::identity::{account_link, auth, auth::LoggedIn};
+use crate::identity::session_start::{self, LoggedIn};
 use crate::kernel::carries_store_error::carries_store_error;
-use crate::{Changed, Cx, Origin, Tenancy};
+use crate::{Changed, Cx, OperatorCx, Origin, Tenancy};
 
 /// The first admin of a new tenant.
 #[derive(Debug, Clone)]
@@ -151,6 +154,45 @@ pub async fn found(
     establish(&cx, tenant, admin, Paying::Later).await
 }
 
+/// Returns the context in which an operator creates a tenant: the scope of one that does not exist yet.
+///
+/// # Errors
+/// [`Refused`].
+pub fn operator_cx(cx: &OperatorCx) -> Result<Cx, Refused> {
+    cx.require(OperatorPermission::CreateTenants)?;
+    let because = SystemScope::because("an operator creates a tenant");
+    let scope = cx.app().ports.gate.found(because, cx.scope().request().clone());
+    let inside = Cx::new(Arc::clone(cx.app()), scope, cx.origin().clone());
+    Ok(inside.by_operator(cx.scope().operator()))
+}
+
+/// Creates a tenant for an operator, whether sign-up is open or not, in the context of [`operator_cx`]. A request that is repeated with
+/// its idempotency key fails with the stored answer, and leaves no record.
+///
+/// # Errors
+/// [`SignUpError`].
+pub async fn create_as_operator(
+    cx: &OperatorCx,
+    inside: &Cx,
+    tenant: NewTenant,
+    admin: NewAdmin,
+) -> Result<SignedUp, SignUpError> {
+    check_signed_up(inside, &tenant.slug).await?;
+    let slug = tenant.slug.clone();
+    let details = json!({"slug": tenant.slug, "name": tenant.name, "plan": tenant.plan});
+    let record = cx.record("tenant.created", Some(inside.scope().tenant()), details);
+    let created = cx.act(record, "tenant.creation_failed", async {
+        establish(inside, tenant, admin, Paying::Later).await
+    });
+    match created.await {
+        Err(taken @ (SignUpError::SlugTaken | SignUpError::SubdomainTaken)) => {
+            check_signed_up(inside, &slug).await?;
+            Err(taken)
+        }
+        done => done,
+    }
+}
+
 /// Whether a plan that is to be paid from its first day on is granted before it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Paying {
@@ -274,7 +316,7 @@ async fn store(
     wanted: &str,
     generated_password: Option<Password>,
 ) -> Result<SignedUp, SignUpError> {
-    let (session, refresh_token) = auth::new_session(cx, admin.id);
+    let (session, refresh_token) = session_start::new_session(cx, admin.id);
     cx.write(async |work| {
         work.tenants().insert(&tenant).await?;
         cx.add_data_key(work).await?;
@@ -285,7 +327,7 @@ async fn store(
         account_link::verify(cx, work, &admin).await?;
         cx.ports().subscriptions.provision(cx, work, wanted).await?;
         let refresh_token = refresh_token.clone();
-        let login = auth::logged_in(
+        let login = session_start::logged_in(
             cx,
             SessionRules::default(),
             &session,

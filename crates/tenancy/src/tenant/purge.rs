@@ -9,6 +9,7 @@ use tenantry_domain::identity::Lockout;
 use tenantry_domain::kernel::{Permission, StoreError, SystemScope};
 use tenantry_domain::operations::{MailLimits, SystemJobs};
 
+use crate::archive::export;
 use crate::identity::{address, invitation};
 use crate::operations::job::{JobFailure, JobHandler, Nothing, SystemJobHandler};
 use crate::{Cx, Tenancy};
@@ -19,7 +20,7 @@ pub const KEPT_DAYS: i64 = 30;
 /// Deletes the ended sessions of a tenant, its revoked API keys, its invitations that were accepted, revoked or expired, registrations that waited for the
 /// proof of their address for seven days, its jobs that were done or
 /// cancelled, its idempotency keys that are free again, expired links, logins that no longer wait for a second factor, ceremonies of passkeys that would have ended, and what was counted
-/// of its quotas; parts of quotas that nobody returned are taken back, and count no more once the period is over. Jobs that
+/// of its quotas, and the archives of its exports whose time is over; parts of quotas that nobody returned are taken back, and count no more once the period is over. Jobs that
 /// were given up stay until somebody has looked at them.
 #[derive(Debug, Clone, Copy)]
 pub struct Purge;
@@ -69,6 +70,7 @@ impl JobHandler for Purge {
         .await?;
         invitation::purge(cx, before).await?;
         address::purge_registrations(cx).await?;
+        export::expire(cx).await?;
         // In transactions of its own: each counter is locked while it is put right.
         cx.ports().quota_recovery.reconcile_ended(cx).await?;
         Ok(())

@@ -89,8 +89,16 @@ pub async fn settle(
         };
         if work == RowWork::Purge {
             app.ports.subscriptions.remove(app, BECAUSE, tenant).await?;
+            if let Some(store) = &app.ports.archive_store {
+                let removed = store.remove_all(tenant).await;
+                removed.map_err(|error| StoreError::Other(error.to_string()))?;
+            }
         }
-        match each_table(&cx, tenant, work, until, notice).await? {
+        let pass = each_table(&cx, tenant, work, until, notice).await;
+        if let (RowWork::Restore, Err(LifecycleError::Own(LifecycleReason::NameInUse))) = (work, &pass) {
+            give_restoring_up(&cx, tenant).await?;
+        }
+        match pass? {
             Pass::Later => return Ok(Settled::Later),
             Pass::Stopped => {}
             Pass::Through => finish(&cx, tenant, work).await?,
@@ -180,6 +188,22 @@ async fn batch(
     })
 }
 
+/// A row cannot come back, so none does: otherwise the tenant would be neither deleted nor restored for ever.
+async fn give_restoring_up(cx: &OperatorCx, id: TenantId) -> Result<(), LifecycleError> {
+    let mut work = cx.begin().await?;
+    let Some(mut tenant) = work.tenant_for_update(id).await? else {
+        return Ok(());
+    };
+    if !tenant.give_restoring_up(cx.now()) {
+        return Ok(());
+    }
+    work.update_lifecycle(&tenant).await?;
+    let details = json!({"problem": LifecycleReason::NameInUse.to_string()});
+    work.commit(cx.record("tenant.restore_failed", Some(id), details))
+        .await?;
+    Ok(())
+}
+
 /// All rows are as they should be: the tenant is, too.
 async fn finish(cx: &OperatorCx, id: TenantId, done: RowWork) -> Result<(), LifecycleError> {
     let mut work = cx.begin().await?;
@@ -206,10 +230,13 @@ async fn finish(cx: &OperatorCx, id: TenantId, done: RowWork) -> Result<(), Life
     if done == RowWork::Restore {
         work.requeue_parked(id).await?;
     }
-    work.commit(cx.record(action, Some(id), details)).await?;
-    if done == RowWork::Restore {
-        let reason = tenant.status_change.map_or(String::new(), |change| change.reason);
-        Log::of(cx, id).await?.record("tenant.restored", &reason).await?;
+    let mut record = cx.record(action, Some(id), details);
+    let asked = tenant.status_change.filter(|_| done == RowWork::Restore);
+    record.reason = asked.as_ref().map(|change| change.reason.clone());
+    work.commit(record).await?;
+    if let Some(asked) = asked {
+        let log = Log::of(cx, id).await?.asked_by(asked.operator());
+        log.record("tenant.restored", &asked.reason).await?;
     }
     Ok(())
 }

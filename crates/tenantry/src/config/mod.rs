@@ -3,6 +3,7 @@
 //!
 //! A section is a file: its settings, their defaults, and what is checked of them alone.
 
+mod archive;
 mod auth;
 mod billing;
 mod cache;
@@ -45,6 +46,7 @@ use crate::Extension;
 
 pub use tenantry_compose::{Secret, SettingsError};
 
+pub use archive::Archive;
 pub use auth::Auth;
 pub use billing::Billing;
 pub use cache::Cache;
@@ -85,6 +87,8 @@ pub struct Settings {
     pub auth: Auth,
     pub signup: Signup,
     pub tenants: Tenants,
+    /// Where exports of tenants are kept.
+    pub archive: Archive,
     pub views: Views,
     pub metering: Metering,
     pub jobs: Jobs,
@@ -151,7 +155,7 @@ impl Settings {
         let paths = paths
             .chain(&mut settings.auth.previous_key_files)
             .chain(&mut settings.guard.catalogues);
-        for path in paths.chain([&mut settings.metering.spool_dir]) {
+        for path in paths.chain([&mut settings.metering.spool_dir, &mut settings.archive.directory]) {
             // An empty path is a setting that is not set, and has no absolute form.
             if let Ok(absolute) = std::path::absolute(&*path) {
                 *path = absolute;

@@ -8,6 +8,7 @@ use tenantry_domain::operations::{OperatorEventFilter, RecordedOperatorEvent};
 use tenantry_tenancy::admin::operator_log;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::extract::operator_permission as may;
 use crate::extract::page::PageParams;
 use crate::v1::kernel::schema;
 use crate::{Answer, Endpoint, Moment, OperatorCtx, PageView, Paged};
@@ -94,7 +95,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     ),
     security(("operator" = [])),
 )]
-pub(crate) async fn list(cx: OperatorCtx, query: Paged<OperatorEventParams>) -> Answer {
+pub(crate) async fn list(cx: OperatorCtx<may::ReadAudit>, query: Paged<OperatorEventParams>) -> Answer {
     let filter = OperatorEventFilter::from(&query.filter);
     let page = operator_log::list(&cx, &filter, query.request(cx.scope())?).await?;
     Ok(query.answer(cx.scope(), page.map(OperatorEventView::from)))

@@ -14,6 +14,7 @@ use tenantry_domain::billing::{
 use tenantry_domain::kernel::{Invalid, Period, TenantId};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::extract::operator_permission as may;
 use crate::{Answer, ApiError, Body, Endpoint, Moment, OperatorCtx, Query, v1::kernel::schema};
 
 /// The tenants to read.
@@ -304,7 +305,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     security(("operator" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field"]))),
 )]
-pub(crate) async fn accounts(cx: OperatorCtx, query: Query<AccountParams>) -> Answer {
+pub(crate) async fn accounts(cx: OperatorCtx<may::ReadBilling>, query: Query<AccountParams>) -> Answer {
     let sweep = sweep(query.0.after, query.0.limit)?;
     let swept = billing_oversight::accounts(&cx, query.0.dunning, sweep).await?;
     Ok(answer(swept, AccountView::from))
@@ -320,7 +321,7 @@ pub(crate) async fn accounts(cx: OperatorCtx, query: Query<AccountParams>) -> An
     security(("operator" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field"]))),
 )]
-pub(crate) async fn dead_letters(cx: OperatorCtx, query: Query<SweepParams>) -> Answer {
+pub(crate) async fn dead_letters(cx: OperatorCtx<may::ReadBilling>, query: Query<SweepParams>) -> Answer {
     let sweep = sweep(query.0.after, query.0.limit)?;
     let swept = billing_oversight::dead_letters(&cx, sweep).await?;
     Ok(answer(swept, DeadLetterView::from))
@@ -337,7 +338,7 @@ pub(crate) async fn dead_letters(cx: OperatorCtx, query: Query<SweepParams>) -> 
     security(("operator" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field", "billing_unavailable", "conflict"]))),
 )]
-pub(crate) async fn drift(cx: OperatorCtx, query: Query<DriftParams>) -> Answer {
+pub(crate) async fn drift(cx: OperatorCtx<may::ReadBilling>, query: Query<DriftParams>) -> Answer {
     let params = query.0;
     let period = period(params.from, params.to)?;
     let swept = match params.tenant {
@@ -360,7 +361,7 @@ pub(crate) async fn drift(cx: OperatorCtx, query: Query<DriftParams>) -> Answer 
     security(("operator" = [])),
     extensions(("x-errors" = json!(["validation_failed", "unknown_field"]))),
 )]
-pub(crate) async fn events(cx: OperatorCtx, query: Query<EventParams>) -> Answer {
+pub(crate) async fn events(cx: OperatorCtx<may::ReadBilling>, query: Query<EventParams>) -> Answer {
     let limit = sweep(None, query.0.limit)?.limit;
     let events = billing_oversight::events(&cx, query.0.state, limit).await?;
     Ok(HttpResponse::Ok().json(EventsView {
@@ -377,7 +378,7 @@ pub(crate) async fn events(cx: OperatorCtx, query: Query<EventParams>) -> Answer
     responses((status = 200, description = "The steps, in order of time.", body = SimulationView)),
     security(("operator" = [])),
 )]
-pub(crate) async fn simulate(cx: OperatorCtx, body: Body<SimulationBody>) -> Answer {
+pub(crate) async fn simulate(cx: OperatorCtx<may::ReadBilling>, body: Body<SimulationBody>) -> Answer {
     let failure = Failure::from(body.0);
     let simulation = dunning::simulate(&cx, &failure).await?;
     Ok(HttpResponse::Ok().json(SimulationView::from(simulation)))

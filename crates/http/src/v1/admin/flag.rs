@@ -9,6 +9,7 @@ use tenantry_domain::kernel::OperatorId;
 use tenantry_tenancy::flags::flag_definition;
 use utoipa::ToSchema;
 
+use crate::extract::operator_permission as may;
 use crate::extract::{idempotency::replayed, page::PageParams};
 use crate::{
     Answer, Body, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged,
@@ -227,7 +228,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     responses((status = 200, description = "The flags by key, always on one page.", body = PageView<FlagDocument>)),
     security(("operator" = [])),
 )]
-pub(crate) async fn list(cx: OperatorCtx) -> Answer {
+pub(crate) async fn list(cx: OperatorCtx<may::ReadFlags>) -> Answer {
     let catalogue = flag_definition::catalogue(&cx).await?;
     Ok(HttpResponse::Ok().json(PageView {
         data: catalogue.flags().map(|flag| &**flag).collect::<Vec<_>>(),
@@ -247,7 +248,11 @@ pub(crate) async fn list(cx: OperatorCtx) -> Answer {
     security(("operator" = [])),
     extensions(("x-errors" = json!(["conflict"]))),
 )]
-pub(crate) async fn create(cx: OperatorCtx, key: IdempotencyKey, body: Body<FlagDefinition>) -> Answer {
+pub(crate) async fn create(
+    cx: OperatorCtx<may::ManageFlags>,
+    key: IdempotencyKey,
+    body: Body<FlagDefinition>,
+) -> Answer {
     let request = key.of_operator()?;
     let (flag, is_replay) = flag_definition::create_once(&cx, request.as_ref(), body.0).await?;
     let location = format!("/api/v1/admin/flags/{}", flag.key);
@@ -265,7 +270,7 @@ pub(crate) async fn create(cx: OperatorCtx, key: IdempotencyKey, body: Body<Flag
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
-pub(crate) async fn read(cx: OperatorCtx, key: Id<FlagKey>, seen: IfNoneMatch) -> Answer {
+pub(crate) async fn read(cx: OperatorCtx<may::ReadFlags>, key: Id<FlagKey>, seen: IfNoneMatch) -> Answer {
     let flag = flag_definition::get::<FlagDefinition>(&cx, &key.0.0).await?;
     Ok(seen.answer(flag.version, &flag))
 }
@@ -281,7 +286,7 @@ pub(crate) async fn read(cx: OperatorCtx, key: Id<FlagKey>, seen: IfNoneMatch) -
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn replace(
-    cx: OperatorCtx,
+    cx: OperatorCtx<may::ManageFlags>,
     key: Id<FlagKey>,
     when: IfMatch,
     body: Body<FlagDefinition>,
@@ -301,7 +306,7 @@ pub(crate) async fn replace(
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found", "validation_failed"]))),
 )]
-pub(crate) async fn archive(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch) -> Answer {
+pub(crate) async fn archive(cx: OperatorCtx<may::ManageFlags>, key: Id<FlagKey>, when: IfMatch) -> Answer {
     let flag = flag_definition::archive(&cx, &key.0.0, &when.0).await?;
     Ok(entity(flag.version, &flag))
 }
@@ -317,7 +322,7 @@ pub(crate) async fn archive(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch) ->
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn roll_back(
-    cx: OperatorCtx,
+    cx: OperatorCtx<may::ManageFlags>,
     key: Id<FlagKey>,
     when: IfMatch,
     body: Body<RollBackBody>,
@@ -338,7 +343,11 @@ pub(crate) async fn roll_back(
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
-pub(crate) async fn list_versions(cx: OperatorCtx, key: Id<FlagKey>, query: Paged<NoParams>) -> Answer {
+pub(crate) async fn list_versions(
+    cx: OperatorCtx<may::ReadFlags>,
+    key: Id<FlagKey>,
+    query: Paged<NoParams>,
+) -> Answer {
     let before = query.before(cx.scope())?;
     let versions = flag_definition::versions::<FlagDefinition>(&cx, &key.0.0, before, query.limit).await?;
     let versions = versions.into_iter().map(FlagVersionView::from).collect();
@@ -355,7 +364,10 @@ pub(crate) async fn list_versions(cx: OperatorCtx, key: Id<FlagKey>, query: Page
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
-pub(crate) async fn read_version(cx: OperatorCtx, ids: Ids<FlagKey, VersionNumber>) -> Answer {
+pub(crate) async fn read_version(
+    cx: OperatorCtx<may::ReadFlags>,
+    ids: Ids<FlagKey, VersionNumber>,
+) -> Answer {
     let version = flag_definition::version::<FlagDefinition>(&cx, &ids.0.0, ids.1.0).await?;
     Ok(HttpResponse::Ok().json(FlagVersionView::from(version)))
 }

@@ -3,12 +3,14 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::{Password, RecoveryCode};
 use tenantry_domain::operations::PendingOperator;
+use tenantry_tenancy::OperatorCx;
 use tenantry_tenancy::admin::operator::OperatorError;
 use tenantry_tenancy::admin::operator_login::{self, OperatorEnrolled};
 use tenantry_tenancy::admin::operator_mfa;
 use utoipa::ToSchema;
 
 use crate::extract::guest::{Guest, operator_attempt};
+use crate::extract::operator_permission as may;
 use crate::middleware::limits::Attempt;
 use crate::v1::admin::operator::{OperatorLoggedInView, visit};
 use crate::v1::identity::mfa::{
@@ -50,6 +52,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .service(Endpoint::operator("/admin/mfa/enroll").post(enroll))
         .service(Endpoint::operator("/admin/mfa/confirm").post(confirm))
         .service(Endpoint::operator("/admin/mfa/disable").post(disable))
+        .service(Endpoint::operator("/admin/mfa/step-up").post(step_up))
         .service(Endpoint::operator("/admin/mfa/recovery-codes").post(renew_recovery_codes))
         .service(Endpoint::credential("/admin/mfa/verify").post(verify))
         .service(Endpoint::credential("/admin/mfa/required/enroll").post(enroll_at_login))
@@ -67,7 +70,11 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     security(("operator" = [])),
     extensions(("x-errors" = json!(["account_locked", "rate_limited", "invalid_credentials", "conflict"]))),
 )]
-pub(crate) async fn enroll(cx: OperatorCtx, http: HttpRequest, body: Body<EnrollOperatorBody>) -> Answer {
+pub(crate) async fn enroll(
+    cx: OperatorCtx<may::ManageOwnAccount>,
+    http: HttpRequest,
+    body: Body<EnrollOperatorBody>,
+) -> Answer {
     let attempt = attempt_of_caller(&cx, &http).await?;
     let password = Password::presented(body.0.password);
     let enrollment = attempt.settle(operator_mfa::enroll(&cx, password).await).await?;
@@ -84,7 +91,11 @@ pub(crate) async fn enroll(cx: OperatorCtx, http: HttpRequest, body: Body<Enroll
     security(("operator" = [])),
     extensions(("x-errors" = json!(["rate_limited", "invalid_credentials", "conflict"]))),
 )]
-pub(crate) async fn confirm(cx: OperatorCtx, http: HttpRequest, body: Body<CodeBody>) -> Answer {
+pub(crate) async fn confirm(
+    cx: OperatorCtx<may::ManageOwnAccount>,
+    http: HttpRequest,
+    body: Body<CodeBody>,
+) -> Answer {
     let attempt = attempt_of_caller(&cx, &http).await?;
     let outcome = operator_mfa::confirm(&cx, &body.code).await;
     let codes = attempt.settle(outcome).await?;
@@ -102,12 +113,38 @@ pub(crate) async fn confirm(cx: OperatorCtx, http: HttpRequest, body: Body<CodeB
     security(("operator" = [])),
     extensions(("x-errors" = json!(["account_locked", "rate_limited", "invalid_credentials", "conflict"]))),
 )]
-pub(crate) async fn disable(cx: OperatorCtx, http: HttpRequest, body: Body<DisableBody>) -> Answer {
+pub(crate) async fn disable(
+    cx: OperatorCtx<may::ManageOwnAccount>,
+    http: HttpRequest,
+    body: Body<DisableBody>,
+) -> Answer {
     let DisableBody { password, code } = body.0;
     let attempt = attempt_of_caller(&cx, &http).await?;
     let outcome = operator_mfa::disable(&cx, Password::presented(password), &code).await;
     attempt.settle(outcome).await?;
     Ok(no_content())
+}
+
+/// Give an operator's second factor again
+///
+/// Returns an access token that says that the second factor was given now, for requests that need a recent one (403 `mfa_required` with
+/// `max_age`). It expires when the present token does.
+#[utoipa::path(
+    post, path = "/api/v1/admin/mfa/step-up", operation_id = "step_up_operator_mfa", tag = "Operators",
+    request_body = CodeBody,
+    responses((status = 200, description = "The access token and the operator.", body = OperatorLoggedInView)),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["account_locked", "rate_limited", "invalid_credentials", "conflict"]))),
+)]
+pub(crate) async fn step_up(
+    cx: OperatorCtx<may::ManageOwnAccount>,
+    http: HttpRequest,
+    body: Body<CodeBody>,
+) -> Answer {
+    let attempt = attempt_of_caller(&cx, &http).await?;
+    let outcome = operator_login::step_up(&cx, &body.code).await;
+    let login = attempt.settle(outcome).await?;
+    Ok(HttpResponse::Ok().json(OperatorLoggedInView::from(login)))
 }
 
 /// Renew an operator's recovery codes
@@ -120,7 +157,11 @@ pub(crate) async fn disable(cx: OperatorCtx, http: HttpRequest, body: Body<Disab
     security(("operator" = [])),
     extensions(("x-errors" = json!(["account_locked", "rate_limited", "invalid_credentials", "conflict"]))),
 )]
-pub(crate) async fn renew_recovery_codes(cx: OperatorCtx, http: HttpRequest, body: Body<CodeBody>) -> Answer {
+pub(crate) async fn renew_recovery_codes(
+    cx: OperatorCtx<may::ManageOwnAccount>,
+    http: HttpRequest,
+    body: Body<CodeBody>,
+) -> Answer {
     let attempt = attempt_of_caller(&cx, &http).await?;
     let outcome = operator_mfa::renew_recovery_codes(&cx, &body.code).await;
     let codes = attempt.settle(outcome).await?;
@@ -188,7 +229,7 @@ async fn enter(guest: &Guest, token: &str) -> Result<(PendingOperator, Attempt),
     Ok((pending, guest.operator_attempt(email.as_str()).await?))
 }
 
-async fn attempt_of_caller(cx: &OperatorCtx, http: &HttpRequest) -> Result<Attempt, ApiError> {
+async fn attempt_of_caller(cx: &OperatorCx, http: &HttpRequest) -> Result<Attempt, ApiError> {
     let email = operator_mfa::own_email(cx).await?;
     operator_attempt(http, cx.app(), cx.origin(), email.as_str()).await
 }

@@ -3,8 +3,10 @@
 pub(crate) mod audit;
 pub(crate) mod billing;
 pub(crate) mod flag;
+pub(crate) mod job;
 pub(crate) mod mfa;
 pub(crate) mod operator;
+pub(crate) mod rows;
 pub(crate) mod segment;
 pub(crate) mod tenant;
 
@@ -15,6 +17,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(operator::routes)
         .configure(mfa::routes)
         .configure(tenant::routes)
+        .configure(job::routes)
+        .configure(rows::routes)
         .configure(audit::routes)
         .configure(billing::routes)
         .configure(flag::routes)

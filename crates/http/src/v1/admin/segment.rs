@@ -6,6 +6,7 @@ use tenantry_domain::kernel::OperatorId;
 use tenantry_tenancy::flags::flag_definition;
 use utoipa::ToSchema;
 
+use crate::extract::operator_permission as may;
 use crate::extract::{idempotency::replayed, page::PageParams};
 use crate::v1::admin::flag::{ConditionDocument, RollBackBody};
 use crate::{
@@ -75,7 +76,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     responses((status = 200, description = "The segments by key, always on one page.", body = PageView<SegmentDocument>)),
     security(("operator" = [])),
 )]
-pub(crate) async fn list(cx: OperatorCtx) -> Answer {
+pub(crate) async fn list(cx: OperatorCtx<may::ReadFlags>) -> Answer {
     let catalogue = flag_definition::catalogue(&cx).await?;
     Ok(HttpResponse::Ok().json(PageView {
         data: catalogue.segments().collect::<Vec<_>>(),
@@ -95,7 +96,11 @@ pub(crate) async fn list(cx: OperatorCtx) -> Answer {
     security(("operator" = [])),
     extensions(("x-errors" = json!(["conflict"]))),
 )]
-pub(crate) async fn create(cx: OperatorCtx, key: IdempotencyKey, body: Body<Segment>) -> Answer {
+pub(crate) async fn create(
+    cx: OperatorCtx<may::ManageFlags>,
+    key: IdempotencyKey,
+    body: Body<Segment>,
+) -> Answer {
     let request = key.of_operator()?;
     let (segment, is_replay) = flag_definition::create_once(&cx, request.as_ref(), body.0).await?;
     let location = format!("/api/v1/admin/segments/{}", segment.key);
@@ -113,7 +118,7 @@ pub(crate) async fn create(cx: OperatorCtx, key: IdempotencyKey, body: Body<Segm
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
-pub(crate) async fn read(cx: OperatorCtx, key: Id<FlagKey>, seen: IfNoneMatch) -> Answer {
+pub(crate) async fn read(cx: OperatorCtx<may::ReadFlags>, key: Id<FlagKey>, seen: IfNoneMatch) -> Answer {
     let segment = flag_definition::get::<Segment>(&cx, &key.0.0).await?;
     Ok(seen.answer(segment.version, &segment))
 }
@@ -130,7 +135,12 @@ pub(crate) async fn read(cx: OperatorCtx, key: Id<FlagKey>, seen: IfNoneMatch) -
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
-pub(crate) async fn replace(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch, body: Body<Segment>) -> Answer {
+pub(crate) async fn replace(
+    cx: OperatorCtx<may::ManageFlags>,
+    key: Id<FlagKey>,
+    when: IfMatch,
+    body: Body<Segment>,
+) -> Answer {
     let segment = flag_definition::replace(&cx, &key.0.0, &when.0, body.0).await?;
     Ok(entity(segment.version, &segment))
 }
@@ -145,7 +155,7 @@ pub(crate) async fn replace(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch, bo
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found", "conflict"]))),
 )]
-pub(crate) async fn delete(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch) -> Answer {
+pub(crate) async fn delete(cx: OperatorCtx<may::ManageFlags>, key: Id<FlagKey>, when: IfMatch) -> Answer {
     flag_definition::delete_segment(&cx, &key.0.0, &when.0).await?;
     Ok(no_content())
 }
@@ -164,7 +174,7 @@ pub(crate) async fn delete(cx: OperatorCtx, key: Id<FlagKey>, when: IfMatch) -> 
     extensions(("x-errors" = json!(["not_found"]))),
 )]
 pub(crate) async fn roll_back(
-    cx: OperatorCtx,
+    cx: OperatorCtx<may::ManageFlags>,
     key: Id<FlagKey>,
     when: IfMatch,
     body: Body<RollBackBody>,
@@ -186,7 +196,11 @@ pub(crate) async fn roll_back(
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
-pub(crate) async fn list_versions(cx: OperatorCtx, key: Id<FlagKey>, query: Paged<NoParams>) -> Answer {
+pub(crate) async fn list_versions(
+    cx: OperatorCtx<may::ReadFlags>,
+    key: Id<FlagKey>,
+    query: Paged<NoParams>,
+) -> Answer {
     let before = query.before(cx.scope())?;
     let versions = flag_definition::versions::<Segment>(&cx, &key.0.0, before, query.limit).await?;
     let versions = versions.into_iter().map(SegmentVersionView::from).collect();
@@ -204,7 +218,10 @@ pub(crate) async fn list_versions(cx: OperatorCtx, key: Id<FlagKey>, query: Page
     security(("operator" = [])),
     extensions(("x-errors" = json!(["not_found"]))),
 )]
-pub(crate) async fn read_version(cx: OperatorCtx, ids: Ids<FlagKey, VersionNumber>) -> Answer {
+pub(crate) async fn read_version(
+    cx: OperatorCtx<may::ReadFlags>,
+    ids: Ids<FlagKey, VersionNumber>,
+) -> Answer {
     let version = flag_definition::version::<Segment>(&cx, &ids.0.0, ids.1.0).await?;
     Ok(HttpResponse::Ok().json(SegmentVersionView::from(version)))
 }

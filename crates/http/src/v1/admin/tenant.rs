@@ -1,15 +1,26 @@
+use std::collections::BTreeMap;
+
 use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::Duration;
-use serde::Deserialize;
-use tenantry_domain::kernel::TenantId;
-use tenantry_domain::tenant::{TenantFilter, TenantStatus};
+use serde::{Deserialize, Serialize};
+use tenantry_billing::plans::{plan::Agreement, tenant_plan};
+use tenantry_domain::kernel::{Invalid, Limit, TenantId};
+use tenantry_domain::tenant::{NewTenant, TenantFilter, TenantStatus};
+use tenantry_domain::usage::MeterKey;
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::tenant::provision::{self, NewAdmin, SignedUp};
 use tenantry_tenancy::tenant::{lifecycle, row_work};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::extract::page::PageParams;
+use crate::extract::operator_permission as may;
+use crate::extract::{idempotency::UnguessableKey, page::PageParams};
 use crate::{
-    Answer, Body, Endpoint, Id, OperatorCtx, PageView, Paged, entity,
-    v1::{kernel::schema, tenant::tenant::TenantView},
+    Answer, Body, Endpoint, Id, IdempotencyKey, IfMatch, OperatorCtx, PageView, Paged, created, entity,
+    v1::{
+        identity::user::UserView,
+        kernel::schema,
+        tenant::{signup::SignUpBody, tenant::TenantView},
+    },
 };
 
 /// Filters of tenants.
@@ -36,10 +47,65 @@ pub(crate) struct ReasonBody {
     reason: String,
 }
 
+/// A tenant that an operator created. There are no tokens: operators are not admins of tenants.
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedTenant)]
+pub(crate) struct CreatedTenantView {
+    tenant: TenantView,
+    admin: UserView,
+    credentials: AdminCredentialsView,
+}
+
+/// The first credentials of an admin.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AdminCredentials)]
+pub(crate) struct AdminCredentialsView {
+    email: String,
+    /// The password, if it was generated. It is shown once.
+    #[schema(required = true)]
+    password: Option<String>,
+}
+
+/// The plan of a tenant.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = PlanOfTenant, examples(json!({"plan": "pro", "reason": "contract 4711"})))]
+pub(crate) struct PlanBody {
+    plan: String,
+    /// It is written to the operators' log and to the tenant's audit log.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
+/// What is agreed with a tenant beside its plan. What is absent stays as it was; null takes an agreement back.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = TenantAgreement, examples(json!({
+    "limits": {"users": 60}, "features": {"branding": true}, "meters": {"api_calls": null}, "reason": "contract 4711",
+})))]
+pub(crate) struct AgreementBody {
+    /// Features of plans, on or off.
+    #[serde(default)]
+    #[schema(required = false, value_type = Object)]
+    features: BTreeMap<String, Option<bool>>,
+    /// Limits of plans: a whole number or `"unlimited"`.
+    #[serde(default)]
+    #[schema(required = false, value_type = Object)]
+    limits: BTreeMap<String, Option<Limit>>,
+    /// Hard limits of meters: a whole number or `"unlimited"`.
+    #[serde(default)]
+    #[schema(required = false, value_type = Object)]
+    meters: BTreeMap<String, Option<Limit>>,
+    /// It is written to the operators' log and to the tenant's audit log.
+    #[schema(min_length = 1, max_length = 500)]
+    reason: String,
+}
+
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config
-        .service(Endpoint::operator("/admin/tenants").get(list))
-        .service(Endpoint::operator("/admin/tenants/{id}").get(read))
+        .service(Endpoint::operator("/admin/tenants").get(list).post(create))
+        .service(Endpoint::operator("/admin/tenants/{id}").get(read).patch(agree))
+        .service(Endpoint::operator("/admin/tenants/{id}/plan").post(change_plan))
         .service(Endpoint::operator("/admin/tenants/{id}/suspend").post(suspend))
         .service(Endpoint::operator("/admin/tenants/{id}/resume").post(resume))
         .service(Endpoint::operator("/admin/tenants/{id}/delete").post(delete))
@@ -58,10 +124,83 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     ),
     security(("operator" = [])),
 )]
-pub(crate) async fn list(cx: OperatorCtx, query: Paged<TenantParams>) -> Answer {
+pub(crate) async fn list(cx: OperatorCtx<may::ReadTenants>, query: Paged<TenantParams>) -> Answer {
     let filter = TenantFilter::from(&query.filter);
     let page = lifecycle::list(&cx, &filter, query.request(cx.scope())?).await?;
     Ok(query.answer(cx.scope(), page.map(TenantView::from)))
+}
+
+/// Create a tenant as an operator
+///
+/// Creates a tenant with its first admin, whether sign-up is open or not, on any plan. A generated password is shown once. An
+/// `Idempotency-Key` counts for one slug and one e-mail address.
+#[utoipa::path(
+    post, path = "/api/v1/admin/tenants", operation_id = "create_tenant_as_operator", tag = "Operators",
+    params(UnguessableKey), request_body = SignUpBody,
+    responses((
+        status = 201, description = "The tenant, its admin and the admin's credentials.", body = CreatedTenantView,
+        headers(("ETag"), ("Location"))
+    )),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["slug_taken", "subdomain_taken"]))),
+)]
+pub(crate) async fn create(
+    cx: OperatorCtx<may::CreateTenants>,
+    key: IdempotencyKey,
+    body: Body<SignUpBody>,
+) -> Answer {
+    let (tenant, admin): (NewTenant, NewAdmin) = body.0.into();
+    let inside = provision::operator_cx(&cx)?;
+    let email = admin.email.clone();
+    let user = |done: &SignedUp| done.login.user.id;
+    let create = async |inside: &Cx| provision::create_as_operator(&cx, inside, tenant, admin).await;
+    key.once_registered(&inside, email, user, create, |done| {
+        let tenant = &done.login.tenant;
+        let (location, version) = (format!("/api/v1/admin/tenants/{}", tenant.id), tenant.version);
+        created(&location, Some(version), &CreatedTenantView::from(done))
+    })
+    .await
+}
+
+/// Agree on limits with a tenant
+///
+/// Gives a tenant features, limits and quotas beside those of its plan. The reason is written to the audit log.
+#[utoipa::path(
+    patch, path = "/api/v1/admin/tenants/{id}", operation_id = "agree_with_tenant", tag = "Operators",
+    params(("id" = Uuid, Path), IfMatch), request_body = AgreementBody,
+    responses((status = 200, description = "The updated tenant.", body = TenantView, headers(("ETag")))),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["tenant_gone"]))),
+)]
+pub(crate) async fn agree(
+    cx: OperatorCtx<may::ManagePlans>,
+    id: Id<TenantId>,
+    when: IfMatch,
+    body: Body<AgreementBody>,
+) -> Answer {
+    let (agreement, reason) = body.0.try_into()?;
+    let tenant = tenant_plan::agree(&cx, id.0, &when.0, agreement, &reason).await?;
+    Ok(entity(tenant.version, &TenantView::from(tenant)))
+}
+
+/// Change the plan of a tenant
+///
+/// Puts a tenant on the present version of a plan. What it has more of than the plan allows stays. The reason is written to the audit
+/// log.
+#[utoipa::path(
+    post, path = "/api/v1/admin/tenants/{id}/plan", operation_id = "change_plan_of_tenant", tag = "Operators",
+    params(("id" = Uuid, Path)), request_body = PlanBody,
+    responses((status = 200, description = "The updated tenant.", body = TenantView, headers(("ETag")))),
+    security(("operator" = [])),
+    extensions(("x-errors" = json!(["tenant_gone"]))),
+)]
+pub(crate) async fn change_plan(
+    cx: OperatorCtx<may::ManagePlans>,
+    id: Id<TenantId>,
+    body: Body<PlanBody>,
+) -> Answer {
+    let tenant = tenant_plan::change(&cx, id.0, &body.plan, &body.reason).await?;
+    Ok(entity(tenant.version, &TenantView::from(tenant)))
 }
 
 /// Get a tenant
@@ -73,7 +212,7 @@ pub(crate) async fn list(cx: OperatorCtx, query: Paged<TenantParams>) -> Answer 
     responses((status = 200, description = "The tenant.", body = TenantView, headers(("ETag")))),
     security(("operator" = [])),
 )]
-pub(crate) async fn read(cx: OperatorCtx, id: Id<TenantId>) -> Answer {
+pub(crate) async fn read(cx: OperatorCtx<may::ReadTenants>, id: Id<TenantId>) -> Answer {
     let tenant = lifecycle::get(&cx, id.0).await?;
     Ok(entity(tenant.version, &TenantView::from(tenant)))
 }
@@ -88,7 +227,11 @@ pub(crate) async fn read(cx: OperatorCtx, id: Id<TenantId>) -> Answer {
     security(("operator" = [])),
     extensions(("x-errors" = json!(["conflict"]))),
 )]
-pub(crate) async fn suspend(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonBody>) -> Answer {
+pub(crate) async fn suspend(
+    cx: OperatorCtx<may::SuspendTenants>,
+    id: Id<TenantId>,
+    body: Body<ReasonBody>,
+) -> Answer {
     let tenant = lifecycle::suspend(&cx, id.0, &body.reason).await?;
     Ok(entity(tenant.version, &TenantView::from(tenant)))
 }
@@ -103,7 +246,11 @@ pub(crate) async fn suspend(cx: OperatorCtx, id: Id<TenantId>, body: Body<Reason
     security(("operator" = [])),
     extensions(("x-errors" = json!(["conflict"]))),
 )]
-pub(crate) async fn resume(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonBody>) -> Answer {
+pub(crate) async fn resume(
+    cx: OperatorCtx<may::SuspendTenants>,
+    id: Id<TenantId>,
+    body: Body<ReasonBody>,
+) -> Answer {
     let tenant = lifecycle::resume(&cx, id.0, &body.reason).await?;
     Ok(entity(tenant.version, &TenantView::from(tenant)))
 }
@@ -119,7 +266,11 @@ pub(crate) async fn resume(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonB
     security(("operator" = [])),
     extensions(("x-errors" = json!(["conflict"]))),
 )]
-pub(crate) async fn delete(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonBody>) -> Answer {
+pub(crate) async fn delete(
+    cx: OperatorCtx<may::DeleteTenants>,
+    id: Id<TenantId>,
+    body: Body<ReasonBody>,
+) -> Answer {
     let tenant = lifecycle::delete(&cx, id.0, &body.reason).await?;
     Ok(HttpResponse::Accepted().json(TenantView::from(tenant)))
 }
@@ -142,7 +293,11 @@ const RESTORING_SECONDS: i64 = 5;
     security(("operator" = [])),
     extensions(("x-errors" = json!(["conflict"]))),
 )]
-pub(crate) async fn restore(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonBody>) -> Answer {
+pub(crate) async fn restore(
+    cx: OperatorCtx<may::RestoreTenants>,
+    id: Id<TenantId>,
+    body: Body<ReasonBody>,
+) -> Answer {
     let until = cx.now() + Duration::seconds(RESTORING_SECONDS);
     let tenant = row_work::restore(&cx, id.0, &body.reason, Some(until)).await?;
     if tenant.row_work.is_some() {
@@ -162,7 +317,11 @@ pub(crate) async fn restore(cx: OperatorCtx, id: Id<TenantId>, body: Body<Reason
     security(("operator" = [])),
     extensions(("x-errors" = json!(["conflict"]))),
 )]
-pub(crate) async fn purge(cx: OperatorCtx, id: Id<TenantId>, body: Body<ReasonBody>) -> Answer {
+pub(crate) async fn purge(
+    cx: OperatorCtx<may::PurgeTenants>,
+    id: Id<TenantId>,
+    body: Body<ReasonBody>,
+) -> Answer {
     let tenant = lifecycle::purge(&cx, id.0, &body.reason).await?;
     Ok(HttpResponse::Accepted().json(TenantView::from(tenant)))
 }
@@ -174,5 +333,41 @@ impl From<&TenantParams> for TenantFilter {
             plan: params.plan.clone(),
             q: params.q.clone(),
         }
+    }
+}
+
+impl From<SignedUp> for CreatedTenantView {
+    fn from(created: SignedUp) -> Self {
+        let password = created.generated_password.as_ref();
+        let credentials = AdminCredentialsView {
+            email: created.login.user.email.as_str().to_owned(),
+            password: password.map(|password| password.reveal().to_owned()),
+        };
+        Self {
+            tenant: created.login.tenant.into(),
+            admin: created.login.user.into(),
+            credentials,
+        }
+    }
+}
+
+impl TryFrom<AgreementBody> for (Agreement, String) {
+    type Error = Invalid;
+
+    fn try_from(body: AgreementBody) -> Result<Self, Invalid> {
+        let key = |(name, limit): (String, Option<Limit>)| match MeterKey::parse(&name) {
+            Some(key) => Ok((key, limit)),
+            None => Err(Invalid::one(
+                format!("/meters/{name}"),
+                "unknown_name",
+                "is not the key of a meter",
+            )),
+        };
+        let agreement = Agreement {
+            features: body.features,
+            limits: body.limits,
+            meters: body.meters.into_iter().map(key).collect::<Result<_, _>>()?,
+        };
+        Ok((agreement, body.reason))
     }
 }

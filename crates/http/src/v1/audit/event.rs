@@ -1,17 +1,21 @@
-use actix_web::{HttpResponse, web::ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, http::header, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tenantry_domain::audit::{AuditFilter, AuditRecord, Outcome, Risk};
-use tenantry_domain::kernel::{AuditEventId, Invalid, Time, hex};
+use tenantry_domain::kernel::{AuditEventId, ErrorCode, Invalid, Time, hex};
 use tenantry_tenancy::audit::verify::Verified;
 use tenantry_tenancy::audit::{log, verify};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use crate::app::places::Full;
+use crate::connection::connection::Gone;
 use crate::extract::page::PageParams;
 use crate::v1::kernel::schema;
-use crate::{Answer, Ctx, Endpoint, Moment, NoFilter, PageView, Paged, Query, permission::ReadAudit};
+use crate::{
+    Answer, Api, ApiError, Ctx, Endpoint, Moment, NoFilter, PageView, Paged, Query, permission::ReadAudit,
+};
 
 /// Declares the query of a list of entries: its own parameters and the filter.
 macro_rules! audit_params {
@@ -184,6 +188,9 @@ pub(crate) struct WrongView {
     detail: &'static str,
 }
 
+/// How many verifications run at once: of one tenant, and in all. Each computes on one core for as long as it takes.
+const VERIFICATIONS: (usize, usize) = (1, 2);
+
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config.service(Endpoint::at("/audit-events").get(list)).service(
         Endpoint::at("/audit-events/verify")
@@ -211,16 +218,36 @@ pub(crate) async fn list(cx: Ctx<ReadAudit>, query: Paged<AuditParams>) -> Answe
 
 /// Verify the audit log
 ///
-/// Computes the whole hash chain anew and compares it with the stored one and with its signed heads. Minimum role: admin.
+/// Computes the whole hash chain anew and compares it with the stored one and with its signed heads: half a minute for some hundred
+/// thousand entries. It ends when the client closes the connection. One runs at a time in a tenant, and a few on a server; others are 429
+/// `rate_limited` and 503 `unavailable` until then. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/audit-events/verify", operation_id = "verify_audit_log", tag = "Audit log",
     responses((status = 200, description = "Whether the log is as it was written.", body = VerificationView)),
     security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["validation_failed"]))),
 )]
-pub(crate) async fn verification(cx: Ctx<ReadAudit>, _: Query<NoFilter>) -> Answer {
-    let verified = verify::verify(&cx).await?;
+pub(crate) async fn verification(cx: Ctx<ReadAudit>, http: HttpRequest, _: Query<NoFilter>) -> Answer {
+    let api = Api::of(&http)?;
+    let place = api.verifications.enter(cx.scope().tenant(), VERIFICATIONS);
+    let _place = place.map_err(|full| refused(&full))?;
+    let client = Gone::of(&http);
+    let verified = tokio::select! {
+        verified = verify::verify(&cx) => verified?,
+        () = client.wait() => return Err(ApiError::new(ErrorCode::RequestTimeout)),
+    };
     Ok(HttpResponse::Ok().json(VerificationView::from(verified)))
+}
+
+/// Another server may have a place, so that a full one is no fault of the tenant's.
+fn refused(full: &Full) -> ApiError {
+    let error = match full {
+        Full::Tenant => ApiError::new(ErrorCode::RateLimited)
+            .with_detail("The audit log is being verified. Wait for that verification to end."),
+        Full::Instance => ApiError::new(ErrorCode::Unavailable)
+            .with_detail("As many audit logs are being verified as this server verifies at once."),
+    };
+    error.with_header(header::RETRY_AFTER, header::HeaderValue::from_static("30"))
 }
 
 impl From<AuditRecord> for AuditEventView {

@@ -33,7 +33,7 @@ pub(crate) struct SecurityPolicyView {
     rules: BTreeMap<String, Value>,
 }
 
-/// What the tenant asks of sessions, passwords, factors, addresses of users and networks. A service may define further rules.
+/// The rules with the values that are in force, for the document: requests and answers have them beside the version.
 #[derive(Debug, Deserialize, Serialize, ToSchema)]
 #[schema(as = SecurityPolicyRules)]
 pub(crate) struct SecurityPolicyRules {

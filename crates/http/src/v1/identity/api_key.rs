@@ -107,7 +107,8 @@ pub(crate) struct ChangeApiKeyBody {
 #[serde(deny_unknown_fields)]
 #[schema(as = RotateApiKey, examples(json!({"overlap_seconds": 86_400})))]
 pub(crate) struct RotateApiKeyBody {
-    /// For how long the present secret is accepted beside the new one: up to a week, not at all when 0.
+    /// For how long the present secret is accepted beside the new one: up to a week, not at all when 0 or absent.
+    #[serde(default)]
     #[schema(minimum = 0, maximum = 604_800)]
     overlap_seconds: i64,
 }

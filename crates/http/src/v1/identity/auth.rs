@@ -3,8 +3,9 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::Password;
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::{
-    auth::{self, AuthError, LoggedIn, Registered},
-    mfa::SecondFactor,
+    auth::{self, AuthError, Registered},
+    claim::SecondFactor,
+    session_start::LoggedIn,
 };
 use utoipa::ToSchema;
 
@@ -136,7 +137,8 @@ pub(crate) async fn login(guest: Guest, body: Body<LoginBody>) -> Answer {
 /// Adds the caller as a member of a tenant that allows self-registration, and logs in. Name the tenant as at login. An address
 /// that is invited, or that a user gave up within seven days, is answered like that of a user: 409 `email_taken`.
 /// Where `security.require_verified_email` is on, or `security.allowed_email_domains` lists domains, the response is 202 without
-/// tokens: the user logs in after the address is verified with the link that is mailed to it.
+/// tokens: the user logs in after the address is verified with the link that is mailed to it. An address that is taken is answered in the
+/// same way there, and gets a link to its account.
 #[utoipa::path(
     post, path = "/api/v1/auth/register", operation_id = "register", tag = "Authentication",
     params(TenantHeaders, UnguessableKey, ChallengeHeader), request_body = RegisterBody,

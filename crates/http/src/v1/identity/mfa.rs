@@ -8,7 +8,7 @@ use tenantry_domain::kernel::{ErrorCode, Network, UserId};
 use tenantry_domain::operations::{Account, AccountName};
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::{
-    account, auth,
+    account, known_network,
     mfa::{self, Enrolled, Enrollment, FreshToken, MfaError, PendingLogin, Verified},
 };
 use utoipa::ToSchema;
@@ -412,7 +412,7 @@ async fn attempt(cx: &Cx, http: &HttpRequest, email: &str) -> Result<Attempt, Ap
     let api = Api::of(http)?;
     let account = Account::User(cx.scope().tenant(), AccountName::of(email));
     let network = Network::site(cx.origin().address());
-    let is_known = async || auth::is_known_network(cx, email, network).await;
+    let is_known = async || known_network::is_known_network(cx, email, network).await;
     limits::take_of_account(http, &api, account, network, is_known).await
 }
 

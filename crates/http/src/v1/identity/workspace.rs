@@ -3,7 +3,7 @@ use serde::Deserialize;
 use tenantry_domain::identity::Password;
 use tenantry_domain::kernel::Network;
 use tenantry_domain::operations::{Account, AccountName};
-use tenantry_tenancy::identity::{account, workspace, workspace_switch};
+use tenantry_tenancy::identity::{account, auth::AuthError, workspace, workspace_switch};
 use utoipa::ToSchema;
 
 use crate::extract::challenge::{ChallengeHeader, Response};
@@ -30,6 +30,9 @@ pub(crate) struct SwitchTenantBody {
     tenant_slug: String,
     /// The password of the present account; needed when the session began more than 10 minutes ago.
     password: Option<String>,
+    /// The token of an invitation to that tenant, mailed to the address of the present account. The account there is then made first, with
+    /// the name of the present one.
+    invitation_token: Option<String>,
 }
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
@@ -71,6 +74,9 @@ pub(crate) async fn discover(
 /// passkey that was registered in such a session; otherwise the response is 403 `mailbox_proof_required`. The link must be no older
 /// than the account in the other tenant, its own latest proof, and the latest change of password or end of all sessions there. Without
 /// such an account, or where the tenant has `security.allow_tenant_switch` off, the response is 404 `tenant_not_found`, whatever the reason.
+/// With `invitation_token` the account there is made first: the invitation must be open and for the address of the session's proof (401
+/// `token_revoked` otherwise). It has the name of the present account and no password that anybody knows; `forgot-password` mails a link
+/// to choose one.
 /// A user with a second factor gives it first (403 `mfa_required`). Other users send the password when the session began more than 10
 /// minutes ago; a wrong one counts as a failed login. The new session ends with the present one at the latest. Also possible in a suspended
 /// tenant. Minimum role: viewer.
@@ -80,7 +86,8 @@ pub(crate) async fn discover(
     responses((status = 200, description = "The tokens, the user and the tenant.", body = LoggedInView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!([
-        "account_locked", "invalid_credentials", "mailbox_proof_required", "mfa_required", "403 mfa_required", "tenant_not_found"
+        "account_locked", "invalid_credentials", "mailbox_proof_required", "mfa_required", "403 mfa_required", "tenant_not_found",
+        "token_revoked", "tenant_suspended", "email_taken", "plan_limit_reached"
     ]))),
 )]
 pub(crate) async fn switch_tenant(
@@ -96,11 +103,15 @@ pub(crate) async fn switch_tenant(
     let SwitchTenantBody {
         tenant_slug,
         password,
+        invitation_token,
     } = body.0;
     let email = account::own_email(&cx).await?;
     let attempt = limits::confirm_account(&http, &cx, &email).await?;
     let password = password.map(Password::presented);
-    let outcome = workspace_switch::switch(&cx, &tenant_slug, password).await;
+    let tokens = &cx.ports().invitation_tokens;
+    let invitation = invitation_token.map(|token| tokens.read(&token).ok_or(AuthError::InvalidInvitation));
+    let invitation = invitation.transpose()?;
+    let outcome = workspace_switch::switch(&cx, &tenant_slug, password, invitation).await;
     let login = attempt.settle(outcome).await?;
     Ok(HttpResponse::Ok().json(LoggedInView::from(login)))
 }

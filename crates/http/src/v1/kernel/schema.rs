@@ -30,8 +30,13 @@ macro_rules! enums {
 }
 
 enums! {
+    "The state of a background job. `parked`: its tenant is suspended. `dead`: it failed too often."
+    JobState = domain::operations::JobState::ALL.map(domain::operations::JobState::as_str);
+    "The role of an operator. `support` reads and repairs jobs; `billing` manages plans and payments; `owner` does everything."
+    OperatorRole = domain::operations::OperatorRole::ALL.map(domain::operations::OperatorRole::as_str);
     "The role of a user." Role = domain::kernel::Role::ALL.map(domain::kernel::Role::as_str);
     "The state of a tenant." TenantStatus = domain::tenant::TenantStatus::ALL.map(domain::tenant::TenantStatus::as_str);
+    "How far an export is." ExportStatus = domain::archive::ExportStatus::ALL.map(domain::archive::ExportStatus::as_str);
     "The state of a project." ProjectStatus = domain::work::ProjectStatus::ALL.map(domain::work::ProjectStatus::as_str);
     "The role of a member of a project." ProjectRole = domain::work::ProjectRole::ALL.map(domain::work::ProjectRole::as_str);
     "The state of a task." TaskStatus = domain::work::TaskStatus::ALL.map(domain::work::TaskStatus::as_str);

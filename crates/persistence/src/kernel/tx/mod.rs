@@ -1,6 +1,7 @@
 //! The only module in which a connection or an open transaction can be named.
 
 mod builders;
+mod cursor;
 mod pool;
 mod raw;
 mod turns;

@@ -105,6 +105,8 @@ pub struct Pool {
     prepares: bool,
     /// What each transaction sets for itself, in the message that begins it.
     per_transaction: Arc<str>,
+    /// What it was made from.
+    origin: Arc<(String, PoolSettings)>,
 }
 
 /// Some of the connections, and how many of them each party may use at once.
@@ -249,7 +251,25 @@ impl Pool {
             queue: settings.queue,
             prepares: !settings.behind_pooler,
             per_transaction: per_transaction.into(),
+            origin: Arc::new((url.to_owned(), settings.clone())),
         })
+    }
+
+    /// A pool of its own to the same database, of so many connections, of which a tenant may use one: for transactions that last, so
+    /// that they keep no connection from others.
+    ///
+    /// # Errors
+    /// As for [`Pool::new`].
+    pub fn beside(&self, size: usize) -> Result<Self, StoreError> {
+        let (url, settings) = self.origin.as_ref();
+        let settings = PoolSettings {
+            size,
+            threads: 0,
+            per_tenant: 1,
+            generic_plans: false,
+            ..settings.clone()
+        };
+        Self::new(url, &settings)
     }
 
     /// How many connections it holds at the most.

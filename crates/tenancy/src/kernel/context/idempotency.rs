@@ -58,7 +58,7 @@ pub struct OperatorRequest {
 
 impl OperatorRequest {
     /// What the record of the operator's event says of the request.
-    pub(crate) fn to_details(&self) -> Value {
+    pub fn to_details(&self) -> Value {
         json!({"route": self.route, "key": self.key, "fingerprint": hex(&self.fingerprint)})
     }
 

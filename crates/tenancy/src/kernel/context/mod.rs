@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 use serde_json::Value;
+use tenantry_domain::archive::{ArchiveStore, TenantArchive};
 use tenantry_domain::audit::{AuditEvent, Category, changed_fields, cut_details, cut_state};
 use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
@@ -54,6 +55,10 @@ pub struct Ports {
     pub registry: Arc<dyn TenantRegistry>,
     /// The rows of tenants that are deleted, restored or purged.
     pub tenant_rows: Arc<dyn TenantRows>,
+    /// The rows of tenants, for archives.
+    pub tenant_archive: Arc<dyn TenantArchive>,
+    /// Where the archives of exports are kept; there are no exports where it is absent.
+    pub archive_store: Option<Arc<dyn ArchiveStore>>,
     /// Operators, and what they do across tenants.
     pub operators: Arc<dyn Operators>,
     /// Admission of operators.
@@ -396,6 +401,11 @@ impl Cx {
 
     /// The application.
     pub fn app(&self) -> &Tenancy {
+        &self.app
+    }
+
+    /// The application, for work that outlasts the request's handler.
+    pub fn shared_app(&self) -> &Arc<Tenancy> {
         &self.app
     }
 

@@ -1,0 +1,92 @@
+//! Plans of tenants, as operators change them: with a reason, and on record.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tenantry_domain::kernel::{Check, Invalid, SystemScope, TenantId};
+use tenantry_domain::operations::OperatorPermission;
+use tenantry_domain::tenant::{Denied, Tenant};
+use tenantry_tenancy::{Cx, OperatorCx, Precondition, UseCaseError};
+
+use crate::plans::plan::{self, Agreement, PlanChangeError, Ruling};
+
+/// Errors of the use cases of operators' plans.
+pub type TenantPlanError = UseCaseError;
+
+const BECAUSE: SystemScope = SystemScope::because("an operator changes the plan of a tenant");
+
+/// Puts a tenant on what a plan grants now.
+///
+/// # Errors
+/// [`TenantPlanError`]; `unknown_plan` at `/plan`.
+pub async fn change(
+    cx: &OperatorCx,
+    tenant: TenantId,
+    plan: &str,
+    reason: &str,
+) -> Result<Tenant, TenantPlanError> {
+    cx.require(OperatorPermission::ManagePlans)?;
+    Check::all(|check| check.line("/reason", reason, 1..=500))?;
+    let mut record = cx.record("tenant.plan_changed", Some(tenant), json!({"plan": plan}));
+    record.reason = Some(reason.to_owned());
+    cx.act(record, "tenant.plan_change_failed", async {
+        let inside = inside(cx, tenant).await?;
+        let ruling = Ruling::with_reason(reason);
+        plan::change_in(&inside, plan, &ruling).await.map_err(told)
+    })
+    .await
+}
+
+/// Agrees with a tenant on something beside its plan. What is not named stays as it was agreed.
+///
+/// # Errors
+/// [`TenantPlanError`]; `unknown_name` where no plan knows a name.
+pub async fn agree(
+    cx: &OperatorCx,
+    tenant: TenantId,
+    when: &Precondition,
+    agreement: Agreement,
+    reason: &str,
+) -> Result<Tenant, TenantPlanError> {
+    cx.require(OperatorPermission::ManagePlans)?;
+    Check::all(|check| check.line("/reason", reason, 1..=500))?;
+    if let Some((kind, name)) = agreement.unknown_name(cx.app().ports.plans.as_ref()) {
+        let detail = format!("no plan knows '{name}'");
+        return Err(Invalid::one(format!("/{kind}/{name}"), "unknown_name", detail).into());
+    }
+    let details = json!({
+        "features": agreement.features, "limits": agreement.limits,
+        "meters": agreement.meters.iter().map(|(key, limit)| (key.to_string(), limit)).collect::<std::collections::BTreeMap<_, _>>(),
+    });
+    let mut record = cx.record("tenant.agreed", Some(tenant), details);
+    record.reason = Some(reason.to_owned());
+    cx.act(record, "tenant.agreement_failed", async {
+        let inside = inside(cx, tenant).await?;
+        let ruling = Ruling {
+            when: when.clone(),
+            ..Ruling::with_reason(reason)
+        };
+        plan::agree_in(&inside, &agreement, &ruling).await.map_err(told)
+    })
+    .await
+}
+
+async fn inside(cx: &OperatorCx, tenant: TenantId) -> Result<Cx, TenantPlanError> {
+    let scope = cx.app().ports.gate.system(BECAUSE, tenant).await;
+    let scope = scope.map_err(|denied| told(denied.into()))?;
+    let inside = Cx::new(Arc::clone(cx.app()), scope, cx.origin().clone());
+    Ok(inside.by_operator(cx.scope().operator()))
+}
+
+fn told(error: PlanChangeError) -> TenantPlanError {
+    match error {
+        PlanChangeError::Unknown { on_offer, .. } => {
+            let detail = format!("must be one of {}", on_offer.join(", "));
+            Invalid::one("/plan", "unknown_plan", detail).into()
+        }
+        PlanChangeError::Denied(Denied::TenantNotFound) => TenantPlanError::NotFound,
+        PlanChangeError::Denied(denied) => denied.into(),
+        PlanChangeError::Stale(stale) => stale.into(),
+        PlanChangeError::Store(error) => error.into(),
+    }
+}

@@ -1,0 +1,158 @@
+use async_trait::async_trait;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::kernel::{OperatorEventId, StoreError, TenantId, Time};
+
+/// Where a page of rows of several tenants begins: after this row, in the order of tenants and ids, the greatest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowPosition {
+    /// The tenant of the last row seen.
+    pub tenant: TenantId,
+    /// Its id in the tenant.
+    pub id: Uuid,
+}
+
+/// Which rows an operator sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowRange {
+    /// Only of this tenant.
+    pub tenant: Option<TenantId>,
+    /// After which row; `None` for the first page.
+    pub after: Option<RowPosition>,
+    /// How many rows at the most, 1..=100; of usage, how many tenants.
+    pub limit: u32,
+}
+
+/// A row of some tenant.
+pub trait PlatformRow {
+    /// Whose row it is, and which.
+    fn position(&self) -> RowPosition;
+}
+
+/// A user, as operators see one.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlatformUser {
+    /// Whose row it is.
+    pub tenant_id: TenantId,
+    /// The user.
+    pub id: Uuid,
+    /// The mail address.
+    pub email: String,
+    /// What the user is called, in 1 to 120 characters.
+    pub full_name: String,
+    /// The role in the tenant.
+    pub role: String,
+    /// Whether the user may log in.
+    pub is_active: bool,
+    /// Whether the owner of the address has shown to be the user.
+    pub email_verified: bool,
+    /// When the user was added.
+    pub created_at: Time,
+    /// When the user was last changed.
+    pub updated_at: Time,
+}
+
+/// A project, as operators see one: without its description.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlatformProject {
+    /// Whose row it is.
+    pub tenant_id: TenantId,
+    /// The project.
+    pub id: Uuid,
+    /// Unique in the tenant among projects that are not deleted.
+    pub name: String,
+    /// Whether it is active or archived.
+    pub status: String,
+    /// The user who owns it.
+    pub owner_id: Uuid,
+    /// When it was created.
+    pub created_at: Time,
+    /// When it was last changed.
+    pub updated_at: Time,
+}
+
+/// A task, as operators see one: without its description.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlatformTask {
+    /// Whose row it is.
+    pub tenant_id: TenantId,
+    /// The task.
+    pub id: Uuid,
+    /// The project of the task.
+    pub project_id: Uuid,
+    /// What is to be done, in a line.
+    pub title: String,
+    /// How far it is.
+    pub status: String,
+    /// How urgent it is.
+    pub priority: String,
+    /// The user who does it.
+    pub assignee_id: Option<Uuid>,
+    /// When it has to be done.
+    pub due_at: Option<Time>,
+    /// When it was created.
+    pub created_at: Time,
+    /// When it was last changed.
+    pub updated_at: Time,
+}
+
+/// What a tenant used of a meter on a day.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlatformUsage {
+    /// Whose row it is.
+    pub tenant_id: TenantId,
+    /// What is counted, by its key in the plan catalogue.
+    pub meter: String,
+    /// The beginning of the day, in UTC.
+    pub day: Time,
+    /// How much, as the meter combines events.
+    pub quantity: i64,
+    /// How many events.
+    pub events: i64,
+}
+
+/// Rows of all tenants that are not deleted, read only: a part of an operator's transaction, which shows nothing before
+/// [`PlatformRows::open`].
+#[async_trait]
+pub trait PlatformRows: Send {
+    /// Opens the rows for the rest of the transaction, which has stored the record of it, with a reason. Statements end after seconds.
+    async fn open(&mut self, record: OperatorEventId) -> Result<(), StoreError>;
+
+    /// Users that are not deleted: up to one more than the limit, to tell that there are more. So with the others.
+    async fn users(&mut self, range: &RowRange) -> Result<Vec<PlatformUser>, StoreError>;
+
+    /// Projects that are not deleted.
+    async fn projects(&mut self, range: &RowRange) -> Result<Vec<PlatformProject>, StoreError>;
+
+    /// Tasks that are not deleted.
+    async fn tasks(&mut self, range: &RowRange) -> Result<Vec<PlatformTask>, StoreError>;
+
+    /// The tenants of a page, the greatest id first.
+    async fn tenants_of_page(&mut self, range: &RowRange) -> Result<Vec<TenantId>, StoreError>;
+
+    /// What these tenants used on days from `from` until before `to`.
+    async fn usage(
+        &mut self,
+        tenants: &[TenantId],
+        from: Time,
+        to: Time,
+    ) -> Result<Vec<PlatformUsage>, StoreError>;
+}
+
+macro_rules! platform_rows {
+    ($($row:ident)*) => {$(
+        impl PlatformRow for $row {
+            fn position(&self) -> RowPosition {
+                RowPosition {
+                    tenant: self.tenant_id,
+                    id: self.id,
+                }
+            }
+        }
+    )*};
+}
+
+platform_rows! {
+    PlatformUser PlatformProject PlatformTask
+}

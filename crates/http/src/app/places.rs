@@ -1,0 +1,92 @@
+//! Places for work that goes on longer than other requests: so many of a tenant, and so many in all.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tenantry_domain::kernel::TenantId;
+
+/// The places of one kind of work on this server.
+#[derive(Debug, Default)]
+pub(crate) struct Places(Mutex<Taken>);
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    by_tenant: HashMap<TenantId, usize>,
+}
+
+/// Why there is no place.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// The tenant has as many as it may.
+    Tenant,
+    /// All tenants together have as many as there are.
+    Instance,
+}
+
+impl Places {
+    /// A place for one more, unless the tenant or all tenants together have as many as they may.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        tenant: TenantId,
+        (of_one, of_all): (usize, usize),
+    ) -> Result<Place, Full> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_tenant = taken.by_tenant.get(&tenant).copied().unwrap_or_default();
+        if of_tenant >= of_one {
+            return Err(Full::Tenant);
+        }
+        if taken.all >= of_all {
+            return Err(Full::Instance);
+        }
+        taken.all += 1;
+        taken.by_tenant.insert(tenant, of_tenant + 1);
+        Ok(Place {
+            places: Arc::clone(self),
+            tenant,
+        })
+    }
+}
+
+/// A place, which is free again when this is dropped.
+pub(crate) struct Place {
+    places: Arc<Places>,
+    tenant: TenantId,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.all -= 1;
+        if let Some(count) = taken.by_tenant.get_mut(&self.tenant) {
+            *count -= 1;
+            if *count == 0 {
+                taken.by_tenant.remove(&self.tenant);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_tenant_has_so_many_places_and_all_together_have_so_many() {
+        let places = Arc::new(Places::default());
+        let [one, two, three] = [1, 2, 3].map(|id| TenantId::from(Uuid::from_u128(id)));
+        let enter = |tenant| places.enter(tenant, (2, 3));
+        let (first, second) = (enter(one).ok().unwrap(), enter(one).ok().unwrap());
+        assert_eq!(enter(one).err(), Some(Full::Tenant));
+        let third = enter(two).ok().unwrap();
+        assert_eq!(enter(three).err(), Some(Full::Instance));
+        drop(first);
+        let fourth = enter(three).ok().unwrap();
+        assert_eq!(enter(one).err(), Some(Full::Instance));
+        drop((second, third, fourth));
+        let left = places.0.lock().unwrap();
+        assert!(left.all == 0 && left.by_tenant.is_empty());
+    }
+}

@@ -1,0 +1,3 @@
+//! Exports of a tenant.
+
+pub(crate) mod export;

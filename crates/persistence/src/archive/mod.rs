@@ -1,0 +1,4 @@
+//! Archives of tenants: their rows, and exports.
+
+mod export;
+pub(crate) mod rows;

@@ -1,0 +1,170 @@
+use async_trait::async_trait;
+use sea_orm::{QueryResult, Value};
+use tenantry_domain::kernel::{OperatorEventId, StoreError, TenantId, Time};
+use tenantry_domain::operations::{
+    PlatformProject, PlatformRows, PlatformTask, PlatformUsage, PlatformUser, RowRange,
+};
+use uuid::Uuid;
+
+use crate::kernel::error::column;
+use crate::operations::operator::PgOperatorWork;
+
+/// Names the record of the transaction, which row-level security asks for, and bounds its statements.
+const OPEN: &str =
+    "SELECT set_config('app.bypass_event', $1, true), set_config('statement_timeout', '3000', true)";
+
+// Each is a range of the primary key, read from its end. Between two positions there are the rows of one tenant, or of all.
+
+const USERS: &str = "\
+SELECT r.tenant_id, r.id, r.email, r.full_name, r.role, r.is_active, r.email_verified, r.created_at, r.updated_at \
+  FROM users r JOIN tenants t ON t.id = r.tenant_id \
+ WHERE (r.tenant_id, r.id) < ($1, $2) AND (r.tenant_id, r.id) > ($3, $4) \
+   AND r.deleted_at IS NULL AND t.deleted_at IS NULL \
+ ORDER BY r.tenant_id DESC, r.id DESC LIMIT $5";
+
+const PROJECTS: &str = "\
+SELECT r.tenant_id, r.id, r.name, r.status, r.owner_id, r.created_at, r.updated_at \
+  FROM projects r JOIN tenants t ON t.id = r.tenant_id \
+ WHERE (r.tenant_id, r.id) < ($1, $2) AND (r.tenant_id, r.id) > ($3, $4) \
+   AND r.deleted_at IS NULL AND t.deleted_at IS NULL \
+ ORDER BY r.tenant_id DESC, r.id DESC LIMIT $5";
+
+const TASKS: &str = "\
+SELECT r.tenant_id, r.id, r.project_id, r.title, r.status, r.priority, r.assignee_id, r.due_at, r.created_at, r.updated_at \
+  FROM tasks r JOIN tenants t ON t.id = r.tenant_id \
+ WHERE (r.tenant_id, r.id) < ($1, $2) AND (r.tenant_id, r.id) > ($3, $4) \
+   AND r.deleted_at IS NULL AND t.deleted_at IS NULL \
+ ORDER BY r.tenant_id DESC, r.id DESC LIMIT $5";
+
+const TENANTS: &str = "\
+SELECT t.id FROM tenants t WHERE t.id < $1 AND t.id >= $2 AND t.id <= $3 AND t.deleted_at IS NULL \
+ ORDER BY t.id DESC LIMIT $4";
+
+const USAGE: &str = "\
+SELECT r.tenant_id, r.meter, r.day, r.quantity, r.events FROM usage_days r \
+ WHERE r.tenant_id = ANY($1) AND r.day >= $2 AND r.day < $3 ORDER BY r.tenant_id DESC, r.meter, r.day";
+
+#[async_trait]
+impl PlatformRows for PgOperatorWork {
+    async fn open(&mut self, record: OperatorEventId) -> Result<(), StoreError> {
+        let record = record.uuid().to_string();
+        self.tx.fetch_fixed(OPEN, [record.into()]).await.map(|_| ())
+    }
+
+    async fn users(&mut self, range: &RowRange) -> Result<Vec<PlatformUser>, StoreError> {
+        let rows = self.tx.fetch_fixed(USERS, bounds(range)).await?;
+        rows.iter().map(user).collect()
+    }
+
+    async fn projects(&mut self, range: &RowRange) -> Result<Vec<PlatformProject>, StoreError> {
+        let rows = self.tx.fetch_fixed(PROJECTS, bounds(range)).await?;
+        rows.iter().map(project).collect()
+    }
+
+    async fn tasks(&mut self, range: &RowRange) -> Result<Vec<PlatformTask>, StoreError> {
+        let rows = self.tx.fetch_fixed(TASKS, bounds(range)).await?;
+        rows.iter().map(task).collect()
+    }
+
+    async fn tenants_of_page(&mut self, range: &RowRange) -> Result<Vec<TenantId>, StoreError> {
+        let rows = self.tx.fetch_fixed(TENANTS, tenant_bounds(range)).await?;
+        rows.iter()
+            .map(|row| Ok(column::<Uuid>(row, "id")?.into()))
+            .collect()
+    }
+
+    async fn usage(
+        &mut self,
+        tenants: &[TenantId],
+        from: Time,
+        to: Time,
+    ) -> Result<Vec<PlatformUsage>, StoreError> {
+        let tenants: Vec<Uuid> = tenants.iter().map(|tenant| tenant.uuid()).collect();
+        let arguments = [tenants.into(), from.into(), to.into()];
+        let rows = self.tx.fetch_fixed(USAGE, arguments).await?;
+        rows.iter().map(usage).collect()
+    }
+}
+
+/// Below which tenant the page begins, and between which tenants all pages lie; and how many tenants there are at the most.
+fn tenant_bounds(range: &RowRange) -> [Value; 4] {
+    let below = range.after.map_or(Uuid::max(), |after| after.tenant.uuid());
+    let (lowest, highest) = match range.tenant {
+        Some(tenant) => (tenant.uuid(), tenant.uuid()),
+        None => (Uuid::nil(), Uuid::max()),
+    };
+    [
+        below.into(),
+        lowest.into(),
+        highest.into(),
+        (i64::from(range.limit) + 1).into(),
+    ]
+}
+
+/// The positions between which the rows lie, both excluded, and how many rows there are at the most.
+fn bounds(range: &RowRange) -> [Value; 5] {
+    let highest = range.tenant.map_or(Uuid::max(), TenantId::uuid);
+    let (tenant, id) = match range.after {
+        Some(after) => (after.tenant.uuid(), after.id),
+        None => (highest, Uuid::max()),
+    };
+    let lowest = range.tenant.map_or(Uuid::nil(), TenantId::uuid);
+    [
+        tenant.into(),
+        id.into(),
+        lowest.into(),
+        Uuid::nil().into(),
+        (i64::from(range.limit) + 1).into(),
+    ]
+}
+
+fn user(row: &QueryResult) -> Result<PlatformUser, StoreError> {
+    Ok(PlatformUser {
+        tenant_id: column::<Uuid>(row, "tenant_id")?.into(),
+        id: column(row, "id")?,
+        email: column(row, "email")?,
+        full_name: column(row, "full_name")?,
+        role: column(row, "role")?,
+        is_active: column(row, "is_active")?,
+        email_verified: column(row, "email_verified")?,
+        created_at: column(row, "created_at")?,
+        updated_at: column(row, "updated_at")?,
+    })
+}
+
+fn project(row: &QueryResult) -> Result<PlatformProject, StoreError> {
+    Ok(PlatformProject {
+        tenant_id: column::<Uuid>(row, "tenant_id")?.into(),
+        id: column(row, "id")?,
+        name: column(row, "name")?,
+        status: column(row, "status")?,
+        owner_id: column(row, "owner_id")?,
+        created_at: column(row, "created_at")?,
+        updated_at: column(row, "updated_at")?,
+    })
+}
+
+fn task(row: &QueryResult) -> Result<PlatformTask, StoreError> {
+    Ok(PlatformTask {
+        tenant_id: column::<Uuid>(row, "tenant_id")?.into(),
+        id: column(row, "id")?,
+        project_id: column(row, "project_id")?,
+        title: column(row, "title")?,
+        status: column(row, "status")?,
+        priority: column(row, "priority")?,
+        assignee_id: column(row, "assignee_id")?,
+        due_at: column(row, "due_at")?,
+        created_at: column(row, "created_at")?,
+        updated_at: column(row, "updated_at")?,
+    })
+}
+
+fn usage(row: &QueryResult) -> Result<PlatformUsage, StoreError> {
+    Ok(PlatformUsage {
+        tenant_id: column::<Uuid>(row, "tenant_id")?.into(),
+        meter: column(row, "meter")?,
+        day: column(row, "day")?,
+        quantity: column(row, "quantity")?,
+        events: column(row, "events")?,
+    })
+}

@@ -1,0 +1,104 @@
+//! Reading an archive before anything of it is used.
+
+use std::collections::BTreeMap;
+
+use tenantry_domain::archive::{ArchiveError, ArchiveSource, IdMap, TableShape, fills_of, row_columns};
+use tenantry_domain::kernel::SystemScope;
+
+use crate::Tenancy;
+use crate::archive::trust::{self, Signer};
+
+/// So many bytes of rows are in memory, and written in a transaction.
+pub(super) const BATCH: usize = 512 * 1024;
+
+/// An archive whose every byte was verified.
+pub struct Verified<'a> {
+    /// The archive.
+    pub source: &'a mut dyn ArchiveSource,
+    /// Who has signed it.
+    pub signer: Signer,
+}
+
+impl std::fmt::Debug for Verified<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Verified")
+            .field("signer", &self.signer)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Verifies the signature and every file. `trusted` are public keys of other installations.
+///
+/// # Errors
+/// [`ArchiveError`] with the first file that is wrong.
+pub async fn verify<'a>(
+    app: &Tenancy,
+    source: &'a mut dyn ArchiveSource,
+    trusted: &[Vec<u8>],
+) -> Result<Verified<'a>, ArchiveError> {
+    let signer = trust::verify(&app.ports, source.manifest(), trusted)?;
+    source.verify().await?;
+    Ok(Verified { source, signer })
+}
+
+/// What is known of an archive once all of its rows were seen.
+pub(super) struct Fit {
+    /// The tables to write, each behind those that it refers to.
+    pub tables: Vec<TableShape>,
+    /// The ids of all rows.
+    pub ids: IdMap,
+    /// The columns that the rows of a table have.
+    pub columns: BTreeMap<String, Vec<String>>,
+}
+
+/// Looks at every row that would be written, and at whether the tables here have its columns.
+pub(super) async fn fit(
+    app: &Tenancy,
+    because: SystemScope,
+    source: &mut dyn ArchiveSource,
+) -> Result<Fit, ArchiveError> {
+    let shapes = app.ports.tenant_archive.tables(because).await?;
+    let manifest = source.manifest().clone();
+    manifest.check_tables(&shapes)?;
+    let data = |shape: &TableShape| manifest.data().any(|table| table.name == shape.name);
+    let tables: Vec<TableShape> = shapes.into_iter().filter(data).collect();
+    let mut ids = IdMap::new(manifest.tenant.id, manifest.tenant.id);
+    let mut columns = BTreeMap::new();
+    for table in &tables {
+        source.open(&table.name).await?;
+        loop {
+            let rows = source.next(BATCH).await?;
+            let Some(first) = rows.first() else { break };
+            if !columns.contains_key(&table.name) {
+                let given = row_columns(first);
+                check_columns(table, &given)?;
+                columns.insert(table.name.clone(), given);
+            }
+            rows.iter().for_each(|row| ids.learn(row));
+        }
+    }
+    Ok(Fit { tables, ids, columns })
+}
+
+fn check_columns(table: &TableShape, given: &[String]) -> Result<(), ArchiveError> {
+    let name = &table.name;
+    if let Some(column) = given.iter().find(|column| table.column(column).is_none()) {
+        return Err(ArchiveError::Misfit(format!(
+            "the table {name} has no column {column}"
+        )));
+    }
+    let fills = fills_of(table, "");
+    let missing = table.columns.iter().find(|column| {
+        let needed = !column.nullable && !column.default && !column.generated;
+        needed && !given.contains(&column.name) && fills.get(&column.name).is_none()
+    });
+    match missing {
+        None => Ok(()),
+        Some(column) => {
+            let column = &column.name;
+            Err(ArchiveError::Misfit(format!(
+                "the archive has no column {column} of the table {name}"
+            )))
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! `tenantry tenant export|import|diff` and `tenantry export verify`: archives from the command line.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use tenantry_domain::archive::ArchiveError;
+use tenantry_domain::kernel::SystemScope;
+use tenantry_domain::tenant::Tenant;
+use tenantry_system::{FileArchiveReader, FileArchiveWriter};
+use tenantry_tenancy::archive::diff::TableDiff;
+use tenantry_tenancy::archive::trust::{Signer, unhex};
+use tenantry_tenancy::archive::{ArchiveProgress, diff, import, read, write};
+
+use crate::boot::{Booted, boot};
+use crate::config::Settings;
+use crate::tenant::other;
+use crate::{CommandError, console};
+
+/// What to do.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Verify the signature and every file of an archive. Ends with code 1 and names the first file that is wrong.
+    #[command(after_help = "Example: tenantry export verify acme.tar")]
+    Verify {
+        /// The archive.
+        file: PathBuf,
+        #[command(flatten)]
+        trust: Trust,
+    },
+}
+
+/// Whose archives are accepted besides this installation's.
+#[derive(Debug, clap::Args)]
+pub struct Trust {
+    /// The public key of another installation, in hexadecimal digits, as its manifests have it.
+    #[arg(long = "trust-key", value_name = "HEX", value_parser = key)]
+    keys: Vec<Key>,
+}
+
+/// A public key.
+#[derive(Debug, Clone)]
+struct Key(Vec<u8>);
+
+fn key(text: &str) -> Result<Key, String> {
+    let bytes = unhex(text).filter(|bytes| bytes.len() == 32);
+    bytes
+        .map(Key)
+        .ok_or_else(|| "must be 64 hexadecimal digits".to_owned())
+}
+
+impl Trust {
+    fn keys(&self) -> Vec<Vec<u8>> {
+        self.keys.iter().map(|key| key.0.clone()).collect()
+    }
+}
+
+const BECAUSE: SystemScope = SystemScope::because("an archive of a tenant is used on the command line");
+
+/// How long an archive may be written.
+const LONGEST: chrono::Duration = chrono::Duration::hours(12);
+
+/// Runs `tenantry export`.
+pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(settings)?;
+    let Action::Verify { file, trust } = &args.action;
+    let done = verify(&booted, file, &trust.keys()).await;
+    booted.finish().await;
+    done
+}
+
+async fn verify(booted: &Booted, file: &Path, trusted: &[Vec<u8>]) -> Result<(), CommandError> {
+    let mut source = FileArchiveReader::open(file).await.map_err(failed)?;
+    let verified = read::verify(&booted.app, &mut source, trusted)
+        .await
+        .map_err(failed)?;
+    let by = match verified.signer {
+        Signer::Own => "this installation",
+        Signer::Trusted => "an installation that you trust",
+    };
+    let manifest = verified.source.manifest();
+    for table in &manifest.tables {
+        let (name, content, rows) = (&table.name, table.content.as_str(), table.rows);
+        console::say(&format!("{name} {content} {rows} rows, {} bytes", table.bytes));
+    }
+    let (slug, at) = (&manifest.tenant.slug, manifest.taken_at.to_rfc3339());
+    console::say(&format!(
+        "ok: {slug} ({}) at {at}, signed by {by}",
+        manifest.tenant.id
+    ));
+    Ok(())
+}
+
+/// Writes the archive of a tenant into a file.
+pub async fn export(booted: &Booted, tenant: &Tenant, out: &Path) -> Result<(), CommandError> {
+    let keys = tenantry_compose::read_keys(&booted.app).await;
+    keys.map_err(|error| other(&error))?;
+    let sink = FileArchiveWriter::create(out).map_err(failed)?;
+    let until = booted.app.ports.clock.now() + LONGEST;
+    let shown = Shown::default();
+    let show = |progress: &ArchiveProgress| shown.show(progress);
+    let written = write::write(&booted.app, BECAUSE, tenant, Box::new(sink), (until, &show)).await;
+    let written = written.map_err(failed)?;
+    let (rows, tables, bytes) = (written.rows(), written.manifest.tables.len(), written.bytes);
+    console::say(&format!(
+        "{}: {rows} rows of {tables} tables, {bytes} bytes",
+        out.display()
+    ));
+    Ok(())
+}
+
+/// How an archive is imported.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct How {
+    /// Create a tenant with this slug. Every row gets a new id. A run that was killed goes on when it is started again.
+    #[arg(long, value_name = "SLUG")]
+    as_new: Option<String>,
+    /// Write what is missing in the tenant of the archive, or differs. Without --yes the differences are only shown.
+    #[arg(long)]
+    restore: bool,
+}
+
+/// Imports an archive.
+pub async fn import(
+    booted: &Booted,
+    file: &Path,
+    how: &How,
+    (plan, yes, trust): (Option<&str>, bool, &Trust),
+) -> Result<(), CommandError> {
+    let app = &booted.app;
+    let mut source = FileArchiveReader::open(file).await.map_err(failed)?;
+    let verified = read::verify(app, &mut source, &trust.keys())
+        .await
+        .map_err(failed)?;
+    let shown = Shown::default();
+    let show = |progress: &ArchiveProgress| shown.show(progress);
+    let Some(slug) = &how.as_new else {
+        let restoration = import::plan_restore(app, BECAUSE, verified)
+            .await
+            .map_err(failed)?;
+        restoration.diffs.iter().for_each(say);
+        if !restoration.diffs.iter().any(TableDiff::is_restorable) {
+            console::say("nothing is to be restored");
+            return Ok(());
+        }
+        if !yes {
+            console::say("nothing was written: add --yes to write what is missing or differs");
+            return Ok(());
+        }
+        let put = restoration.run(app, BECAUSE, &show).await.map_err(failed)?;
+        console::say(&format!(
+            "restored: {} rows inserted, {} changed",
+            put.inserted, put.replaced
+        ));
+        return Ok(());
+    };
+    let imported = import::as_new(app, BECAUSE, verified, (slug, plan), &show)
+        .await
+        .map_err(failed)?;
+    let (id, rows) = (imported.tenant.id, imported.put.inserted);
+    console::say(&format!("{id} {slug}: {rows} rows imported"));
+    Ok(())
+}
+
+/// Compares an archive with the tenant that it is of.
+pub async fn compare(booted: &Booted, file: &Path, trust: &Trust) -> Result<(), CommandError> {
+    let mut source = FileArchiveReader::open(file).await.map_err(failed)?;
+    let verified = read::verify(&booted.app, &mut source, &trust.keys())
+        .await
+        .map_err(failed)?;
+    let diffs = diff::diff(&booted.app, BECAUSE, verified).await.map_err(failed)?;
+    diffs.iter().for_each(say);
+    Ok(())
+}
+
+fn say(diff: &TableDiff) {
+    let TableDiff {
+        table,
+        same,
+        missing,
+        different,
+        surplus,
+        changes,
+    } = diff;
+    let kept = if *different > 0 && !changes {
+        " (kept: rows are only added)"
+    } else {
+        ""
+    };
+    console::say(&format!(
+        "{table}: {same} equal, {missing} missing, {different} different{kept}, {surplus} only in the tenant"
+    ));
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function of errors")]
+fn failed(error: ArchiveError) -> CommandError {
+    other(&error)
+}
+
+/// Shows the progress a few times a second.
+#[derive(Default)]
+struct Shown {
+    last: Mutex<Option<Instant>>,
+}
+
+impl Shown {
+    fn show(&self, progress: &ArchiveProgress) {
+        let Ok(mut last) = self.last.lock() else { return };
+        if last.is_none_or(|last| last.elapsed() >= Duration::from_millis(250)) {
+            *last = Some(Instant::now());
+            let ArchiveProgress { work, table, rows } = progress;
+            console::progress(&format!("{work} {table}: {rows} rows"));
+        }
+    }
+}

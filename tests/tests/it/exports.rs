@@ -1,0 +1,278 @@
+//! Exports of a tenant over HTTP: the job, the link, ranges, limits and the end of archives.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::path::PathBuf;
+
+use actix_web::http::Method;
+use chrono::Duration;
+use serde_json::{Value, json};
+use tenantry_domain::archive::{ArchiveSource as _, Manifest};
+use tenantry_domain::kernel::SystemScope;
+use tenantry_system::FileArchiveReader;
+use tenantry_tenancy::Cx;
+use tenantry_tenancy::archive::{export, read};
+use tenantry_tenancy::operations::job::Handlers;
+use tenantry_tenancy::tenant::lifecycle;
+use tenantry_tests::World;
+
+use crate::jobs::worker;
+
+const EXPORTS: &str = "/api/v1/tenant/exports";
+
+const BECAUSE: SystemScope = SystemScope::because("a test");
+
+fn folder(world: &World) -> PathBuf {
+    world.database.exports().join(world.acme.id.to_string())
+}
+
+/// Asks for an export and has a worker write it.
+async fn exported(world: &World) -> Value {
+    let asked = world.post(&world.acme.admin, EXPORTS, &json!({})).send().await;
+    let asked = asked.expect(202);
+    assert_eq!(asked.json()["status"], "queued");
+    let path = asked.header("location").unwrap().to_owned();
+    worker(world, Handlers::standard()).run_once().await.unwrap();
+    let export = world
+        .get(&world.acme.admin, &path)
+        .send()
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(export["status"], "ready", "{export}");
+    export
+}
+
+#[actix_web::test]
+async fn export_is_written_by_a_job_and_downloaded_by_its_link() {
+    let world = World::new().await;
+    let export = exported(&world).await;
+    let size = usize::try_from(export["bytes"].as_u64().unwrap()).unwrap();
+    let link = export["download_url"].as_str().unwrap();
+    let whole = world.client.get(link).send().await.expect(200);
+    assert_eq!(whole.header("content-type"), Some("application/x-tar"));
+    assert_eq!(
+        (whole.bytes.len(), whole.header("accept-ranges")),
+        (size, Some("bytes"))
+    );
+    let etag = whole.header("etag").unwrap().to_owned();
+    let head = world.client.request(Method::HEAD, link).send().await.expect(200);
+    assert_eq!(head.header("etag"), Some(etag.as_str()));
+
+    // What is downloaded is an archive of this tenant alone, and says what it has left out.
+    let file = folder(&world).join("downloaded.tar");
+    std::fs::write(&file, &whole.bytes).unwrap();
+    let mut archive = FileArchiveReader::open(&file).await.unwrap();
+    read::verify(&world.app, &mut archive, &[]).await.unwrap();
+    let manifest: Manifest = archive.manifest().clone();
+    assert_eq!(
+        (manifest.tenant.id, manifest.tenant.slug.as_str()),
+        (world.acme.id, "acme")
+    );
+    archive.open("users").await.unwrap();
+    let users = archive.next(usize::MAX).await.unwrap();
+    assert!(
+        !users.is_empty()
+            && users
+                .iter()
+                .all(|user| !user.contains("password") && !user.contains("argon2"))
+    );
+    assert!(users.iter().all(|user| user.contains(&world.acme.id.to_string())));
+    assert!(
+        manifest
+            .left_out
+            .iter()
+            .any(|table| table.table == "refresh_sessions")
+    );
+
+    // Parts.
+    for (range, status, content) in [
+        ("bytes=0-9", 206, &whole.bytes[..10]),
+        ("bytes=10-", 206, &whole.bytes[10..]),
+        ("bytes=-5", 206, &whole.bytes[size - 5..]),
+        ("bytes=0-99999999999999999999", 200, &whole.bytes[..]),
+        ("bytes=5-4", 200, &whole.bytes[..]),
+        ("bytes=0-1,3-4", 200, &whole.bytes[..]),
+        ("lines=0-1", 200, &whole.bytes[..]),
+    ] {
+        let part = world
+            .client
+            .get(link)
+            .header("Range", range)
+            .send()
+            .await
+            .expect(status);
+        assert_eq!(&part.bytes[..], content, "{range}");
+    }
+    let part = world.client.get(link).header("Range", "bytes=0-9").send().await;
+    assert_eq!(
+        part.header("content-range"),
+        Some(format!("bytes 0-9/{size}").as_str())
+    );
+    let other = world
+        .client
+        .get(link)
+        .header("Range", "bytes=0-9")
+        .header("If-Range", "\"other\"")
+        .send()
+        .await;
+    other.expect(200);
+    let same = world
+        .client
+        .get(link)
+        .header("Range", "bytes=0-9")
+        .header("If-Range", &etag)
+        .send()
+        .await;
+    same.expect(206);
+    let behind = world
+        .client
+        .get(link)
+        .header("Range", format!("bytes={size}-"))
+        .send()
+        .await
+        .expect(416);
+    assert_eq!(behind.json()["code"], "range_not_satisfiable");
+    assert_eq!(
+        behind.header("content-range"),
+        Some(format!("bytes */{size}").as_str())
+    );
+
+    let direct = format!("{EXPORTS}/{}/download", export["id"].as_str().unwrap());
+    assert_eq!(
+        world
+            .get(&world.acme.admin, &direct)
+            .send()
+            .await
+            .expect(200)
+            .bytes,
+        whole.bytes
+    );
+    let actions: Vec<_> = world
+        .audit(&world.acme)
+        .await
+        .into_iter()
+        .map(|(action, _)| action)
+        .collect();
+    for action in [
+        "tenant.export_requested",
+        "tenant.exported",
+        "tenant.export_downloaded",
+    ] {
+        assert!(actions.iter().any(|one| one == action), "{action}: {actions:?}");
+    }
+}
+
+#[actix_web::test]
+async fn link_is_for_one_export_and_a_bounded_time() {
+    let world = World::new().await;
+    let export = exported(&world).await;
+    let link = export["download_url"].as_str().unwrap().to_owned();
+    let globex = world.globex.id.to_string();
+    for wrong in [
+        link.replace(&world.acme.id.to_string(), &globex),
+        link.replace("signature=", "signature=0"),
+        link.replacen(export["id"].as_str().unwrap(), &globex, 1),
+        format!("{link}0"),
+        link.split("&signature").next().unwrap().to_owned() + "&signature=" + &"0".repeat(64),
+    ] {
+        let refused = world.client.get(&wrong).send().await;
+        assert_eq!(refused.status, 404, "{wrong}: {}", refused.text());
+    }
+    let expires: i64 = link
+        .split("expires=")
+        .nth(1)
+        .unwrap()
+        .split('&')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let longer = link.replace(&expires.to_string(), &(expires + 3600).to_string());
+    world.client.get(&longer).send().await.expect(404);
+
+    // Neither another tenant nor a member reads it.
+    let path = format!("{EXPORTS}/{}", export["id"].as_str().unwrap());
+    for path in [path.clone(), format!("{path}/download")] {
+        world.get(&world.globex.admin, &path).send().await.expect(404);
+        world.get(&world.acme.member, &path).send().await.expect(403);
+    }
+    world
+        .post(&world.acme.member, EXPORTS, &json!({}))
+        .send()
+        .await
+        .expect(403);
+
+    world.clock.advance(Duration::minutes(16));
+    world.client.get(&link).send().await.expect(404);
+}
+
+#[actix_web::test]
+async fn one_export_is_under_way_and_a_few_are_kept() {
+    let world = World::new().await;
+    world
+        .post(&world.acme.admin, EXPORTS, &json!({}))
+        .send()
+        .await
+        .expect(202);
+    let second = world
+        .post(&world.acme.admin, EXPORTS, &json!({}))
+        .send()
+        .await
+        .expect(409);
+    assert_eq!(second.json()["code"], "conflict");
+    // Another tenant is not concerned.
+    world
+        .post(&world.globex.admin, EXPORTS, &json!({}))
+        .send()
+        .await
+        .expect(202);
+    let worker = worker(&world, Handlers::standard());
+    worker.run_once().await.unwrap();
+    for _ in 0..4 {
+        world
+            .post(&world.acme.admin, EXPORTS, &json!({}))
+            .send()
+            .await
+            .expect(202);
+        worker.run_once().await.unwrap();
+    }
+    let sixth = world
+        .post(&world.acme.admin, EXPORTS, &json!({}))
+        .send()
+        .await
+        .expect(409);
+    assert!(sixth.text().contains("5 exports"), "{}", sixth.text());
+    let listed = world
+        .get(&world.acme.admin, EXPORTS)
+        .send()
+        .await
+        .expect(200)
+        .json();
+    assert_eq!(listed["data"].as_array().unwrap().len(), 5);
+
+    // After their time the files are gone, and there is place again.
+    world.clock.advance(Duration::days(8));
+    let cx = Cx::enter(&world.app, BECAUSE, world.acme.id)
+        .await
+        .unwrap()
+        .unwrap();
+    export::expire(&cx).await.unwrap();
+    assert_eq!(std::fs::read_dir(folder(&world)).unwrap().count(), 0);
+}
+
+#[actix_web::test]
+async fn suspended_tenant_is_exported_and_a_purge_deletes_the_archive() {
+    let world = World::new().await;
+    world.set_status(&world.acme, "suspended").await;
+    world.outlive_the_cache();
+    exported(&world).await;
+    assert_eq!(std::fs::read_dir(folder(&world)).unwrap().count(), 1);
+    let cx = world.operator_cx();
+    lifecycle::delete(&cx, world.acme.id, "a test").await.unwrap();
+    lifecycle::purge(&cx, world.acme.id, "a test").await.unwrap();
+    tenantry_tenancy::tenant::row_work::settle(&world.app, world.acme.id, None, &|_| {})
+        .await
+        .unwrap();
+    assert!(!folder(&world).exists());
+}
