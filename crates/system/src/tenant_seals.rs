@@ -161,7 +161,10 @@ mod tests {
         let stranger = AeadSeal::new(&[8; 32]);
         let (one, two, lost) = (key(1, &server), key(2, &server), key(3, &stranger));
         let of = |keys: &[DataKey]| TenantSeal::new(tenant, server.clone(), keys);
-        let (first, both) = (of(std::slice::from_ref(&one)), of(&[one.clone(), two.clone(), lost]));
+        let (first, both) = (
+            of(std::slice::from_ref(&one)),
+            of(&[one.clone(), two.clone(), lost]),
+        );
         let (by_one, by_two) = (first.seal("here", b"text"), both.seal("here", b"text"));
         assert_eq!((both.current(), both.unreadable().collect()), (Some(2), vec![3]));
         assert_eq!(by_two[..8], DataKey::prefix(2));
