@@ -87,11 +87,12 @@ fn is_ours(app: &Tenancy, line: &Line) -> bool {
     let digest = STANDARD.decode(&line.digest).ok();
     let digest = digest.and_then(|digest| <[u8; 32]>::try_from(digest).ok());
     let text = line.tombstone.text();
-    digest.is_some_and(|digest| {
+    let is_signed = digest.is_some_and(|digest| {
         app.ports
             .seal
             .is_digest(Tombstone::PLACE, text.as_bytes(), &digest)
-    })
+    });
+    is_signed && line.tombstone.is_intact()
 }
 
 fn read(app: &Tenancy, file: &Path) -> Result<Vec<Tombstone>, CommandError> {

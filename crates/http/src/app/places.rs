@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tenantry_domain::kernel::TenantId;
+use actix_web::http::header::{HeaderValue, RETRY_AFTER};
+use tenantry_domain::kernel::{ErrorCode, TenantId};
+
+use crate::ApiError;
 
 /// The places of one kind of work on this server.
 #[derive(Debug, Default)]
@@ -22,6 +25,18 @@ pub(crate) enum Full {
     Tenant,
     /// All tenants together have as many as there are.
     Instance,
+}
+
+impl Full {
+    /// The answer, with what the tenant has too many of, what this server has too many of, and after how many seconds a place may be
+    /// free. Another server may have a place, so that a full one is no fault of the tenant's.
+    pub(crate) fn refused(&self, of_tenant: String, of_server: &'static str, seconds: u32) -> ApiError {
+        let error = match self {
+            Self::Tenant => ApiError::new(ErrorCode::RateLimited).with_detail(of_tenant),
+            Self::Instance => ApiError::new(ErrorCode::Unavailable).with_detail(of_server),
+        };
+        error.with_header(RETRY_AFTER, HeaderValue::from(seconds))
+    }
 }
 
 impl Places {

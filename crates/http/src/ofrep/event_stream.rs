@@ -144,17 +144,14 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
         .streaming(Box::pin(frames)))
 }
 
-/// A client that hears this polls meanwhile. Another server may have a place, so that a full one is no fault of the
-/// tenant's.
+/// A client that hears this polls meanwhile.
 fn refused(full: &Full, settings: &HttpSettings) -> ApiError {
     let most = settings.event_streams_per_tenant;
-    let error = match full {
-        Full::Tenant => ApiError::new(ErrorCode::RateLimited)
-            .with_detail(format!("A tenant may have {most} streams open at once.")),
-        Full::Instance => ApiError::new(ErrorCode::Unavailable)
-            .with_detail("As many streams are open as this server has places for."),
-    };
-    error.with_header(header::RETRY_AFTER, header::HeaderValue::from_static("60"))
+    full.refused(
+        format!("A tenant may have {most} streams open at once."),
+        "As many streams are open as this server has places for.",
+        60,
+    )
 }
 
 /// An open stream.

@@ -460,7 +460,11 @@ async fn open_session(
                 // Committed, so that the code counts.
                 AtLogin::WrongCode => return Ok(Opened::WrongCode),
             };
-            let session = proven.put_into(session_start::begun(&user, session.clone(), claim.mailbox()));
+            let session = proven.put_into(session_start::begun(
+                &user,
+                session.clone(),
+                claim.mailbox.as_ref(),
+            ));
             session_start::start(cx, work, (&user, &claim.addresses), rules, &session).await?;
             let opened = Box::new((user, own_tenant::<AuthError>(work).await?, session));
             Ok::<_, AuthError>(Opened::Session(opened))

@@ -46,11 +46,6 @@ impl Claim {
         }
     }
 
-    /// What takes the place of the password, if something does.
-    pub(crate) const fn mailbox(&self) -> Option<&MailboxEntry> {
-        self.mailbox.as_ref()
-    }
-
     /// Whether a user as stored now may get in by this claim.
     pub(crate) fn admits(&self, user: &User) -> bool {
         let by_mailbox = self.mailbox.as_ref().is_none_or(|entry| entry.proof.opens(user));

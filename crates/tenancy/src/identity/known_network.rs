@@ -16,8 +16,8 @@ pub async fn is_known_network(cx: &Cx, email: &str, network: Option<Network>) ->
     let Ok(email) = Email::parse(email, "/email") else {
         return Ok(false);
     };
-    cx.read(async |work| has_logged_in_from(cx, work, &email, network).await)
-        .await
+    let addresses = cx.read(async |work| logins(cx, work, &email).await).await?;
+    Ok(is_among(network, &addresses))
 }
 
 /// For how long a network is known from which somebody has logged in.
@@ -39,13 +39,4 @@ pub(crate) async fn logins(
     email: &Email,
 ) -> Result<Vec<Option<String>>, StoreError> {
     work.sessions().login_addresses(email, cx.now() - KNOWN_FOR).await
-}
-
-async fn has_logged_in_from(
-    cx: &Cx,
-    work: &mut Work,
-    email: &Email,
-    network: Option<Network>,
-) -> Result<bool, StoreError> {
-    Ok(is_among(network, &logins(cx, work, email).await?))
 }

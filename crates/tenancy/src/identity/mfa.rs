@@ -821,7 +821,7 @@ async fn suspend(
     work.second_factors().insert_challenge(&waiting).await?;
     let ids = [cx.scope().tenant().uuid(), user.id.uuid(), waiting.id.uuid()];
     let mut plain: Vec<u8> = ids.iter().flat_map(|id| *id.as_bytes()).collect();
-    if let Some(entry) = claim.mailbox() {
+    if let Some(entry) = &claim.mailbox {
         write_entry(&mut plain, entry);
     }
     Ok(Pending {

@@ -1,4 +1,4 @@
-use actix_web::{HttpRequest, HttpResponse, http::header, web::ServiceConfig};
+use actix_web::{HttpRequest, HttpResponse, web::ServiceConfig};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -239,15 +239,12 @@ pub(crate) async fn verification(cx: Ctx<ReadAudit>, http: HttpRequest, _: Query
     Ok(HttpResponse::Ok().json(VerificationView::from(verified)))
 }
 
-/// Another server may have a place, so that a full one is no fault of the tenant's.
 fn refused(full: &Full) -> ApiError {
-    let error = match full {
-        Full::Tenant => ApiError::new(ErrorCode::RateLimited)
-            .with_detail("The audit log is being verified. Wait for that verification to end."),
-        Full::Instance => ApiError::new(ErrorCode::Unavailable)
-            .with_detail("As many audit logs are being verified as this server verifies at once."),
-    };
-    error.with_header(header::RETRY_AFTER, header::HeaderValue::from_static("30"))
+    full.refused(
+        "The audit log is being verified. Wait for that verification to end.".to_owned(),
+        "As many audit logs are being verified as this server verifies at once.",
+        30,
+    )
 }
 
 impl From<AuditRecord> for AuditEventView {
