@@ -158,6 +158,10 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
             post(&format!("{SETTINGS}/rollback"), json!({"version": 1})),
         ),
         (
+            "update_security_policy",
+            patch("/api/v1/security/policy", json!({"session_max_days": 14})),
+        ),
+        (
             "update_tenant",
             patch(
                 "/api/v1/tenant",

@@ -86,15 +86,15 @@ pub(crate) struct PlanBody {
 pub(crate) struct AgreementBody {
     /// Features of plans, on or off.
     #[serde(default)]
-    #[schema(required = false, value_type = Object)]
+    #[schema(required = false)]
     features: BTreeMap<String, Option<bool>>,
     /// Limits of plans: a whole number or `"unlimited"`.
     #[serde(default)]
-    #[schema(required = false, value_type = Object)]
+    #[schema(required = false, value_type = BTreeMap<String, schema::AgreedLimit>)]
     limits: BTreeMap<String, Option<Limit>>,
     /// Hard limits of meters: a whole number or `"unlimited"`.
     #[serde(default)]
-    #[schema(required = false, value_type = Object)]
+    #[schema(required = false, value_type = BTreeMap<String, schema::AgreedLimit>)]
     meters: BTreeMap<String, Option<Limit>>,
     /// It is written to the operators' log and to the tenant's audit log.
     #[schema(min_length = 1, max_length = 500)]

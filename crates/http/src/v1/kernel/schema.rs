@@ -6,7 +6,7 @@ use tenantry_billing::billing::billing_finding::FindingKind;
 use tenantry_domain as domain;
 use utoipa::{
     PartialSchema, ToSchema,
-    openapi::{ObjectBuilder, RefOr, Schema, Type},
+    openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema, Type},
 };
 
 /// Declares a schema for each enum: a type to name in `value_type`, which refers to the schema by its name.
@@ -70,6 +70,27 @@ enums! {
     "The format of an export." ExportFormat = ["ndjson", "csv"];
     "Why a feature flag has its value, as in OpenFeature." FlagReason = domain::flags::Reason::ALL.map(domain::flags::Reason::as_str);
     "The outcome of a rule." RuleOutcome = domain::flags::RuleOutcome::ALL.map(domain::flags::RuleOutcome::as_str);
+}
+
+/// A limit of a plan or a meter, as requests write it: a whole number or `"unlimited"`. Null takes an agreement back.
+pub(crate) enum AgreedLimit {}
+
+impl PartialSchema for AgreedLimit {
+    fn schema() -> RefOr<Schema> {
+        let units = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+        let unlimited = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["unlimited"]));
+        let none = ObjectBuilder::new().schema_type(Type::Null);
+        let any = OneOfBuilder::new().item(units).item(unlimited).item(none);
+        Schema::from(any).into()
+    }
+}
+
+impl ToSchema for AgreedLimit {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("AgreedLimit")
+    }
 }
 
 fn choice(about: &str, values: &[&'static str]) -> RefOr<Schema> {
