@@ -14,7 +14,7 @@ use crate::extract::{
     json::{self, Checked, Unreadable},
     shape::{Leaves, Tree},
 };
-use crate::{Api, ApiError};
+use crate::{Api, ApiError, middleware::limits};
 
 /// A JSON object as a request body.
 ///
@@ -97,7 +97,14 @@ pub(crate) fn require_type(request: &HttpRequest, wanted: &'static str) -> Resul
     }
 }
 
-pub(crate) async fn read(request: &HttpRequest, mut payload: Payload) -> Result<BytesMut, ApiError> {
+/// The whole body, which is paid for by its length.
+pub(crate) async fn read(request: &HttpRequest, payload: Payload) -> Result<BytesMut, ApiError> {
+    let bytes = read_to_end(request, payload).await?;
+    limits::take_of_body(request, bytes.len()).await?;
+    Ok(bytes)
+}
+
+async fn read_to_end(request: &HttpRequest, mut payload: Payload) -> Result<BytesMut, ApiError> {
     let api = Api::of(request)?;
     let limit = api.settings.body_limit_bytes;
     let too_large = || {

@@ -83,6 +83,11 @@ const BY_LENGTH: (Method, &str) = (Method::POST, "/api/v1/usage/events");
 /// Of such a body a unit pays for so many bytes.
 const BYTES_OF_A_UNIT: usize = 1_024;
 
+/// Of every other body so many bytes cost nothing beside the request, and then a unit pays for so many: what a tenant has stored in a
+/// minute, kept answers of idempotency keys included, has a bound in bytes.
+const BYTES_INCLUDED: usize = 16_384;
+const BYTES_OF_A_FURTHER_UNIT: usize = 4_096;
+
 /// What one address may ask for where nobody has been admitted.
 #[derive(Debug, Clone, Copy)]
 pub struct AddressRates {
@@ -167,13 +172,15 @@ pub(crate) async fn take_of_tenant(
         user: scope.api_key().map(|key| key.uuid().into()).or(scope.user()),
         rates: limits.rates.rates(&admission.tenant),
     };
-    let mut demand = payer.demand(cost(request, api));
+    let most = api.settings.body_limit_bytes;
+    let length = announced(request).map(|length| length.min(most));
+    let mut demand = payer.demand(cost(request, length.unwrap_or(0)));
     let pattern = request.match_pattern().unwrap_or_default();
     if pattern.strip_prefix(BILLING).is_some_and(is_below) {
         demand = demand.with_billing(scope.tenant(), limits.billing);
     }
     take(request, api, limits, ("tenant", &demand)).await?;
-    if is_by_length(request) && announced(request).is_none() {
+    if length.is_none() && !request.method().is_safe() {
         request.extensions_mut().insert(payer);
     }
     Ok(())
@@ -186,13 +193,13 @@ pub(crate) async fn take_of_tenant(
 /// `rate_limited`; then nothing more was taken.
 pub(crate) async fn take_of_body(request: &HttpRequest, length: usize) -> Result<(), ApiError> {
     let payer = request.extensions_mut().remove::<Payer>();
-    let rest = units(length) - WRITE;
-    let (Some(payer), 1..) = (payer, rest) else {
+    let (before, whole) = (cost(request, 0), cost(request, length));
+    let (Some(payer), true) = (payer, whole > before) else {
         return Ok(());
     };
     let api = Api::of(request)?;
     let Some(limits) = &api.limits else { return Ok(()) };
-    let demand = payer.demand(rest).after(WRITE);
+    let demand = payer.demand(whole - before).after(before);
     take(request, &api, limits, ("tenant", &demand)).await
 }
 
@@ -423,7 +430,7 @@ async fn take_of_address(
     let api = Api::of(request)?;
     let Some(limits) = &api.limits else { return Ok(()) };
     let address = ClientAddress::of(origin::address(request, &api));
-    let demand = demand(address, limits, cost(request, &api));
+    let demand = demand(address, limits, cost(request, 0));
     take(request, &api, limits, (class, &demand)).await
 }
 
@@ -462,20 +469,21 @@ fn is_below(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('/')
 }
 
-fn cost(request: &HttpRequest, api: &Api) -> u32 {
+/// What a request costs whose body has `length` bytes.
+fn cost(request: &HttpRequest, length: usize) -> u32 {
     if is_by_length(request) {
-        let most = api.settings.body_limit_bytes;
-        return announced(request).map_or(WRITE, |length| units(length.min(most)));
+        return units(length, BYTES_OF_A_UNIT).max(WRITE);
     }
     let pattern = request.match_pattern().unwrap_or_default();
     let own = COSTS
         .iter()
         .find(|(method, path, _)| method == request.method() && *path == pattern);
-    match own {
+    let cost = match own {
         Some((_, _, cost)) => *cost,
         None if request.method().is_safe() => READ,
         None => WRITE,
-    }
+    };
+    cost.saturating_add(units(length.saturating_sub(BYTES_INCLUDED), BYTES_OF_A_FURTHER_UNIT))
 }
 
 fn is_by_length(request: &HttpRequest) -> bool {
@@ -483,10 +491,9 @@ fn is_by_length(request: &HttpRequest) -> bool {
     BY_LENGTH == (request.method().clone(), pattern.as_str())
 }
 
-/// What a body of so many bytes costs.
-fn units(length: usize) -> u32 {
-    let units = length.div_ceil(BYTES_OF_A_UNIT);
-    u32::try_from(units).unwrap_or(u32::MAX).max(WRITE)
+/// How many units pay for so many bytes.
+fn units(length: usize, bytes_of_a_unit: usize) -> u32 {
+    u32::try_from(length.div_ceil(bytes_of_a_unit)).unwrap_or(u32::MAX)
 }
 
 /// How long the body will be, which has not been read; `None` where no header says it.
@@ -720,23 +727,42 @@ mod tests {
                 "{header}: {value}"
             );
         }
-        let other = Call::post("/api/v1/projects", "{}").bearer("admin");
-        other.header("Content-Length", "150000").send(&api).await;
-        assert_eq!(asked(&recorder), [(vec!["tenant", "user"], 2)]);
+    }
+
+    /// What is stored by other requests, and kept as their answers, costs by its length, too.
+    #[actix_web::test]
+    async fn long_bodies_cost_beyond_what_is_included() {
+        let (recorder, api) = limited(true);
+        for (length, cost) in [
+            ("0", 2),
+            ("16384", 2),
+            ("16385", 3),
+            ("20480", 3),
+            ("150000", 35),
+            ("99999999999", 254),
+        ] {
+            let call = Call::post("/api/v1/projects", "{}").bearer("admin");
+            call.header("Content-Length", length).send(&api).await;
+            assert_eq!(asked(&recorder), [(vec!["tenant", "user"], cost)], "{length}");
+        }
     }
 
     /// Without a `Content-Length` the length is known when the body was read, and is then paid for.
     #[actix_web::test]
-    async fn chunked_usage_costs_by_the_length_that_was_read() {
+    async fn chunked_bodies_cost_by_the_length_that_was_read() {
         let buckets = || vec!["tenant", "user"];
-        for (length, costs) in [
-            (10, vec![2]),
-            (2_048, vec![2]),
-            (2_049, vec![2, 1]),
-            (150_000, vec![2, 145]),
+        let (usage, projects) = ("/api/v1/usage/events", "/api/v1/projects");
+        for (path, length, costs) in [
+            (usage, 10, vec![2]),
+            (usage, 2_048, vec![2]),
+            (usage, 2_049, vec![2, 1]),
+            (usage, 150_000, vec![2, 145]),
+            (projects, 16_384, vec![2]),
+            (projects, 16_385, vec![2, 1]),
+            (projects, 150_000, vec![2, 33]),
         ] {
             let (recorder, api) = limited(true);
-            let call = Call::new(Method::POST, "/api/v1/usage/events").bearer("admin");
+            let call = Call::new(Method::POST, path).bearer("admin");
             let call = call.header("Content-Type", "application/json");
             let call = call.header("Transfer-Encoding", "chunked");
             let call = call.body(&format!("[]{}", " ".repeat(length - 2)));
@@ -747,7 +773,7 @@ mod tests {
                 "it is read after it is paid for"
             );
             let paid: Vec<_> = costs.into_iter().map(|cost| (buckets(), cost)).collect();
-            assert_eq!(asked(&recorder), paid, "{length}");
+            assert_eq!(asked(&recorder), paid, "{path}: {length}");
         }
     }
 

@@ -24,7 +24,6 @@ use crate::extract::{
     json::Checked,
     shape::{Leaves, Tree},
 };
-use crate::middleware::limits;
 use crate::{
     Answer, ApiError, Body, Ctx, Endpoint, Id, Moment, Query,
     permission::{InvalidateUsage, ReadUsage, RecordUsage},
@@ -315,7 +314,6 @@ impl FromRequest for Events {
                 body::require_type(&request, TYPES)?;
             }
             let bytes = body::read(&request, payload).await?;
-            limits::take_of_body(&request, bytes.len()).await?;
             if is_binary {
                 return binary(request.headers(), &content_type, &bytes);
             }
