@@ -272,10 +272,12 @@ async fn a_tenant_is_suspended_and_resumed_with_a_reason_that_is_recorded() {
         .iter()
         .find(|(action, _)| action == "tenant.suspended")
         .unwrap();
+    assert_eq!(told["before"], json!({"status": "active"}));
     assert_eq!(
         told["after"],
-        json!({"reason": "invoice 4711 unpaid", "operator_id": olga})
+        json!({"status": "suspended", "reason": "invoice 4711 unpaid", "operator_id": olga})
     );
+    assert_eq!(told["request_id"], row["request_id"]);
 }
 
 #[actix_web::test]

@@ -302,6 +302,13 @@ impl TenantScope {
         &self.request
     }
 
+    /// The same scope on behalf of another request: that of an operator, whose own log names it too.
+    #[must_use]
+    pub fn on_behalf_of(mut self, request: &RequestId) -> Self {
+        self.request = request.clone();
+        self
+    }
+
     /// The first line of every use case.
     ///
     /// # Errors

@@ -217,6 +217,7 @@ impl Told<'_> {
                 Err(Denied::TenantGone | Denied::TenantNotFound) => continue,
                 Err(denied) => return Err(denied.into()),
             };
+            let scope = scope.on_behalf_of(self.cx.scope().request());
             let origin = self.cx.origin().clone();
             let inside = Cx::new(Arc::clone(self.cx.app()), scope, origin);
             let inside = inside.by_operator(self.cx.scope().operator());

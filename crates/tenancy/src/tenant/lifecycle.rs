@@ -6,7 +6,7 @@ use serde_json::json;
 use tenantry_domain::kernel::{Check, OperatorId, Page, PageRequest, SystemScope, TenantId, Time};
 use tenantry_domain::operations::{OperatorEvent, OperatorPermission, OperatorWork};
 use tenantry_domain::tenant::{
-    Capability, Denied, InvalidTransition, RowWork, StatusChange, Tenant, TenantFilter,
+    Capability, Denied, InvalidTransition, RowWork, StatusChange, Tenant, TenantFilter, TenantStatus,
 };
 
 use crate::{Cx, OperatorCx, OwnReason, UseCaseError};
@@ -73,9 +73,7 @@ pub async fn get(cx: &OperatorCx, tenant: TenantId) -> Result<Tenant, LifecycleE
 /// [`LifecycleError`].
 pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
     cx.require(OperatorPermission::SuspendTenants)?;
-    let suspended = change(cx, tenant, "tenant.suspended", reason, Tenant::suspend).await?;
-    record_in_tenant(cx, tenant, "tenant.suspended", reason).await?;
-    Ok(suspended)
+    change_and_tell(cx, tenant, "tenant.suspended", reason, Tenant::suspend).await
 }
 
 /// Lets a suspended tenant write again.
@@ -84,9 +82,7 @@ pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<
 /// [`LifecycleError`].
 pub async fn resume(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
     cx.require(OperatorPermission::SuspendTenants)?;
-    let resumed = change(cx, tenant, "tenant.resumed", reason, Tenant::resume).await?;
-    record_in_tenant(cx, tenant, "tenant.resumed", reason).await?;
-    Ok(resumed)
+    change_and_tell(cx, tenant, "tenant.resumed", reason, Tenant::resume).await
 }
 
 /// Deletes a tenant: it is gone for everybody at once. `row_work` marks its rows, and purges it when its time is over.
@@ -95,14 +91,9 @@ pub async fn resume(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<T
 /// [`LifecycleError`].
 pub async fn delete(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
     cx.require(OperatorPermission::DeleteTenants)?;
-    // Nothing leads into the tenant afterwards, so its own log gets the entry just before the commit.
-    let log = Log::of(cx, tenant).await;
     let purge_at = cx.app().policy.purge_at(cx.now());
     let delete = |tenant: &mut Tenant, change, now| tenant.delete(change, now, purge_at);
-    let (work, record, deleted) = begin_change(cx, tenant, "tenant.deleted", reason, delete).await?;
-    log?.record("tenant.deleted", reason).await?;
-    work.commit(record).await?;
-    Ok(deleted)
+    change_and_tell(cx, tenant, "tenant.deleted", reason, delete).await
 }
 
 /// Begins to restore a deleted tenant, which stays deleted until `row_work` has restored its rows.
@@ -145,9 +136,9 @@ pub async fn purge_again(cx: &OperatorCx, tenant: TenantId) -> Result<Tenant, Li
     change(cx, tenant, "tenant.purge_begun", reason, again).await
 }
 
-type Begun = (Box<dyn OperatorWork>, OperatorEvent, Tenant);
+type Begun = (Box<dyn OperatorWork>, OperatorEvent, TenantStatus, Tenant);
 
-/// Changes the state of a tenant in a transaction that its caller commits with the record.
+/// Changes the state of a tenant in a transaction that its caller commits with the record. Returns the state before, too.
 async fn begin_change(
     cx: &OperatorCx,
     id: TenantId,
@@ -161,11 +152,12 @@ async fn begin_change(
     let mut work = cx.begin().await?;
     let tenant = work.tenant_for_update(id).await?;
     let mut tenant = tenant.ok_or(LifecycleError::NotFound)?;
+    let before = tenant.status;
     apply(&mut tenant, status_change, cx.now())?;
     work.update_lifecycle(&tenant).await?;
     let mut record = cx.record(action, Some(id), json!({"status": tenant.status}));
     record.reason = Some(reason.to_owned());
-    Ok((work, record, tenant))
+    Ok((work, record, before, tenant))
 }
 
 async fn change(
@@ -175,13 +167,28 @@ async fn change(
     reason: &str,
     apply: impl FnOnce(&mut Tenant, StatusChange, Time) -> Result<(), InvalidTransition>,
 ) -> Result<Tenant, LifecycleError> {
-    let (work, record, tenant) = begin_change(cx, id, action, reason, apply).await?;
+    let (work, record, _, tenant) = begin_change(cx, id, action, reason, apply).await?;
     work.commit(record).await?;
     Ok(tenant)
 }
 
-/// The audit log of the tenant. Its entry is another transaction, as another role: what was done stands, and is recorded with the
-/// operators, also when this one fails.
+/// Does the same, and adds an entry to the tenant's own log just before the commit: no change is without an entry, and nothing leads
+/// into a tenant that is deleted. A crash in between leaves an entry of a change that was undone.
+async fn change_and_tell(
+    cx: &OperatorCx,
+    id: TenantId,
+    action: &'static str,
+    reason: &str,
+    apply: impl FnOnce(&mut Tenant, StatusChange, Time) -> Result<(), InvalidTransition>,
+) -> Result<Tenant, LifecycleError> {
+    let log = Log::of(cx, id).await;
+    let (work, record, before, tenant) = begin_change(cx, id, action, reason, apply).await?;
+    log?.record(action, (before, tenant.status), reason).await?;
+    work.commit(record).await?;
+    Ok(tenant)
+}
+
+/// The audit log of the tenant. Its entry is another transaction, as another role, on behalf of the operator's request.
 pub(crate) struct Log {
     cx: Cx,
     operator: Option<OperatorId>,
@@ -196,6 +203,7 @@ impl Log {
             Denied::TenantNotFound => LifecycleError::NotFound,
             other => other.into(),
         })?;
+        let scope = scope.on_behalf_of(cx.scope().request());
         let operator = cx.scope().operator();
         Ok(Self {
             cx: Cx::new(Arc::clone(cx.app()), scope, cx.origin().clone()).by_operator(operator),
@@ -211,25 +219,22 @@ impl Log {
         }
     }
 
-    /// Adds an entry.
-    pub(crate) async fn record(&self, action: &'static str, reason: &str) -> Result<(), LifecycleError> {
-        let details = json!({"reason": reason, "operator_id": self.operator});
+    /// Adds an entry of a change from a state to another.
+    pub(crate) async fn record(
+        &self,
+        action: &'static str,
+        (before, after): (TenantStatus, TenantStatus),
+        reason: &str,
+    ) -> Result<(), LifecycleError> {
+        let details = json!({"status": after, "reason": reason, "operator_id": self.operator});
         let target = self.cx.scope().tenant().uuid();
         self.cx
             .write(async |work| {
-                let event = self.cx.security(action, "tenant", Some(target), details.clone());
+                let mut event = self.cx.security(action, "tenant", Some(target), details.clone());
+                event.before = Some(json!({"status": before}));
                 work.audit().record(event).await
             })
             .await?;
         Ok(())
     }
-}
-
-async fn record_in_tenant(
-    cx: &OperatorCx,
-    tenant: TenantId,
-    action: &'static str,
-    reason: &str,
-) -> Result<(), LifecycleError> {
-    Log::of(cx, tenant).await?.record(action, reason).await
 }

@@ -210,6 +210,7 @@ async fn finish(cx: &OperatorCx, id: TenantId, done: RowWork) -> Result<(), Life
     let Some(mut tenant) = work.tenant_for_update(id).await? else {
         return Ok(());
     };
+    let before = tenant.status;
     let details = json!({"row_counts": tenant.row_counts});
     let (changed, action) = match done {
         RowWork::Delete => (tenant.finish_deleting(), "tenant.rows_deleted"),
@@ -236,7 +237,8 @@ async fn finish(cx: &OperatorCx, id: TenantId, done: RowWork) -> Result<(), Life
     work.commit(record).await?;
     if let Some(asked) = asked {
         let log = Log::of(cx, id).await?.asked_by(asked.operator());
-        log.record("tenant.restored", &asked.reason).await?;
+        log.record("tenant.restored", (before, tenant.status), &asked.reason)
+            .await?;
     }
     Ok(())
 }
