@@ -6,6 +6,7 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use sqlx::Connection as _;
 use tenantry_domain::operations::OperatorRole;
 use tenantry_tests::{Reply, Request, TenantWorld, World};
 
@@ -164,11 +165,14 @@ async fn plan_and_agreements_change_with_a_reason_on_record() {
         (told.len(), &told[0]["after"]["reason"]),
         (1, &json!("contract 4711"))
     );
+    // What is refused before anything is done is no change; what fails later has a second entry, with the reason.
+    let changes = recorded(&world, "tenant.plan_changed").await;
     assert_eq!(
-        recorded(&world, "tenant.plan_changed").await[0]["reason"],
-        "contract 4711"
+        (changes.len(), &changes[0]["reason"]),
+        (1, &json!("contract 4711"))
     );
-    assert_eq!(recorded(&world, "tenant.plan_change_failed").await.len(), 1);
+    let failed = recorded(&world, "tenant.agreement_failed").await;
+    assert_eq!((failed.len(), &failed[0]["reason"]), (1, &json!("contract 4711")));
     let nobody = format!("{TENANTS}/0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11/plan");
     post(&world, &token, &nobody, json!({"plan": "pro", "reason": "x"}))
         .await
@@ -177,6 +181,7 @@ async fn plan_and_agreements_change_with_a_reason_on_record() {
     post(&world, &token, &plan, json!({"plan": "pro", "reason": "x"}))
         .await
         .problem(410, "tenant_gone");
+    assert_eq!(recorded(&world, "tenant.plan_changed").await.len(), 1);
 }
 
 async fn dead_job(world: &World, tenant: &TenantWorld) -> String {
@@ -374,44 +379,39 @@ async fn rows_of_a_deleted_tenant_are_not_shown() {
     );
 }
 
-/// The platform role reads rows only in a transaction that has stored a record with a reason, reads no other columns, and writes nothing.
+/// The platform role reads rows only in a transaction that has stored a record with a reason, of the tenant that the record names, reads
+/// no other columns, and writes nothing.
 #[actix_web::test]
 async fn database_shows_no_row_without_a_record() {
     let world = World::new().await;
     let token = world.operator_as(OLGA, OperatorRole::Support).await;
     rows(&world, &token, "users").await.expect(200);
-    let event = recorded(&world, "rows.read").await[0]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
-    let other = recorded(&world, "rows.shown").await[0]["id"]
-        .as_str()
-        .unwrap()
-        .to_owned();
+    let id = |rows: Vec<Value>| rows[0]["id"].as_str().unwrap().to_owned();
+    let earlier = id(recorded(&world, "rows.read").await);
+    let other = id(recorded(&world, "rows.shown").await);
     let mut platform = world.database.platform().await;
+    let mut admin = world.database.admin().await;
     for table in ["users", "projects", "tasks", "usage_days"] {
-        let count = async |platform: &mut sqlx::PgConnection, event: &str| -> i64 {
-            let set = "SELECT set_config('app.bypass_event', $1, false)";
-            sqlx::query(set)
-                .bind(event)
-                .execute(&mut *platform)
-                .await
-                .unwrap();
-            let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
-            sqlx::query_scalar(count).fetch_one(platform).await.unwrap()
-        };
-        assert_eq!(count(&mut platform, "").await, 0, "{table}");
-        assert_eq!(count(&mut platform, &other).await, 0, "{table}");
-        assert_eq!(
-            count(&mut platform, "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11").await,
-            0,
-            "{table}"
-        );
-        let of_all: i64 = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}")))
-            .fetch_one(&mut world.database.admin().await)
-            .await
-            .unwrap();
-        assert_eq!(count(&mut platform, &event).await, of_all, "{table}");
+        for event in ["", &other, "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", &earlier] {
+            let mut tx = platform.begin().await.unwrap();
+            assert_eq!(seen(&mut tx, event, table).await, 0, "{table} {event}");
+        }
+        let acme = world.acme.id.uuid();
+        for target in [None, Some(acme)] {
+            let mut tx = platform.begin().await.unwrap();
+            let own = store_record(&mut tx, target).await;
+            let all = format!("SELECT count(*) FROM {table} WHERE $1 IS NULL OR tenant_id = $1");
+            let all = sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(all)).bind(target);
+            let all = all.fetch_one(&mut admin).await.unwrap();
+            assert_eq!(seen(&mut tx, &own, table).await, all, "{table} {target:?}");
+            tx.commit().await.unwrap();
+            let mut tx = platform.begin().await.unwrap();
+            assert_eq!(
+                seen(&mut tx, &own, table).await,
+                0,
+                "the record of before, {table}"
+            );
+        }
         for refused in [
             format!("SELECT * FROM {table}"),
             format!("DELETE FROM {table}"),
@@ -429,6 +429,25 @@ async fn database_shows_no_row_without_a_record() {
             assert_eq!(code, "42501", "{table}");
         }
     }
+}
+
+/// How many rows of a table a transaction sees that names a record.
+async fn seen(tx: &mut sqlx::PgConnection, event: &str, table: &str) -> i64 {
+    let set = sqlx::query("SELECT set_config('app.bypass_event', $1, true)").bind(event);
+    set.execute(&mut *tx).await.unwrap();
+    let count = sqlx::AssertSqlSafe(format!("SELECT count(*) FROM {table}"));
+    sqlx::query_scalar(count).fetch_one(tx).await.unwrap()
+}
+
+/// Stores a record of a read and returns its id.
+async fn store_record(tx: &mut sqlx::PgConnection, target: Option<uuid::Uuid>) -> String {
+    let insert = "INSERT INTO operator_events (id, at, action, target_tenant, reason, details, request_id) \
+                  VALUES (gen_random_uuid(), now(), 'rows.read', $1, 'ticket 4711', '{}', 'r') RETURNING id::text";
+    sqlx::query_scalar(insert)
+        .bind(target)
+        .fetch_one(tx)
+        .await
+        .unwrap()
 }
 
 #[actix_web::test]

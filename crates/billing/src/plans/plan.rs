@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use tenantry_domain::kernel::{Limit, StoreError, SystemScope, TenantId, Time};
-use tenantry_domain::plans::PlanCatalogue;
+use tenantry_domain::plans::{PlanCatalogue, PlanTerms};
 use tenantry_domain::tenant::{Denied, Tenant};
 use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::carries_store_error;
@@ -51,14 +51,21 @@ pub async fn change(
     change_in(&cx, plan, &Ruling::default()).await
 }
 
-/// The same in the scope of the tenant.
-pub(crate) async fn change_in(cx: &Cx, plan: &str, ruling: &Ruling) -> Result<Tenant, PlanChangeError> {
-    let plans = &cx.ports().plans;
+/// What a plan grants now.
+///
+/// # Errors
+/// [`PlanChangeError::Unknown`].
+pub(crate) fn on_offer(plans: &dyn PlanCatalogue, plan: &str) -> Result<Arc<PlanTerms>, PlanChangeError> {
     let unknown = || PlanChangeError::Unknown {
         name: plan.to_owned(),
         on_offer: plans.names(),
     };
-    let terms = plans.current(plan).ok_or_else(unknown)?;
+    plans.current(plan).ok_or_else(unknown)
+}
+
+/// The same in the scope of the tenant.
+pub(crate) async fn change_in(cx: &Cx, plan: &str, ruling: &Ruling) -> Result<Tenant, PlanChangeError> {
+    let terms = on_offer(cx.ports().plans.as_ref(), plan)?;
     alter(cx, "tenant.plan_changed", ruling, |tenant, now| {
         tenant.subscribe(&terms, now)
     })

@@ -27,12 +27,13 @@ pub async fn change(
 ) -> Result<Tenant, TenantPlanError> {
     cx.require(OperatorPermission::ManagePlans)?;
     Check::all(|check| check.line("/reason", reason, 1..=500))?;
+    plan::on_offer(cx.app().ports.plans.as_ref(), plan).map_err(map_error)?;
+    let inside = inside(cx, tenant).await?;
     let mut record = cx.record("tenant.plan_changed", Some(tenant), json!({"plan": plan}));
     record.reason = Some(reason.to_owned());
     cx.act(record, "tenant.plan_change_failed", async {
-        let inside = inside(cx, tenant).await?;
         let ruling = Ruling::with_reason(reason);
-        plan::change_in(&inside, plan, &ruling).await.map_err(told)
+        plan::change_in(&inside, plan, &ruling).await.map_err(map_error)
     })
     .await
 }
@@ -58,27 +59,29 @@ pub async fn agree(
         "features": agreement.features, "limits": agreement.limits,
         "meters": agreement.meters.iter().map(|(key, limit)| (key.to_string(), limit)).collect::<std::collections::BTreeMap<_, _>>(),
     });
+    let inside = inside(cx, tenant).await?;
     let mut record = cx.record("tenant.agreed", Some(tenant), details);
     record.reason = Some(reason.to_owned());
     cx.act(record, "tenant.agreement_failed", async {
-        let inside = inside(cx, tenant).await?;
         let ruling = Ruling {
             when: when.clone(),
             ..Ruling::with_reason(reason)
         };
-        plan::agree_in(&inside, &agreement, &ruling).await.map_err(told)
+        plan::agree_in(&inside, &agreement, &ruling)
+            .await
+            .map_err(map_error)
     })
     .await
 }
 
 async fn inside(cx: &OperatorCx, tenant: TenantId) -> Result<Cx, TenantPlanError> {
     let scope = cx.app().ports.gate.system(BECAUSE, tenant).await;
-    let scope = scope.map_err(|denied| told(denied.into()))?;
+    let scope = scope.map_err(|denied| map_error(denied.into()))?;
     let inside = Cx::new(Arc::clone(cx.app()), scope, cx.origin().clone());
     Ok(inside.by_operator(cx.scope().operator()))
 }
 
-fn told(error: PlanChangeError) -> TenantPlanError {
+fn map_error(error: PlanChangeError) -> TenantPlanError {
     match error {
         PlanChangeError::Unknown { on_offer, .. } => {
             let detail = format!("must be one of {}", on_offer.join(", "));

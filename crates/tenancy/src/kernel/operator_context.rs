@@ -102,12 +102,16 @@ impl OperatorCx {
     where
         E: From<StoreError> + std::fmt::Display,
     {
-        let (target, of) = (record.target_tenant, record.id);
+        let (target, of, reason) = (record.target_tenant, record.id, record.reason.clone());
         self.announce(record).await?;
         let done = work.await;
         if let Err(error) = &done {
             let details = json!({"event": of, "error": error.to_string()});
-            if let Err(lost) = self.announce(self.record(failed, target, details)).await {
+            let record = OperatorEvent {
+                reason,
+                ..self.record(failed, target, details)
+            };
+            if let Err(lost) = self.announce(record).await {
                 tracing::warn!(%lost, failed, "the failure of an operator's action is not recorded");
             }
         }
