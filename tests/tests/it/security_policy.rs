@@ -154,6 +154,41 @@ async fn claimed_address_does_not_count_without_a_trusted_proxy() {
     refused(from(&world.client, viewer, ME, "10.1.1.1").await);
 }
 
+/// A list that is stored and cannot be read any more is no empty list, which would let everybody in.
+#[actix_web::test]
+async fn list_that_cannot_be_read_opens_nothing() {
+    let world = World::new().await;
+    let viewer = &world.acme.viewer.access_token;
+    let store = async |values: &str| {
+        world
+            .sql(&format!("UPDATE tenant_settings SET values = '{values}'"))
+            .await;
+        world.clock.advance(Duration::seconds(61));
+    };
+    change(&world, json!({"denied_networks": ["10.0.0.0/8"]}))
+        .await
+        .expect(200);
+    for list in [
+        r#"["10.0.0.0/8", 7]"#,
+        r#"["10.0.0.0/8", "x"]"#,
+        r#""10.0.0.0/8""#,
+    ] {
+        for key in ["denied", "allowed"] {
+            store(&format!(r#"{{"security.{key}_networks": {list}}}"#)).await;
+            let reply = world.client.get(ME).bearer(viewer).send().await;
+            refused(reply);
+        }
+        store("{}").await;
+        let reply = world.client.get(ME).bearer(viewer).send().await;
+        reply.expect(200);
+        store(&format!(r#"{{"security.allowed_email_domains": {list}}}"#)).await;
+        let user = json!({"email": "new@acme.example", "full_name": "New", "role": "member"});
+        let reply = world.post(&world.acme.admin, "/api/v1/users", &user).send().await;
+        let problem = reply.problem(422, "validation_failed").json();
+        assert_eq!(problem["errors"][0]["code"], "domain_not_allowed");
+    }
+}
+
 #[actix_web::test]
 async fn admin_cannot_lock_themselves_out() {
     let world = World::new().await;

@@ -15,7 +15,7 @@ pub use css::{
     CONTAINMENT, CSS_LIMIT, CssTooLong, Objection, Removed, SCOPE, SafeCss, VARIABLES, sanitise_css,
 };
 pub use setting::{
-    Configurations, Definition, Difference, Editor, EffectiveSettings, Field, Kind, Pattern, RegistryError,
-    SealedSecret, Setting, SettingChange, SettingRegistry, SettingSheet, SettingSheets, SettingVersion,
-    TenantConfiguration,
+    Configurations, Definition, Difference, Editor, EffectiveSettings, Field, InvalidSetting, Kind, Pattern,
+    RegistryError, SealedSecret, Setting, SettingChange, SettingRegistry, SettingSheet, SettingSheets,
+    SettingVersion, TenantConfiguration,
 };

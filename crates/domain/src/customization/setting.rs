@@ -1,6 +1,6 @@
 //! What can be set for a tenant: typed definitions, what a tenant has set of them, and what holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 use std::sync::{Arc, OnceLock};
@@ -48,7 +48,24 @@ impl<T: DeserializeOwned> Setting<T> {
     pub fn of(&self, settings: &EffectiveSettings) -> Option<T> {
         T::deserialize(&settings.values.get(self.key)?.value).ok()
     }
+
+    /// The value of a restriction: as [`Setting::of`], but what the tenant has set and cannot be read is an error and not the inherited
+    /// value, so that a mistake opens nothing.
+    ///
+    /// # Errors
+    /// [`InvalidSetting`].
+    pub fn restriction_of(&self, settings: &EffectiveSettings) -> Result<Option<T>, InvalidSetting> {
+        if settings.invalid.contains(self.key) {
+            return Err(InvalidSetting(self.key));
+        }
+        Ok(self.of(settings))
+    }
 }
+
+/// What is stored for a tenant under this key does not hold (any more).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the stored value of {0} cannot be read")]
+pub struct InvalidSetting(&'static str);
 
 /// Who may change a setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -573,14 +590,21 @@ impl SettingRegistry {
         Ok(checked)
     }
 
-    /// What holds for a tenant with this plan that has set this. What is stored but no longer holds counts as not set.
+    /// What holds for a tenant with this plan that has set this. What is stored but no longer holds counts as not set, and is named.
     pub fn effective(&self, plan: &PlanTerms, sheet: &SettingSheet) -> EffectiveSettings {
-        let holds = |definition: &Definition, value: &Value| definition.check(value, "").is_ok();
+        let invalid: BTreeSet<&'static str> = self
+            .iter()
+            .filter(|definition| {
+                let stored = sheet.values.get(definition.key);
+                stored.is_some_and(|value| definition.check(value, "").is_err())
+            })
+            .map(|definition| definition.key)
+            .collect();
         let resolve = |definition: &Definition| {
             let by_tenant = sheet
                 .values
                 .get(definition.key)
-                .filter(|value| holds(definition, value))
+                .filter(|_| !invalid.contains(definition.key))
                 .cloned();
             let levels = [
                 (Level::Plan, plan.settings.get(definition.key).cloned()),
@@ -597,6 +621,7 @@ impl SettingRegistry {
             secrets: secrets
                 .map(|(key, secret)| (key.clone(), secret.sealed.clone()))
                 .collect(),
+            invalid,
         }
     }
 
@@ -798,7 +823,7 @@ impl SettingVersion {
             .chain(self.secrets.keys())
             .chain(other.values.keys())
             .chain(other.secrets.keys());
-        let keys: std::collections::BTreeSet<&String> = keys.collect();
+        let keys: BTreeSet<&String> = keys.collect();
         let differs = |key: &&&String| {
             self.values.get(**key) != other.values.get(**key)
                 || self.secrets.get(**key) != other.secrets.get(**key)
@@ -823,6 +848,8 @@ pub struct EffectiveSettings {
     pub values: BTreeMap<&'static str, Resolved<Value>>,
     /// The secrets that are set, sealed.
     pub secrets: BTreeMap<String, Vec<u8>>,
+    /// What is stored for the tenant but no longer holds, and so counts as not set. See [`Setting::restriction_of`].
+    pub invalid: BTreeSet<&'static str>,
 }
 
 /// All that a tenant's people have configured, put together with what it inherits.
@@ -869,7 +896,6 @@ pub trait SettingSheets: Send {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
 
     use proptest::prelude::*;
     use uuid::Uuid;
@@ -1046,7 +1072,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_sealed_for_its_tenant_and_key() {
-        let places: std::collections::BTreeSet<_> = [1, 2]
+        let places: BTreeSet<_> = [1, 2]
             .into_iter()
             .flat_map(|tenant| ["a", "b"].map(|key| SettingSheet::place(Uuid::from_u128(tenant).into(), key)))
             .collect();

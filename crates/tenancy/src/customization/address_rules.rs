@@ -9,15 +9,18 @@ use crate::customization::product_settings::{ALLOWED_NETWORKS, DENIED_NETWORKS};
 
 /// The lists of networks in settings that hold. A list that cannot be read refuses all addresses, so that a mistake opens nothing.
 pub(crate) fn rules_of(settings: &EffectiveSettings) -> AddressRules {
-    let list = |found: Option<Vec<String>>| found.unwrap_or_default();
-    let allowed = list(ALLOWED_NETWORKS.of(settings));
-    let rules = AddressRules::new(&allowed, &list(DENIED_NETWORKS.of(settings)));
-    rules.unwrap_or_else(|| {
+    read(settings).unwrap_or_else(|| {
         tracing::error!(
             "a list of networks in the settings of a tenant cannot be read; all addresses are refused"
         );
         AddressRules::nobody()
     })
+}
+
+fn read(settings: &EffectiveSettings) -> Option<AddressRules> {
+    let allowed = ALLOWED_NETWORKS.restriction_of(settings).ok()?;
+    let denied = DENIED_NETWORKS.restriction_of(settings).ok()?;
+    AddressRules::new(&allowed.unwrap_or_default(), &denied.unwrap_or_default())
 }
 
 /// Refuses a change of the lists with which the caller could send no further request.

@@ -7,9 +7,10 @@ use crate::Cx;
 use crate::customization::product_settings::ALLOWED_EMAIL_DOMAINS;
 use crate::customization::setting;
 
-/// The domains of addresses that a tenant allows, as `security.allowed_email_domains` says.
+/// The domains of addresses that a tenant allows, as `security.allowed_email_domains` says; `None` when the list cannot be read, and then
+/// no address is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct AllowedDomains(Vec<String>);
+pub(crate) struct AllowedDomains(Option<Vec<String>>);
 
 impl AllowedDomains {
     /// Those of the context's tenant.
@@ -17,13 +18,15 @@ impl AllowedDomains {
     /// # Errors
     /// Those of the store.
     pub(crate) async fn of(cx: &Cx) -> Result<Self, StoreError> {
-        let domains = setting::find(cx, &ALLOWED_EMAIL_DOMAINS).await?;
-        Ok(Self(domains.unwrap_or_default()))
+        let settings = &setting::configuration(cx).await?.settings;
+        let domains = ALLOWED_EMAIL_DOMAINS.restriction_of(settings);
+        let domains = domains.inspect_err(|error| tracing::error!("{error}; no address is allowed"));
+        Ok(Self(domains.ok().map(Option::unwrap_or_default)))
     }
 
     /// Whether some domains are listed, so that others are not allowed.
     pub(crate) fn is_limited(&self) -> bool {
-        !self.0.is_empty()
+        self.0.as_ref().is_none_or(|domains| !domains.is_empty())
     }
 
     /// Makes sure that an address is of one of the domains; of a subdomain is not enough. Where no domain is listed every
@@ -41,8 +44,10 @@ impl AllowedDomains {
     /// `domain_not_allowed` at `pointer`.
     pub(crate) fn check_at(&self, email: &Email, pointer: &str) -> Result<(), Invalid> {
         let domain = email.as_str().rsplit_once('@').map(|(_, domain)| domain);
-        let is_listed = domain.is_some_and(|domain| self.0.iter().any(|allowed| allowed == domain));
-        if self.0.is_empty() || is_listed {
+        let is_allowed = |listed: &Vec<String>| {
+            listed.is_empty() || listed.iter().any(|listed| Some(listed.as_str()) == domain)
+        };
+        if self.0.as_ref().is_some_and(is_allowed) {
             return Ok(());
         }
         let detail = "the tenant does not allow addresses of this domain";
@@ -64,7 +69,7 @@ mod tests {
 
     #[test]
     fn address_is_of_a_listed_domain_and_not_below_or_beside_one() {
-        let domains = AllowedDomains(vec!["acme.example".into(), "globex.example".into()]);
+        let domains = AllowedDomains(Some(vec!["acme.example".into(), "globex.example".into()]));
         for (email, holds) in [
             ("ada@acme.example", true),
             ("Ada@ACME.example", true),
@@ -75,7 +80,10 @@ mod tests {
             ("ada@acme.example.evil.example", false),
         ] {
             assert_eq!(domains.check_text(email).is_ok(), holds, "{email}");
-            assert!(AllowedDomains(Vec::new()).check_text(email).is_ok(), "{email}");
+            assert!(
+                AllowedDomains(Some(Vec::new())).check_text(email).is_ok(),
+                "{email}"
+            );
         }
     }
 }
