@@ -483,7 +483,10 @@ fn cost(request: &HttpRequest, length: usize) -> u32 {
         None if request.method().is_safe() => READ,
         None => WRITE,
     };
-    cost.saturating_add(units(length.saturating_sub(BYTES_INCLUDED), BYTES_OF_A_FURTHER_UNIT))
+    cost.saturating_add(units(
+        length.saturating_sub(BYTES_INCLUDED),
+        BYTES_OF_A_FURTHER_UNIT,
+    ))
 }
 
 fn is_by_length(request: &HttpRequest) -> bool {
