@@ -38,7 +38,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// Whoever was an operator before there were roles could do everything. The default is dropped, so that no operator becomes an owner
+/// Operators of before there were roles could do everything. The default is dropped, so that no operator becomes an owner
 /// because a role was forgotten.
 const ROLES: [&str; 3] = [
     "ALTER TABLE operators ADD COLUMN role text NOT NULL DEFAULT 'owner', ADD COLUMN version bigint NOT NULL DEFAULT 1",

@@ -8,7 +8,11 @@ use actix_web::http::Method;
 use chrono::Duration;
 use futures_util::future::join;
 use serde_json::{Value, json};
+use tenantry_domain::kernel::{RequestId, SystemScope};
 use tenantry_domain::operations::{OperatorPermission, OperatorRole};
+use tenantry_tenancy::admin::operator::{self, OperatorError};
+use tenantry_tenancy::admin::{operator_login, operator_mfa};
+use tenantry_tenancy::{OperatorCx, Origin};
 use tenantry_tests::{PASSWORD, Reply, Request, World};
 
 use crate::mfa::{app_of, codes_of};
@@ -420,6 +424,38 @@ async fn destructive_requests_need_a_recent_factor() {
     send(&world, &token_of(&stepped), "POST", &delete, reason)
         .await
         .expect(202);
+}
+
+/// A request that was admitted before the operator's sessions ended, and whose body comes later, gets no new token.
+#[actix_web::test]
+async fn ended_session_gets_no_token_by_a_late_step_up() {
+    let world = World::new().await;
+    let olga = world.operator("olga@platform.example").await;
+    let enroll = json!({"password": PASSWORD});
+    let enrolled = send(&world, &olga, "POST", "/api/v1/admin/mfa/enroll", enroll).await;
+    let mut app = app_of(&enrolled.expect(200).json());
+    let code = json!({"code": app.next_code(&world)});
+    let confirmed = send(&world, &olga, "POST", "/api/v1/admin/mfa/confirm", code).await;
+    app.set_recovery_codes(codes_of(&confirmed.expect(200).json()));
+
+    let request = RequestId::next(world.app.ports.ids.as_ref());
+    let scope = world
+        .app
+        .ports
+        .operator_gate
+        .bearer(&olga, request)
+        .await
+        .unwrap();
+    let id = scope.operator().unwrap();
+    let late = OperatorCx::new(world.app.clone(), scope, Origin::default());
+    assert!(operator_mfa::own_email(&late).await.is_ok());
+    let because = SystemScope::because("a test");
+    let command = OperatorCx::command(&world.app, because);
+    operator::end_sessions(&command, id).await.unwrap();
+    let code = app.next_code(&world);
+    let refused = operator_login::step_up(&late, &code).await.unwrap_err();
+    assert!(matches!(refused, OperatorError::Refused(_)), "{refused:?}");
+    assert!(operator_mfa::own_email(&late).await.is_err());
 }
 
 #[actix_web::test]

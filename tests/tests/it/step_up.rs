@@ -157,6 +157,7 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
             "roll_back_settings",
             post(&format!("{SETTINGS}/rollback"), json!({"version": 1})),
         ),
+        ("export_tenant", post("/api/v1/tenant/exports", json!({}))),
         (
             "update_security_policy",
             patch("/api/v1/security/policy", json!({"session_max_days": 14})),

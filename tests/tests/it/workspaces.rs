@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tenantry_domain::kernel::UserId;
 use tenantry_domain::operations::{AccountRates, Rate};
 use tenantry_http::HttpSettings;
+use tenantry_tenancy::customization::setting;
 use tenantry_tenancy::identity::workspace::{self, DroppedRequests};
 use tenantry_tenancy::tenant::{lifecycle, row_work};
 use tenantry_tests::{Options, PASSWORD, Person, Reaction, Received, Reply, TenantWorld, World};
@@ -555,6 +556,25 @@ async fn target_asks_for_its_own_second_factor() {
     let body = json!({"mfa_token": waiting["mfa_token"], "code": app.next_code(world)});
     let late = world.client.post("/api/v1/auth/mfa/verify", &body).send().await;
     late.problem(401, "token_revoked");
+}
+
+/// The networks of the other tenant hold for a switch, with an invitation, too. The caller learns as much as of a tenant that is not there.
+#[actix_web::test]
+async fn switch_obeys_the_networks_of_the_other_tenant() {
+    let mailed = added().await;
+    let (world, globex) = (&mailed.world, &mailed.world.globex);
+    let bob = proven(&mailed).await;
+    let far = Some(json!(["10.0.0.0/8"]));
+    let key = "security.allowed_networks";
+    setting::operate(&world.app, globex.id, key, far).await.unwrap();
+    switch(world, &bob, "globex").await.problem(404, "not_found");
+    let body = json!({"tenant_slug": "globex", "invitation_token": "0".repeat(40)});
+    let invited = world.post(&bob, SWITCH, &body).send().await;
+    assert_eq!(invited.status, 404, "{}", invited.text());
+    let told = world.audit(globex).await;
+    assert!(told.iter().any(|(action, _)| action == "network.refused"));
+    setting::operate(&world.app, globex.id, key, None).await.unwrap();
+    switch(world, &bob, "globex").await.expect(200);
 }
 
 #[actix_web::test]

@@ -527,9 +527,9 @@ impl From<OperatorError> for ApiError {
                 conflict("The operator has a second factor. Disable it before you enroll another one.")
             }
             OperatorError::FactorNeeded => conflict("Operators need a second factor on this server."),
-            OperatorError::NotEnrolled => {
-                conflict("The operator has no second factor. Enroll one with POST /admin/mfa/enroll.")
-            }
+            OperatorError::NotEnrolled => conflict(
+                "The operator has no second factor. Operators enroll their own with POST /admin/mfa/enroll.",
+            ),
             OperatorError::NotFound => Self::new(ErrorCode::NotFound),
             OperatorError::Refused(refused) => refused.into(),
             OperatorError::Stale(stale) => stale.into(),
@@ -600,7 +600,7 @@ impl From<OperatorJobReason> for ApiError {
     fn from(reason: OperatorJobReason) -> Self {
         let detail = match reason {
             OperatorJobReason::InvalidTransition(refused) => {
-                format!("The job cannot be changed so: {refused}.")
+                format!("The job cannot be changed in this way: {refused}.")
             }
             OperatorJobReason::KeyTaken => "An open job has the same key, and does the same.".to_owned(),
         };

@@ -8,6 +8,7 @@ use tenantry_domain::kernel::{OperatorId, StoreError, SystemScope};
 use tenantry_domain::operations::{
     AccountName, Operator, OperatorPermission, OperatorTotp, OperatorWork, PendingOperator,
 };
+use tenantry_domain::tenant::Refused;
 
 use crate::OperatorCx;
 use crate::admin::operator::{self, OperatorError};
@@ -302,12 +303,18 @@ fn pending(cx: &OperatorCx, operator: &Operator, methods: &'static [&'static str
     }
 }
 
-/// The operator who is logged in.
+/// The operator who is logged in, as stored now: tokens that ended while the request was read, also by a slow body, open nothing, and
+/// least of all a new token.
 async fn own(cx: &OperatorCx) -> Result<Operator, OperatorError> {
     let because = SystemScope::because("an operator's own account");
     let id = cx.scope().operator().ok_or(OperatorError::NotFound)?;
     let found = cx.app().ports.operators.find(because, id).await?;
-    found.ok_or(OperatorError::NotFound)
+    let session = cx.scope().session();
+    let is_live = |operator: &Operator| {
+        let has_ended = session.is_some_and(|session| session.epoch != operator.epoch);
+        operator.is_active && !has_ended
+    };
+    Ok(found.filter(is_live).ok_or(Refused::Forbidden)?)
 }
 
 /// The operator who is logged in, whose password was compared with the given one.

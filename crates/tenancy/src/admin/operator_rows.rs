@@ -185,29 +185,29 @@ impl<'cx> Reading<'cx> {
         let details = json!({"event": self.record, "rows": rows.len(), "tenants": touched.len()});
         let shown = self.cx.record("rows.shown", self.range.tenant, details);
         self.work.commit(shown).await?;
-        let told = Told {
+        let record = TenantRecord {
             cx: self.cx,
             kind: self.kind,
             reason: &self.reason,
             record: self.record,
         };
-        let open = told.in_each(&touched).await?;
+        let open = record.store_in_each(&touched).await?;
         rows.retain(|row| open.contains(&tenant_of(row)));
         Ok(RowPage { rows, next })
     }
 }
 
-/// What the logs of tenants are told of a read.
-struct Told<'cx> {
+/// What is recorded of a read in the logs of tenants.
+struct TenantRecord<'cx> {
     cx: &'cx OperatorCx,
     kind: &'static str,
     reason: &'cx str,
     record: OperatorEventId,
 }
 
-impl Told<'_> {
+impl TenantRecord<'_> {
     /// Adds an entry to the log of each tenant; the tenants that have one.
-    async fn in_each(&self, touched: &BTreeMap<TenantId, usize>) -> Result<Vec<TenantId>, RowError> {
+    async fn store_in_each(&self, touched: &BTreeMap<TenantId, usize>) -> Result<Vec<TenantId>, RowError> {
         let ids: Vec<TenantId> = touched.keys().copied().collect();
         let gate = &self.cx.app().ports.gate;
         let mut open = Vec::new();

@@ -11,11 +11,13 @@ use tenantry_domain::archive::{ArchiveError, ArchiveStore, Export};
 use tenantry_domain::kernel::{
     Constraint, ExportId, Page, PageRequest, Permission, StoreError, SystemScope, TenantId, Time, hex,
 };
+use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::archive::trust::unhex;
 use crate::archive::write::{Written, write};
+use crate::kernel::step_up::RecentFactor;
 use crate::operations::job::{self, JobFailure, JobHandler, Terms};
 use crate::{Cx, OwnReason, Tenancy, UseCaseError};
 
@@ -70,13 +72,14 @@ impl OwnReason for ExportReason {
     }
 }
 
-/// Asks for an export. A job writes the archive.
+/// Asks for an export, with a recent factor: it holds all that the tenant has. A job writes the archive.
 ///
 /// # Errors
 /// [`ExportError`].
 pub async fn request(cx: &Cx) -> Result<Export, ExportError> {
     cx.require(Permission::ExportTenant)?;
     store(cx.app())?;
+    let factor = cx.require_recent_factor().await??;
     let export = Export::new(ExportId::next(cx.ids()), cx.scope().user(), cx.now());
     cx.write(async |work| {
         give_up_abandoned(cx, work).await?;
@@ -84,25 +87,26 @@ pub async fn request(cx: &Cx) -> Result<Export, ExportError> {
         if kept >= MOST_KEPT {
             return Err(ExportReason::TooMany(kept).into());
         }
-        work.exports().insert(&export).await?;
-        let which = Which { export: export.id };
-        let asked = job::enqueue::<WriteExport>(cx, work, &which, Terms::default()).await;
-        asked.map_err(job::store_error)?;
-        let details = json!({"export_id": export.id});
-        let event = cx.security(
-            "tenant.export_requested",
-            "tenant_export",
-            Some(export.id.uuid()),
-            details,
-        );
-        work.audit().record(event).await?;
+        add(cx, work, &export, factor).await?;
         Ok(export.clone())
     })
     .await
 }
 
+/// Stores an export, its job and the entry of the audit log.
+async fn add(cx: &Cx, work: &mut Work, export: &Export, _: RecentFactor) -> Result<(), StoreError> {
+    work.exports().insert(export).await?;
+    let which = Which { export: export.id };
+    let asked = job::enqueue::<WriteExport>(cx, work, &which, Terms::default()).await;
+    asked.map_err(job::store_error)?;
+    let target = Some(export.id.uuid());
+    let details = json!({"export_id": export.id});
+    let event = cx.security("tenant.export_requested", "tenant_export", target, details);
+    work.audit().record(event).await
+}
+
 /// A worker that was killed too often has given its job up, and nobody else has noticed.
-async fn give_up_abandoned(cx: &Cx, work: &mut tenantry_domain::store::Work) -> Result<(), StoreError> {
+async fn give_up_abandoned(cx: &Cx, work: &mut Work) -> Result<(), StoreError> {
     let first = PageRequest {
         limit: 10,
         after: None,

@@ -41,8 +41,8 @@ pub(crate) fn refuse_lock_out(
         format!("your own address, {}", ip.to_canonical())
     });
     let detail = format!(
-        "with this change the tenant would refuse {address}; add a network with it to security.allowed_networks, and take it out of \
-         security.denied_networks, or let an operator make the change"
+        "with this change the tenant would refuse {address}; add a network with it to the allowed networks, take it out of \
+         the denied ones, or let an operator make the change"
     );
     let is_allowed = allowed_of(after).permit(cx.origin().address());
     let pointer = if is_allowed {

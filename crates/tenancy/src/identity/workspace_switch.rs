@@ -18,6 +18,7 @@ use crate::identity::session;
 use crate::identity::session_start::{self, LoggedIn};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::RecentFactor;
+use crate::tenant::access;
 
 /// Why no session begins in the other tenant.
 #[derive(Debug, thiserror::Error)]
@@ -88,11 +89,15 @@ pub async fn switch(
     let selector = selector.ok_or(SwitchError::NotFound)?;
     // A request id of its own, so that the two audit logs have nothing in common.
     let request = RequestId::next(cx.ids());
-    let admitted = cx.ports().gate.guest(&selector, request).await;
-    let admission = admitted.map_err(|denied| match denied {
+    let unseen = |denied| match denied {
         Denied::Store(error) => SwitchError::Store(error),
         _ => SwitchError::NotFound,
-    })?;
+    };
+    let admitted = cx.ports().gate.guest(&selector, request).await;
+    let admission = admitted.map_err(unseen)?;
+    access::check_address(cx.shared_app(), &admission, cx.origin())
+        .await
+        .map_err(unseen)?;
     let there = cx.without_key().in_scope(admission.scope);
     let entered = match invitation {
         None => auth::enter_by_mailbox(&there, entry).await,

@@ -113,12 +113,12 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 ///
 /// Begins an export of everything that the tenant owns: a job writes an archive of one point in time, without passwords, keys and other
 /// secrets. One export is under way at a time, and five archives are kept, for seven days each (409). Also possible in a suspended
-/// tenant. Minimum role: admin.
+/// tenant. An admin who has a second factor gives it recently. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/tenant/exports", operation_id = "export_tenant", tag = "Tenant",
     responses((status = 202, description = "The export is under way.", body = ExportView, headers(("Location")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["conflict", "unavailable"]))),
+    extensions(("x-errors" = json!(["conflict", "unavailable", "403 mfa_required"]))),
 )]
 pub(crate) async fn create(cx: Ctx<ExportTenant>) -> Answer {
     let export = export::request(&cx).await?;
