@@ -33,4 +33,6 @@ pub use ports::{application, ports};
 pub use secret::Secret;
 pub use settings_error::SettingsError;
 pub use signing_keys::{DEVELOPMENT_MARK, SigningKeySettings};
-pub use upkeep::{Upkeep, beside, chain_audit, follow_keys, mail_workspaces, read_keys, store_notes};
+pub use upkeep::{
+    Upkeep, beside, chain_audit, follow_keys, mail_workspaces, raise_alerts, read_keys, store_notes,
+};

@@ -6,6 +6,7 @@ use tenantry_domain::identity::SHORTEST_PUBLICATION_SECONDS;
 use tenantry_domain::kernel::StoreError;
 use tenantry_tenancy::audit::{chain, refusal};
 use tenantry_tenancy::identity::{signing_key, workspace};
+use tenantry_tenancy::security::detection;
 use tenantry_tenancy::{Flushed, Tenancy};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
@@ -52,6 +53,7 @@ impl Upkeep {
             done = service => done,
             () = follow(app, self.keys) => unreachable!("it reads keys for ever"),
             () = mail_workspaces(Arc::clone(app)) => unreachable!("it mails for ever"),
+            () = raise_alerts(Arc::clone(app)) => unreachable!("it searches for ever"),
             () = chain_audit(Arc::clone(app)) => unreachable!("it chains for ever"),
             () = storing => unreachable!("it stores for ever"),
         };
@@ -61,7 +63,7 @@ impl Upkeep {
     }
 }
 
-/// Runs a service, and while it runs reads the stored signing keys, mails lists of workspaces, chains audit entries, and stores what is counted in memory:
+/// Runs a service, and while it runs reads the stored signing keys, mails lists of workspaces, chains audit entries, searches them for suspicious activity, and stores what is counted in memory:
 /// calls, views, uses of API keys, refusals; once more when it has ended. The stock server has loops of its own for that.
 pub async fn beside<T>(app: &Arc<Tenancy>, service: impl Future<Output = T>) -> T {
     Upkeep::default().beside(app, service).await
@@ -76,6 +78,7 @@ async fn store_counts(app: &Arc<Tenancy>) {
 /// cannot be stored now is kept. Returns how many views were stored.
 pub async fn store_notes(app: &Arc<Tenancy>) -> Flushed {
     refusal::flush(app).await;
+    app.activity().flush(app).await;
     app.key_uses().flush(app).await;
     app.views().flush(app).await
 }
@@ -130,6 +133,16 @@ pub async fn chain_audit(app: Arc<Tenancy>) {
     loop {
         ticks.tick().await;
         chain::chain_due(&app).await;
+    }
+}
+
+/// Searches the audit entries that this process has chained for suspicious activity, in a loop of its own, so that neither chaining nor
+/// requests wait for it. While the database is unavailable, they wait.
+pub async fn raise_alerts(app: Arc<Tenancy>) {
+    let mut ticks = ticks(CHAIN_EVERY);
+    loop {
+        ticks.tick().await;
+        detection::detect_due(&app).await;
     }
 }
 

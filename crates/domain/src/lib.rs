@@ -52,6 +52,7 @@ pub mod identity;
 pub mod kernel;
 pub mod operations;
 pub mod plans;
+pub mod security;
 pub mod store;
 pub mod tenant;
 pub mod usage;

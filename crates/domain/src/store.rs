@@ -97,6 +97,10 @@ macro_rules! repositories {
             audit: $crate::audit::AuditLog,
             /// The hash chain of the audit log.
             audit_chain: $crate::audit::AuditChain,
+            /// Alerts about suspicious activity.
+            security_alerts: $crate::security::Alerts,
+            /// What the security rules have counted.
+            security_detections: $crate::security::Detections,
             /// Work that is done later.
             jobs: $crate::operations::Jobs,
             /// Requests that are done once.

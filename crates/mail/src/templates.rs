@@ -10,7 +10,7 @@ use tenantry_domain::kernel::{Language, Message, Recipient};
 use tenantry_domain::operations::{Look, MailTemplates, RenderedMail, TemplateError};
 
 /// Each template with its source, for each part of a mail.
-const SOURCES: [(&str, &str); 16] = [
+const SOURCES: [(&str, &str); 18] = [
     ("en/account_link", include_str!("../templates/en/account_link.j2")),
     (
         "en/account_notice",
@@ -20,6 +20,10 @@ const SOURCES: [(&str, &str); 16] = [
     ("en/dunning", include_str!("../templates/en/dunning.j2")),
     ("en/invitation", include_str!("../templates/en/invitation.j2")),
     ("en/quota", include_str!("../templates/en/quota.j2")),
+    (
+        "en/security_alert",
+        include_str!("../templates/en/security_alert.j2"),
+    ),
     (
         "en/security_notice",
         include_str!("../templates/en/security_notice.j2"),
@@ -34,6 +38,10 @@ const SOURCES: [(&str, &str); 16] = [
     ("de/dunning", include_str!("../templates/de/dunning.j2")),
     ("de/invitation", include_str!("../templates/de/invitation.j2")),
     ("de/quota", include_str!("../templates/de/quota.j2")),
+    (
+        "de/security_alert",
+        include_str!("../templates/de/security_alert.j2"),
+    ),
     (
         "de/security_notice",
         include_str!("../templates/de/security_notice.j2"),

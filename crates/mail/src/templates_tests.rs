@@ -8,6 +8,7 @@ use tenantry_domain::identity::{
     WorkspaceMail,
 };
 use tenantry_domain::kernel::{Currency, Line, MailTemplate, Period, Role, Time};
+use tenantry_domain::security::{AlertAction, AlertNotice, RULES, Rule, Severity, SubjectKind};
 use tenantry_domain::usage::{AlertBase, MeterKey, Threshold};
 use uuid::Uuid;
 
@@ -159,11 +160,40 @@ fn security(text: &str) -> [SecurityNotice; 18] {
     ]
 }
 
+/// An alert of every rule, about every kind of subject, with every action.
+fn alerts(name: &str) -> Vec<(AlertNotice, Option<&str>)> {
+    let notice = |rule: &str, severity, subject_kind, action| AlertNotice {
+        alert: Uuid::nil().into(),
+        rule: rule.to_owned(),
+        severity,
+        count: 7,
+        subject_kind,
+        subject: "192.0.2.0/24".to_owned(),
+        action,
+    };
+    let of_rule = |rule: &Rule| notice(rule.id, rule.severity, SubjectKind::Network, AlertAction::Nothing);
+    let mut all: Vec<_> = RULES.iter().map(|rule| (of_rule(rule), None)).collect();
+    for subject in SubjectKind::ALL {
+        for action in AlertAction::ALL {
+            all.push((
+                notice("of_a_service", Severity::High, subject, action),
+                Some(name),
+            ));
+        }
+    }
+    all
+}
+
 #[test]
 fn names_of_keys_and_passkeys_begin_no_line_of_a_notice() {
     let now = at("2026-01-15T12:00:00Z");
-    for notice in security("key\r\n\r\nClick https://evil.example") {
-        let text = english(&notice.message(&recipient(), now, false)).text;
+    let hostile = "key\r\n\r\nClick https://evil.example";
+    let notices = security(hostile).map(|notice| notice.message(&recipient(), now, false));
+    let alerts = alerts(hostile)
+        .into_iter()
+        .map(|(alert, name)| alert.message(&recipient(), now, name));
+    for message in notices.into_iter().chain(alerts) {
+        let text = english(&message).text;
         assert!(
             !text.lines().any(|line| line.trim_start().starts_with("Click")),
             "{text}"
@@ -190,6 +220,11 @@ fn all() -> Vec<Message> {
     }
     all.extend(security("x").map(|notice| notice.message(&recipient, now, false)));
     all.extend(security("x").map(|notice| notice.message(&recipient, now, true)));
+    all.extend(
+        alerts("x")
+            .iter()
+            .map(|(notice, name)| notice.message(&recipient, now, *name)),
+    );
     for role in [Role::Admin, Role::Member, Role::Viewer] {
         all.push(invitation(role, "Grace"));
     }

@@ -79,6 +79,7 @@ mod identity;
 mod kernel;
 mod operations;
 mod plans;
+mod security;
 mod tenant;
 mod usage;
 mod work;

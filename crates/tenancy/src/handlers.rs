@@ -22,5 +22,7 @@ impl Handlers {
             .with(crate::identity::account_mail::SendLink)
             .with(crate::identity::security_notice::SendSecurityNotice)
             .with(crate::identity::account_link::AskForLink)
+            .with(crate::security::detection::DetectActivity)
+            .with(crate::security::notice::SendAlert)
     }
 }

@@ -17,6 +17,7 @@ pub mod identity;
 mod kernel;
 pub mod operations;
 pub mod plans;
+pub mod security;
 pub mod tenant;
 pub mod usage;
 pub mod work;

@@ -555,6 +555,7 @@ fn policy(settings: &Settings) -> Policy {
         quota_thresholds: settings.quotas.alert_thresholds.clone(),
         enforce_api_calls: settings.quotas.enforce_api_calls,
         app_url: settings.mail.app_url.clone(),
+        alert_rules: settings.alerts.rules.clone(),
         mail_limits: MailLimits {
             recipient: settings.mail.recipient_per_day,
             tenant: settings.mail.tenant_per_day,

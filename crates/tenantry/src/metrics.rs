@@ -9,6 +9,7 @@ use actix_web::{App, HttpRequest, HttpServer};
 use tenantry_billing::usage::metering::Metering;
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::{JobCensus, JobQueue as _};
+use tenantry_domain::security::Severity;
 use tenantry_domain::usage::CallSpool as _;
 use tenantry_http::metrics::{Audience, MetricType, Metrics, Reading, answer};
 use tenantry_persistence::{PgJobQueue, Pool};
@@ -65,6 +66,25 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
     quotas(metrics, booted);
     mails(metrics, booted);
     audit(metrics, booted);
+    alerts(metrics, booted);
+}
+
+/// Adds how many alerts were raised, of all tenants together.
+fn alerts(metrics: &Metrics, booted: &Booted) {
+    let tally = booted.app.alert_tally();
+    let help = "Alerts about suspicious activity that this server has raised";
+    metrics.register_labelled("security_alerts", help, MetricType::Counter, move || {
+        let counts = tally.counts().into_iter();
+        let labels = |rule: &str, severity: Severity| {
+            vec![
+                ("rule", rule.to_owned()),
+                ("severity", severity.as_str().to_owned()),
+            ]
+        };
+        counts
+            .map(|((rule, severity), count)| (labels(rule, severity), count))
+            .collect()
+    });
 }
 
 /// Adds how far behind the chains of audit logs are.

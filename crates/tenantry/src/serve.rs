@@ -223,6 +223,7 @@ impl Loops {
                 tokio::spawn(booted.plans.clone().run()),
                 tokio::spawn(tenantry_compose::follow_keys(app())),
                 tokio::spawn(tenantry_compose::chain_audit(app())),
+                tokio::spawn(tenantry_compose::raise_alerts(app())),
             ]
             .into_iter()
             .chain(mailing)

@@ -136,6 +136,8 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/auth/passkeys/" => acme.id.to_string(),
         // Of no export: a job writes them.
         "/api/v1/tenant/exports/" => acme.id.to_string(),
+        // Of no alert.
+        "/api/v1/security/alerts/" => acme.id.to_string(),
         "/api/v1/export-links/" => acme.id.to_string(),
         "/api/v1/invitations/" => INVITATION.to_owned(),
         "/api/v1/api-keys/" => API_KEY.to_owned(),

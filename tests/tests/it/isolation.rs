@@ -228,6 +228,18 @@ fn table() -> Vec<Operation> {
         at(&patch, "/api/v1/tenant", admin).body(|_| json!({"name": "Another name"})),
         at(&get, "/api/v1/security/policy", admin),
         at(&patch, "/api/v1/security/policy", admin).body(|_| json!({"session_max_days": 90})),
+        at(&get, "/api/v1/security/rules", admin),
+        at(&patch, "/api/v1/security/rules", admin).body(|_| json!({"mass_reading": {"threshold": 7}})),
+        at(&get, "/api/v1/security/alerts", admin),
+        // The ids are those of sessions, so no alert has them: the system raises alerts, and `alerts` is about them.
+        Operation {
+            may_be_missing: true,
+            ..at(&get, "/api/v1/security/alerts/{id}", admin).ids(&[Session])
+        },
+        Operation {
+            may_be_missing: true,
+            ..at(&post, "/api/v1/security/alerts/{id}/acknowledge", admin).ids(&[Session])
+        },
         at(&get, "/api/v1/tenant/settings", viewer),
         at(&get, "/api/v1/tenant/settings/schema", viewer),
         at(&patch, "/api/v1/tenant/settings", admin).body(|_| json!({"notifications.digest_hour": 9})),

@@ -8,6 +8,7 @@
 
 mod account_mail;
 mod account_passwords;
+mod alerts;
 mod api_keys;
 mod architecture;
 mod audit;

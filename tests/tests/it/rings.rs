@@ -83,6 +83,8 @@ entities! {
     resources "resources"
     storage_usage "storage_usage"
     tasks "tasks"
+    security_alerts "security_alerts"
+    security_detections "security_detections"
     tenant_exports "tenant_exports"
     tenant_setting_versions "tenant_setting_versions"
     tenant_settings "tenant_settings"
@@ -118,7 +120,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage tasks tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -1246,6 +1248,7 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
                 let table = match noun {
                     "events" => "usage_events",
                     "api-keys" => "api_keys",
+                    "alerts" => "security_alerts",
                     "exports" | "export-links" => "tenant_exports",
                     noun => noun,
                 };
@@ -2173,6 +2176,17 @@ const SEEDS: &[(&str, &str)] = &[
         // Numbers that differ, so that a row is in nobody's way in the other tenant.
         "UPDATE data_keys k SET number = o.place FROM (SELECT tenant_id, 100 + row_number() OVER (ORDER BY tenant_id) AS place \
          FROM data_keys) o WHERE o.tenant_id = k.tenant_id",
+    ),
+    (
+        "security_alerts",
+        "INSERT INTO security_alerts (tenant_id, id, created_at, rule, subject_kind, subject, count, first_at, last_at, severity, \
+         state, evidence, action, open_key) SELECT tenant_id, gen_random_uuid(), now(), 'test', 'user', id, 1, now(), now(), 'low', \
+         'open', '[]', 'none', email FROM users WHERE role = 'admin'",
+    ),
+    (
+        "security_detections",
+        "INSERT INTO security_detections (tenant_id, id, created_at, sequence, counted) \
+         SELECT id, gen_random_uuid(), now(), 0, '{}' FROM tenants",
     ),
     (
         "tenant_exports",

@@ -17,6 +17,7 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
+use tenantry_tenancy::security::detection::DetectActivity;
 use tenantry_tenancy::tenant::audit_upkeep::KeepAudit;
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
 use tenantry_tenancy::{Cx, Origin};
@@ -146,6 +147,8 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/billing/invoices".to_owned(),
         "/api/v1/billing/preview?plan=enterprise".to_owned(),
         "/api/v1/api-keys".to_owned(),
+        "/api/v1/security/alerts".to_owned(),
+        "/api/v1/security/alerts?state=open&rule=mass_reading&severity=high".to_owned(),
         "/api/v1/roles".to_owned(),
         "/api/v1/users".to_owned(),
         "/api/v1/users?custom_role=support".to_owned(),
@@ -607,6 +610,7 @@ async fn end_registrations(world: &World, inbox: &Inbox) {
     // The head is signed once there is a chain, which waits for transactions of other tests on the same server.
     chain_in(&cx).await;
     KeepAudit.run(&cx, Nothing {}).await.unwrap();
+    DetectActivity.run(&cx, Nothing {}).await.unwrap();
 }
 
 /// A user is notified of the reuse of a refresh token.

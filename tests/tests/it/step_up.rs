@@ -163,6 +163,13 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
             patch("/api/v1/security/policy", json!({"session_max_days": 14})),
         ),
         (
+            "update_security_rules",
+            patch(
+                "/api/v1/security/rules",
+                json!({"mass_reading": {"threshold": 7}}),
+            ),
+        ),
+        (
             "update_tenant",
             patch(
                 "/api/v1/tenant",

@@ -26,7 +26,7 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 42] = [
+const HIGH: [&str; 45] = [
     "account.locked",
     "api_key.created",
     "api_key.rotated",
@@ -55,6 +55,9 @@ const HIGH: [&str; 42] = [
     "resource.deleted",
     "role",
     "rows.read",
+    "security.alert_raised",
+    "security.mass_reading",
+    "security.permission_probing",
     "session.ended_all",
     "sessions.ended",
     "signing_key",

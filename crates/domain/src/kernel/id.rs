@@ -114,6 +114,10 @@ typed_ids! {
     InvoiceId;
     /// A report of usage to the payment provider.
     MeterReportId;
+    /// An alert about suspicious activity.
+    SecurityAlertId;
+    /// What the security rules of a tenant have counted.
+    SecurityDetectionId;
     /// An export of a tenant.
     ExportId;
     /// A job of a tenant.

@@ -48,6 +48,8 @@ pub enum MailTemplate {
     Invitation,
     /// A threshold of a quota.
     Quota,
+    /// An alert about suspicious activity.
+    SecurityAlert,
     /// Something that happened to what protects an account.
     SecurityNotice,
     /// The workspaces of an address.
@@ -56,13 +58,14 @@ pub enum MailTemplate {
 
 impl MailTemplate {
     /// Every template.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AccountLink,
         Self::AccountNotice,
         Self::ApiKeys,
         Self::Dunning,
         Self::Invitation,
         Self::Quota,
+        Self::SecurityAlert,
         Self::SecurityNotice,
         Self::Workspaces,
     ];
@@ -76,6 +79,7 @@ impl MailTemplate {
             Self::Dunning => "dunning",
             Self::Invitation => "invitation",
             Self::Quota => "quota",
+            Self::SecurityAlert => "security_alert",
             Self::SecurityNotice => "security_notice",
             Self::Workspaces => "workspaces",
         }

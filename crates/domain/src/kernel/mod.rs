@@ -46,8 +46,8 @@ pub use id::{
     AccountLinkId, AccountNoticeId, ApiKeyId, AuditBlockId, AuditEventId, AuditHeadId, BillingAccountId,
     CustomRoleId, ExportId, FlagOverrideId, IdSource, InvitationId, InvoiceId, JobId, LeaseId, MemberId,
     MeterReportId, MfaChallengeId, OperatorEventId, OperatorId, ParseIdError, PasskeyId, ProjectId,
-    QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId,
-    SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId,
+    SecurityAlertId, SecurityDetectionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use invalidation::{Change, InvalidatedCache, InvalidationPublisher};

@@ -137,6 +137,9 @@ permissions! {
     RunExport "tenant.run_export" None reads people "Write the archives of exports, and read them for the bearer of a signed link; only the system does.";
     ExportAudit "audit.export" Admin reads scope "Export the tenant's audit log.";
     KeepAudit "audit.keep" None reads people "Chain the entries of the audit log, sign its heads and delete old entries; only the system does.";
+    ReadAlerts "security_alerts.read" Admin reads scope "See alerts about suspicious activity, and the rules that raise them.";
+    AcknowledgeAlerts "security_alerts.acknowledge" Admin writes people "Acknowledge alerts about suspicious activity.";
+    RaiseAlerts "security_alerts.raise" None reads people "Look for suspicious activity in the audit log and raise alerts; only the system does.";
     SendMail "mail.send" None reads people "Send mail to people of the tenant; only the system does.";
     CountViews "projects.count_views" None reads people "Add buffered view counts; only the system does.";
     Purge "tenant.purge" None writes people "Delete what ended long ago; only the system does.";

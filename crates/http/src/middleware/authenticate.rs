@@ -1,8 +1,8 @@
 use actix_web::{
     Error, HttpMessage, HttpRequest,
-    body::{BoxBody, MessageBody},
+    body::{BodySize, BoxBody, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
-    http::{StatusCode, header::HeaderMap},
+    http::{Method, StatusCode, header::HeaderMap},
     middleware::Next,
 };
 use tenantry_domain::kernel::ErrorCode;
@@ -53,6 +53,7 @@ fn meter(response: &ServiceResponse<BoxBody>) {
     let (Some(admitted), Ok(api)) = (extensions.get::<Admitted>(), Api::of(response.request())) else {
         return;
     };
+    watch(response, admitted, &api);
     api.app.ports.calls.note(Call {
         tenant: admitted.scope.tenant(),
         // Programs are not counted as active users.
@@ -62,6 +63,21 @@ fn meter(response: &ServiceResponse<BoxBody>) {
             .filter(|_| admitted.scope.session().is_some()),
         at: api.app.ports.clock.now(),
     });
+}
+
+/// Counts what the rules of suspicious activity count: what is read, and refusals. It costs a lock that is seldom contended.
+fn watch(response: &ServiceResponse<BoxBody>, admitted: &Admitted, api: &Api) {
+    let (status, method) = (response.status(), response.request().method());
+    let (activity, now) = (api.app.activity(), api.app.ports.clock.now());
+    if status == StatusCode::FORBIDDEN || status == StatusCode::NOT_FOUND {
+        activity.note_refused(&admitted.scope, &admitted.origin, now);
+    } else if status.is_success() && method == Method::GET {
+        let bytes = match response.response().body().size() {
+            BodySize::Sized(bytes) => bytes,
+            BodySize::None | BodySize::Stream => 0,
+        };
+        activity.note_read(&admitted.scope, &admitted.origin, bytes, now);
+    }
 }
 
 /// The same for a scope of routes. A path that leads nowhere is passed on to its 404: no handler will run.

@@ -10,6 +10,7 @@ pub(crate) mod flags;
 pub(crate) mod identity;
 pub(crate) mod kernel;
 pub(crate) mod plans;
+pub(crate) mod security;
 pub(crate) mod tenant;
 pub(crate) mod usage;
 pub(crate) mod work;
@@ -46,6 +47,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(flags::feature::routes)
         .configure(usage::usage::routes)
         .configure(archive::export::routes)
+        .configure(security::alert::routes)
+        .configure(security::rule::routes)
         .configure(audit::event::routes)
         .configure(audit::export::routes);
 }

@@ -78,6 +78,9 @@ pub async fn advance(cx: &Cx) -> Result<Advanced, AuditError> {
                 waiting,
             }) => {
                 (all.chained, all.waiting) = (all.chained + entries, waiting);
+                if entries > 0 {
+                    cx.app().chained().note(cx.scope().tenant());
+                }
                 if !more {
                     return Ok(all);
                 }

@@ -2,6 +2,7 @@
 //! happens.
 
 pub mod chain;
+pub mod chained;
 pub mod log;
 pub mod refusal;
 pub mod verify;

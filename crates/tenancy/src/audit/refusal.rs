@@ -2,7 +2,8 @@
 //!
 //! Callers without an account can cause them, so the number of rows they leave is bounded. The first of a kind is
 //! recorded at once. Repeats within an hour are counted in memory and recorded as one entry when the hour is over, with
-//! the count and the times of the first and the last. Of each [`RefusedAction`] a tenant gets at most [`OF_NETWORK`] kinds
+//! the count and the times of the first and the last, and before that soon after 5, 10, 20, 50, 100 and so on, so that an attack is
+//! found while it goes on. Of each [`RefusedAction`] a tenant gets at most [`OF_NETWORK`] kinds
 //! from one network at a time, and from all networks together [`OF_TENANT`]; what is beyond that is counted under one kind
 //! for the network, or for the tenant. So no number of failed logins hides a request that names another tenant. A killed
 //! process loses the counts of the running hour, and no first entry.
@@ -17,6 +18,7 @@ use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time, UserId};
 use tenantry_domain::operations::ClientAddress;
 use uuid::Uuid;
 
+use crate::kernel::steps::passes_step;
 use crate::{Cx, OperatorCx, Origin, Tenancy};
 
 /// The most kinds of refusals of an action that one network has in a tenant at a time.
@@ -144,7 +146,12 @@ struct Window {
     first: Time,
     last: Time,
     count: u64,
+    /// How many of these entries have counted already.
+    recorded: u64,
 }
+
+/// The first count that is recorded before the hour is over.
+const FIRST_STEP: u64 = 5;
 
 impl Refusals {
     /// Returns how many repeats wait to be recorded, the counts of the running hour not included.
@@ -170,8 +177,10 @@ impl Refusals {
         let open = state.open.entry(budget).or_default();
         let (kind, refusal) = kind_of(open, refusal, state.windows);
         if let Some(window) = open.get_mut(&kind) {
-            window.count += 1;
-            window.last = window.last.max(at);
+            let step = window.add(at);
+            if let Some(step) = step {
+                state.wait((tenant, step));
+            }
             return None;
         }
         let window = Window {
@@ -179,6 +188,7 @@ impl Refusals {
             first: at,
             last: at,
             count: 1,
+            recorded: 1,
         };
         open.insert(kind.clone(), window);
         state.windows += 1;
@@ -196,6 +206,21 @@ impl Refusals {
     /// Windows are changed by code that does not panic.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Window {
+    /// Counts one more. Returns the window to record when that is a step.
+    fn add(&mut self, at: Time) -> Option<Self> {
+        let before = self.count;
+        self.count += 1;
+        self.last = self.last.max(at);
+        if !passes_step(before, self.count, FIRST_STEP) {
+            return None;
+        }
+        let step = self.clone();
+        self.recorded = self.count;
+        Some(step)
     }
 }
 
@@ -218,13 +243,13 @@ impl State {
 
     /// Keeps a repeat until it is recorded.
     fn wait(&mut self, (tenant, window): (Option<TenantId>, Window)) {
-        if window.count < 2 {
+        if window.count == window.recorded {
             return;
         }
         if self.over.len() < WAITING {
             self.over.push_back((tenant, window));
         } else {
-            self.dropped += window.count;
+            self.dropped += window.count - window.recorded;
         }
     }
 
@@ -408,7 +433,10 @@ fn summary(window: &Window) -> Value {
     if let Some(actor) = window.refusal.actor {
         details.insert("actor_id".into(), json!(actor));
     }
-    let repeated = json!({"count": window.count, "first_at": window.first, "last_at": window.last});
+    let repeated = json!({
+        "count": window.count, "since_last": window.count - window.recorded,
+        "first_at": window.first, "last_at": window.last,
+    });
     details.insert("repeated".into(), repeated);
     Value::Object(details)
 }
@@ -458,12 +486,16 @@ mod tests {
         assert!((1..3_600).all(|second| note(second).is_none()));
         assert!(note(3_600).is_some(), "a new hour");
         let over = std::mem::take(&mut refusals.state().over);
-        assert_eq!(over.len(), 1);
-        let repeated = &summary(&over[0].1)["repeated"];
+        let counts: Vec<_> = over.iter().map(|(_, window)| window.count).collect();
+        assert_eq!(counts, [5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 3_600]);
+        let repeated = &summary(&over[9].1)["repeated"];
         assert_eq!(
             *repeated,
-            json!({"count": 3_600, "first_at": at(0), "last_at": at(3_599)})
+            json!({"count": 3_600, "since_last": 1_600, "first_at": at(0), "last_at": at(3_599)})
         );
+        // With the first entry, each is counted once.
+        let new = |(_, window): &(_, Window)| summary(window)["repeated"]["since_last"].as_u64().unwrap();
+        assert_eq!(over.iter().map(new).sum::<u64>() + 1, 3_600);
     }
 
     #[test]
@@ -533,6 +565,7 @@ mod tests {
             first: at(0),
             last: at(1),
             count,
+            recorded: 1,
         };
         for _ in 0..WAITING {
             state.wait((tenant(1), window(2)));
@@ -540,7 +573,7 @@ mod tests {
         state.wait((tenant(1), window(1)));
         assert_eq!(state.dropped, 0, "what was not repeated has its entry");
         state.wait((tenant(1), window(7)));
-        assert_eq!((state.over.len(), state.dropped), (WAITING, 7));
+        assert_eq!((state.over.len(), state.dropped), (WAITING, 6));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 use tenantry_domain::customization::{Definition, Field, Kind, Setting};
 use tenantry_domain::identity::{AddressRules, MfaRequirement};
+use tenantry_domain::security::{RULES, Rule, RuleChanges, RuleTerms};
 use tenantry_domain::work::Priority;
 
 /// How urgent a task is that does not say so.
@@ -34,6 +35,8 @@ pub const ALLOWED_EMAIL_DOMAINS: Setting<Vec<String>> = Setting::new("security.a
 pub const MFA_REQUIRED: Setting<MfaRequirement> = Setting::new("security.mfa_required");
 /// Whether only users with a verified address may log in.
 pub const REQUIRE_VERIFIED_EMAIL: Setting<bool> = Setting::new("security.require_verified_email");
+/// What the tenant changes about the rules that find suspicious activity.
+pub const ALERT_RULES: Setting<RuleChanges> = Setting::new("security.alert_rules");
 /// For how many days the audit log is kept.
 pub const RETENTION_AUDIT_DAYS: Setting<i64> = Setting::new("retention.audit_days");
 /// Whether users come in from other tenants with a proof of their mailbox.
@@ -139,7 +142,27 @@ fn appearance() -> Vec<Definition> {
 fn security() -> Vec<Definition> {
     let mut definitions = access();
     definitions.extend(logins());
+    definitions.push(Definition::new(
+        "security.alert_rules",
+        Kind::Object(RULES.iter().map(alert_rule).collect()),
+        json!({}),
+        "What the tenant changes about the rules that find suspicious activity, by the name of the rule.",
+    ));
     definitions
+}
+
+/// The terms of a rule. One whose entries callers without a credential can cause has no action.
+fn alert_rule(rule: &Rule) -> Field {
+    let mut terms = vec![
+        Field::optional("enabled", Kind::Boolean),
+        Field::optional("threshold", Kind::Integer(1..=RuleTerms::MOST.into())),
+        Field::optional("window_minutes", Kind::Integer(1..=RuleTerms::LONGEST.into())),
+    ];
+    if rule.may_act() {
+        let actions = Kind::Choice(&["none", "step_up", "end_sessions"]);
+        terms.push(Field::optional("action", actions));
+    }
+    Field::optional(rule.id, Kind::Object(terms))
 }
 
 /// For how long, with which passwords, and from where.

@@ -153,17 +153,18 @@ pub(crate) async fn note_login(
     work: &mut Work,
     user: &User,
     addresses: &[Option<String>],
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let since = cx.now() - known_network::KNOWN_FOR;
     let is_first = addresses.iter().all(Option::is_none) && user.created_at > since;
     if is_first || known_network::is_among(Network::site(cx.origin().address()), addresses) {
-        return Ok(());
+        return Ok(false);
     }
     let notice = AccountNotice::NewNetwork {
         address: cx.origin().ip.clone(),
         user_agent: cx.origin().user_agent.clone(),
     };
-    notify_rarely(cx, work, user, (RareNotice::NewNetwork, notice)).await
+    notify_rarely(cx, work, user, (RareNotice::NewNetwork, notice)).await?;
+    Ok(true)
 }
 
 /// Notifies a user of whom a refresh token was used again.

@@ -199,7 +199,11 @@ pub async fn admit(
         .api_key(presented, origin.address(), now, request.clone())
         .await;
     match &outcome {
-        Ok(_) => app.key_uses().note(presented.tenant, presented.id, now),
+        Ok(_) => {
+            let uses = app.key_uses();
+            uses.note(presented.tenant, presented.id, now);
+            uses.note_network(presented.tenant, presented.id, origin.address());
+        }
         Err(Denied::ApiKey(reason)) => record_refusal(app, presented, *reason, origin, request).await?,
         Err(_) => {}
     }

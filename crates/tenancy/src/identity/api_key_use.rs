@@ -1,11 +1,13 @@
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::Duration;
-use tenantry_domain::kernel::{ApiKeyId, Permission, StoreError, SystemScope, TenantId, Time};
+use serde_json::json;
+use tenantry_domain::kernel::{ApiKeyId, Network, Permission, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::tenant::Denied;
 
-use crate::{Cx, Tenancy};
+use crate::{Cx, Origin, Tenancy};
 
 /// A use is noted at most once in so long, so that a key costs at most one write in that time.
 const COARSE: Duration = Duration::minutes(5);
@@ -15,7 +17,23 @@ const COARSE: Duration = Duration::minutes(5);
 #[derive(Debug, Default)]
 pub struct KeyUses {
     uses: Mutex<Uses>,
+    networks: Mutex<HashMap<(TenantId, ApiKeyId), Networks>>,
 }
+
+/// The networks that a key was used from since the process began.
+#[derive(Debug, Default)]
+struct Networks {
+    /// So many at the most; for a key with more, which has no usual network, no others are recorded.
+    seen: Vec<Network>,
+    /// The addresses whose networks are to be recorded.
+    unrecorded: Vec<IpAddr>,
+}
+
+/// The most networks of a key that are recorded.
+const NETWORKS: usize = 20;
+
+/// The most keys whose networks are known; beyond that they begin anew.
+const KEYS: usize = 20_000;
 
 type Uses = HashMap<TenantId, HashMap<ApiKeyId, Use>>;
 
@@ -47,6 +65,44 @@ impl KeyUses {
         }
     }
 
+    /// Notes from which network a key is used. The first use from each becomes an entry of the audit log.
+    pub fn note_network(&self, tenant: TenantId, key: ApiKeyId, address: Option<IpAddr>) {
+        let (Some(address), Some(network)) = (address, Network::site(address)) else {
+            return;
+        };
+        let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+        if networks.len() >= KEYS && !networks.contains_key(&(tenant, key)) {
+            networks.clear();
+        }
+        let of_key = networks.entry((tenant, key)).or_default();
+        if of_key.seen.len() < NETWORKS && !of_key.seen.contains(&network) {
+            of_key.seen.push(network);
+            of_key.unrecorded.push(address);
+        }
+    }
+
+    /// Records the networks that keys were used from. What cannot be recorded now is recorded with the next use.
+    async fn record_networks(&self, app: &Arc<Tenancy>) {
+        let unrecorded: Vec<_> = {
+            let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+            let with_news = networks
+                .iter_mut()
+                .filter(|(_, of_key)| !of_key.unrecorded.is_empty());
+            let taken = with_news.map(|(key, of_key)| (*key, std::mem::take(&mut of_key.unrecorded)));
+            taken.collect()
+        };
+        for ((tenant, key), addresses) in unrecorded {
+            for address in addresses {
+                let recorded = record_network(app, (tenant, key), address).await;
+                if let Err(error) = recorded {
+                    tracing::warn!(%tenant, %error, "the network of an API key could not be recorded");
+                    let mut networks = self.networks.lock().unwrap_or_else(PoisonError::into_inner);
+                    networks.remove(&(tenant, key));
+                }
+            }
+        }
+    }
+
     /// Stores what was noted, tenant by tenant, each in its own scope; how many keys that were. What cannot be stored now is
     /// kept; what belongs to a tenant that is gone is dropped.
     pub async fn flush(&self, app: &Arc<Tenancy>) -> usize {
@@ -66,6 +122,7 @@ impl KeyUses {
             }
         }
         self.evict(app.ports.clock.now());
+        self.record_networks(app).await;
         stored
     }
 
@@ -119,6 +176,30 @@ async fn store(app: &Arc<Tenancy>, tenant: TenantId, uses: &[(ApiKeyId, Time)]) 
     })
     .await?;
     Ok(())
+}
+
+/// A tenant that is gone has no log.
+async fn record_network(
+    app: &Arc<Tenancy>,
+    (tenant, key): (TenantId, ApiKeyId),
+    address: IpAddr,
+) -> Result<(), StoreError> {
+    let because = SystemScope::because("record the networks of API keys");
+    let Some(cx) = Cx::enter(app, because, tenant).await? else {
+        return Ok(());
+    };
+    cx.require(Permission::RecordApiKeyUse)
+        .map_err(|refused| StoreError::Other(refused.to_string()))?;
+    let cx = cx.with_origin(Origin {
+        ip: Some(address.to_string()),
+        user_agent: None,
+    });
+    cx.write(async |work| {
+        let details = json!({"network": Network::site(Some(address)).map(|network| network.to_string())});
+        let event = cx.security("api_key.network_seen", "api_key", Some(key.uuid()), details);
+        work.audit().record(event).await
+    })
+    .await
 }
 
 #[cfg(test)]

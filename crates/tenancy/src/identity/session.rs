@@ -273,6 +273,14 @@ async fn end_every(
     record_all(cx, work, user.id, ended, reason).await
 }
 
+/// Ends all sessions of a user about whom an alert was raised, in the running transaction. Of a user who is gone there are none.
+pub(crate) async fn end_for_alert(cx: &Cx, work: &mut Work, user: UserId) -> Result<(), StoreError> {
+    match work.users().find_for_update(user).await? {
+        Some(mut user) => end_every(cx, work, &mut user, "security_alert").await,
+        None => Ok(()),
+    }
+}
+
 async fn record_all(
     cx: &Cx,
     work: &mut Work,

@@ -80,13 +80,16 @@ pub(crate) async fn start(
     session: &Session,
 ) -> Result<(), StoreError> {
     session::make_room(cx, work, user, rules).await?;
-    account_mail::note_login(cx, work, user, addresses).await?;
+    let new_network = account_mail::note_login(cx, work, user, addresses).await?;
     work.sessions().insert(session).await?;
     let event = cx.security(
         "session.started",
         "session",
         Some(session.id.uuid()),
-        json!({"user_id": session.user_id}),
+        match new_network {
+            true => json!({"user_id": session.user_id, "new_network": true}),
+            false => json!({"user_id": session.user_id}),
+        },
     );
     work.audit().record(event).await
 }

@@ -13,6 +13,7 @@ pub(crate) mod operator_context;
 pub(crate) mod precondition;
 pub(crate) mod state;
 pub mod step_up;
+pub(crate) mod steps;
 mod tenant_seal;
 pub(crate) mod traces;
 pub(crate) mod use_case_error;

@@ -191,9 +191,9 @@ impl Cx {
     }
 
     async fn recent_factor(&self) -> Result<Given, StoreError> {
-        match self.given_by_token() {
-            Some(given) => Ok(given),
-            None => self.read(async |work| given_in_session(self, work).await).await,
+        match self.scope().session() {
+            Some(_) => self.read(async |work| given(self, work).await).await,
+            None => Ok(Given::Recently),
         }
     }
 
@@ -215,11 +215,25 @@ pub(crate) async fn require_recent(
     cx: &Cx,
     work: &mut Work,
 ) -> Result<Result<RecentFactor, Refused>, StoreError> {
-    let given = match cx.given_by_token() {
-        Some(given) => given,
-        None => given_in_session(cx, work).await?,
+    Ok(proof(given(cx, work).await?))
+}
+
+/// What the credential or the session says. A factor that was given before an alert asked for it again does not count.
+async fn given(cx: &Cx, work: &mut Work) -> Result<Given, StoreError> {
+    let Some(user) = cx.scope().user() else {
+        return Ok(Given::Recently);
     };
-    Ok(proof(given))
+    match cx.given_by_token() {
+        Some(given) if cx.scope().session().is_none() => return Ok(given),
+        Some(given) => {
+            let asked_again = work.security_alerts().last_step_up(user).await?;
+            if !asked_again.is_some_and(|asked| cx.scope().factor_at().is_none_or(|at| at <= asked)) {
+                return Ok(given);
+            }
+        }
+        None => {}
+    }
+    given_in_session(cx, work).await
 }
 
 /// What the caller's session says. A token of before the factor was given is as good as the session.
@@ -231,6 +245,8 @@ async fn given_in_session(cx: &Cx, work: &mut Work) -> Result<Given, StoreError>
     if !has_factor(cx, work, user).await? {
         return Ok(Given::NotEnrolled);
     }
+    let asked_again = work.security_alerts().last_step_up(user).await?;
+    let given_at = given_at.filter(|at| asked_again.is_none_or(|asked| *at > asked));
     Ok(if given_at.is_some_and(|at| is_recent(cx, at)) {
         Given::Recently
     } else {

@@ -8,6 +8,7 @@ use tenantry_domain::kernel::SystemScope;
 use crate::Tenancy;
 use crate::identity::api_key_expiry::NotifyOfExpiry;
 use crate::operations::job::{JobFailure, Nothing, SystemJobHandler, run_in_each};
+use crate::security::detection::DetectActivity;
 use crate::tenant::audit_upkeep::KeepAudit;
 use crate::tenant::data_key::KeepDataKeys;
 use crate::tenant::purge::{Ended, KEPT_DAYS, Purge};
@@ -20,7 +21,7 @@ const EVERY: Duration = Duration::minutes(5);
 /// day comes to every part too.
 const PARTS: u32 = 263;
 
-/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`], [`KeepAudit`], [`KeepDataKeys`] and the upkeep of the ledger of usage.
+/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`], [`KeepAudit`], [`DetectActivity`], [`KeepDataKeys`] and the upkeep of the ledger of usage.
 #[derive(Debug, Clone, Copy)]
 pub struct TendSome;
 
@@ -34,6 +35,7 @@ impl SystemJobHandler for TendSome {
         run_in_each(app, because, &tenants, &Purge, &Ended { days: KEPT_DAYS }).await?;
         run_in_each(app, because, &tenants, &NotifyOfExpiry, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &KeepAudit, &Nothing {}).await?;
+        run_in_each(app, because, &tenants, &DetectActivity, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &KeepDataKeys, &Nothing {}).await?;
         app.ports.usage_recorder.keep(app, because, &tenants).await
     }

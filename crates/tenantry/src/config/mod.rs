@@ -3,6 +3,7 @@
 //!
 //! A section is a file: its settings, their defaults, and what is checked of them alone.
 
+mod alerts;
 mod archive;
 mod auth;
 mod billing;
@@ -46,6 +47,7 @@ use crate::Extension;
 
 pub use tenantry_compose::{Secret, SettingsError};
 
+pub use alerts::Alerts;
 pub use archive::Archive;
 pub use auth::Auth;
 pub use billing::Billing;
@@ -96,6 +98,8 @@ pub struct Settings {
     pub metrics: Metrics,
     pub limits: Limits,
     pub quotas: Quotas,
+    /// See [`Alerts`].
+    pub alerts: Alerts,
     pub redis: Redis,
     pub guard: Guard,
     pub plans: Plans,
@@ -182,6 +186,7 @@ impl Settings {
         self.server.check()?;
         self.check_order()?;
         self.quotas.check()?;
+        self.alerts.check()?;
         self.tracing.check()?;
         self.billing.stripe.check(self.profile)?;
         self.mail.check()?;

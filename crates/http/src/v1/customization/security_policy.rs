@@ -19,7 +19,7 @@ use crate::{
 #[schema(as = SecurityPolicy, examples(json!({
     "version": 3, "your_address": "203.0.113.7", "password_min_length": 14, "session_idle_minutes": 60, "session_max_days": 14,
     "sessions_per_user": 20, "mfa_required": "admins", "require_verified_email": true, "allow_tenant_switch": true,
-    "allowed_email_domains": ["acme.example"], "allowed_networks": ["203.0.113.0/24", "2001:db8::/32"], "denied_networks": [],
+    "allowed_email_domains": ["acme.example"], "allowed_networks": ["203.0.113.0/24", "2001:db8::/32"], "denied_networks": [], "alert_rules": {},
 })))]
 pub(crate) struct SecurityPolicyView {
     /// The version of the tenant's settings.
@@ -64,6 +64,9 @@ pub(crate) struct SecurityPolicyRules {
     /// The networks from which no requests are taken, also where `allowed_networks` allows them.
     #[schema(max_items = 100)]
     denied_networks: Vec<String>,
+    /// What the tenant changes about the rules that find suspicious activity, as `PATCH /api/v1/security/rules` does.
+    #[schema(value_type = Object)]
+    alert_rules: Value,
 }
 
 /// New rules, by name. Null restores the inherited rule. An absent rule is unchanged.

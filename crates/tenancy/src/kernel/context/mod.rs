@@ -29,6 +29,7 @@ use tenantry_domain::operations::{
     MailLimits, MailTemplates, Mailer, OperatorGate, OperatorTokens, Operators, SentMails,
 };
 use tenantry_domain::plans::PlanCatalogue;
+use tenantry_domain::security::RuleChanges;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{
     Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantRows, TenantScope, TenantSeals,
@@ -168,6 +169,8 @@ pub struct Policy {
     pub app_url: String,
     /// The maximum numbers of mails to an address and of a tenant within a day.
     pub mail_limits: MailLimits,
+    /// What the operator changes about the rules that find suspicious activity.
+    pub alert_rules: RuleChanges,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
 }
@@ -192,6 +195,7 @@ impl Default for Policy {
             enforce_api_calls: true,
             app_url: "http://127.0.0.1:8080/".into(),
             mail_limits: MailLimits::default(),
+            alert_rules: RuleChanges::default(),
             billing: BillingPolicy::default(),
         }
     }

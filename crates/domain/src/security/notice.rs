@@ -1,0 +1,44 @@
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::{Line, MailTemplate, Message, Recipient, SecurityAlertId, Time, wall_clock};
+use crate::security::rule::{AlertAction, Severity, Subject, SubjectKind};
+
+/// The mail to admins about an alert that was raised.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertNotice {
+    /// The alert.
+    pub alert: SecurityAlertId,
+    /// The name of its rule.
+    pub rule: String,
+    /// Its severity.
+    pub severity: Severity,
+    /// How much was counted when it was raised.
+    pub count: i64,
+    /// What kind of thing it is about.
+    pub subject_kind: SubjectKind,
+    /// The id of that thing, or the network.
+    pub subject: String,
+    /// What was done to the user.
+    pub action: AlertAction,
+}
+
+impl AlertNotice {
+    /// The subject.
+    pub fn subject(&self) -> Subject {
+        Subject::new(self.subject_kind, &self.subject)
+    }
+
+    /// The notice as a mail. `subject_name` is the present name of the user or API key that it is about.
+    pub fn message(&self, recipient: &Recipient, at: Time, subject_name: Option<&str>) -> Message {
+        let name = subject_name.unwrap_or(&self.subject);
+        Message::new(MailTemplate::SecurityAlert)
+            .with("rule", &self.rule)
+            .with("severity", self.severity.as_str())
+            .with("count", self.count)
+            .with("subject_kind", self.subject_kind.as_str())
+            .with("subject", Line::within(name, Line::SHORT))
+            .with("action", self.action.as_str())
+            .with("alert", self.alert)
+            .with("when", wall_clock(at, &recipient.zone))
+    }
+}

@@ -1,0 +1,4 @@
+//! Alerts about suspicious activity, and what the security rules have counted.
+
+mod alert;
+mod detection;
