@@ -3,7 +3,7 @@
 use super::*;
 
 /// The pages that are walked beside one demo. Their blocks of the language `bash` are not: they start another server.
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "sessions",
     "identity",
     "invitations",
@@ -13,6 +13,7 @@ const PAGES: [&str; 9] = [
     "roles",
     "lifecycle",
     "audit",
+    "support-access",
 ];
 
 /// A fenced block of a page.
