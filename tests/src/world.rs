@@ -19,7 +19,7 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::tenant::NewTenant;
 use tenantry_domain::work::{NewProject, NewResource, NewTask, Priority, TaskStatus};
-use tenantry_http::{AddressRates, Api, HttpSettings, Limits, Readiness};
+use tenantry_http::{AddressRates, Api, HttpSettings, Limits, OperatorRates, Readiness};
 use tenantry_persistence::{Pool, PoolSettings};
 use tenantry_redis::{Invalidations, Redis};
 use tenantry_system::{
@@ -76,6 +76,8 @@ pub struct Options {
     pub account_rates: AccountRates,
     /// What a tenant may ask for of what calls the payment provider.
     pub billing_rate: Rate,
+    /// What an operator may ask for.
+    pub operator_rates: OperatorRates,
     /// What hashes passwords; a cheap one of its own when absent.
     pub passwords: Option<Arc<Argon2Passwords>>,
     /// Where the buckets are; in this process, by the world's clock, when absent.
@@ -170,6 +172,10 @@ impl Default for Options {
                 anywhere: generous(),
             },
             billing_rate: generous(),
+            operator_rates: OperatorRates {
+                admin: generous(),
+                support: generous(),
+            },
             passwords: None,
             limiter: None,
             redis: None,
@@ -295,6 +301,7 @@ impl Seed {
             visitor_rate: _,
             account_rates: _,
             billing_rate: _,
+            operator_rates: _,
             limiter: _,
             redis: _,
             traces: _,
@@ -593,6 +600,7 @@ fn limits(options: &Options, clock: &Arc<ManualClock>) -> Limits {
         addresses,
         options.billing_rate,
     )
+    .operators(options.operator_rates)
 }
 
 /// What no test asks for without wanting to.

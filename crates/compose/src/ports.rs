@@ -15,8 +15,8 @@ use tenantry_persistence::{
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
-    HmacOneTimeCodes, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, LocalCaches, SigningKey,
-    SigningKeyRing, SystemResolver, SystemSecrets,
+    HmacOneTimeCodes, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, JwtSupportTokens, LocalCaches,
+    SigningKey, SigningKeyRing, SystemResolver, SystemSecrets,
 };
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
 
@@ -54,6 +54,7 @@ pub fn ports(
         gate: Gate::new(
             caches.directory.clone(),
             Arc::new(verified),
+            tokens.support.clone(),
             Arc::clone(&base.ids),
         ),
         registry: Arc::new(PgRegistry::new(platform.clone())),
@@ -63,6 +64,7 @@ pub fn ports(
         operators: operators.clone(),
         operator_gate: OperatorGate::new(operators, tokens.operator.clone()),
         operator_tokens: tokens.operator,
+        support_tokens: tokens.support,
         flags: caches.flags.clone(),
         flag_definitions: Arc::new(PgFlags::new(platform.clone())),
         permissions: Arc::clone(&base.permissions),
@@ -108,12 +110,20 @@ struct Tokens {
     ring: Arc<SigningKeyRing>,
     access: Arc<JwtAccessTokens>,
     operator: Arc<JwtOperatorTokens>,
+    support: Arc<JwtSupportTokens>,
 }
 
 impl Tokens {
     fn new(base: &Base) -> Result<Self, AccessTokensError> {
         let ring = Arc::new(SigningKeyRing::new(base.keys.clone(), Arc::clone(&base.clock))?);
         let operator = JwtOperatorTokens::new(
+            Arc::clone(&ring),
+            base.issuer.clone(),
+            &base.audience,
+            Arc::clone(&base.clock),
+            Arc::clone(&base.ids),
+        )?;
+        let support = JwtSupportTokens::new(
             Arc::clone(&ring),
             base.issuer.clone(),
             &base.audience,
@@ -132,6 +142,7 @@ impl Tokens {
             ring,
             access: Arc::new(access),
             operator: Arc::new(operator),
+            support: Arc::new(support),
         })
     }
 }

@@ -93,6 +93,8 @@ macro_rules! repositories {
             meter_reports: $crate::billing::MeterReports,
             /// Exports of the tenant.
             exports: $crate::archive::Exports,
+            /// Operators' access to the tenant.
+            support_accesses: $crate::tenant::SupportAccesses,
             /// The audit log.
             audit: $crate::audit::AuditLog,
             /// The hash chain of the audit log.

@@ -63,7 +63,7 @@ pub use extract::page::{Lists, NoFilter, PageView, Paged};
 pub use extract::path::{Id, Ids};
 pub use extract::permission;
 pub use extract::query::Query;
-pub use middleware::limits::{AddressRates, Limits};
+pub use middleware::limits::{AddressRates, Limits, OperatorRates};
 pub use middleware::quota::Quotas;
 pub use openapi::openapi::{openapi, openapi_with};
 pub use problem::error::ApiError;

@@ -43,8 +43,8 @@ use tenantry_domain::identity::{
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
-    Permission, PermissionRegistry, Recipient, Reset, Role, Seal, SessionId, StoreError, SystemScope,
-    TenantId, Time, Unresolved, UserId,
+    Permission, PermissionRegistry, Recipient, Reset, Role, Seal, SessionId, StoreError, SupportAccessId,
+    SystemScope, TenantId, Time, Unresolved, UserId,
 };
 use tenantry_domain::operations::{
     Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, MessageId, Operator,
@@ -55,8 +55,8 @@ use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
 use tenantry_domain::tenant::{
     ApiKeyFacts, Directory, Gate, JobFacts, JobLease, MembershipFacts, RowStep, RowTable, RowWork, SealEpoch,
-    Settings, Slug, Tenant, TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSeal, TenantSeals,
-    TenantSelector, TenantStatus, Tombstone,
+    Settings, Slug, SupportClaims, SupportFacts, SupportTokens, Tenant, TenantFacts, TenantRegistry,
+    TenantRows, TenantScope, TenantSeal, TenantSeals, TenantSelector, TenantStatus, Tombstone,
 };
 use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
@@ -77,7 +77,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
     let fake = Arc::new(Fake::default());
     let ports = Ports {
         units: Units::new(fake.clone()),
-        gate: Gate::new(fake.clone(), fake.clone(), fake.clone()),
+        gate: Gate::new(fake.clone(), fake.clone(), fake.clone(), fake.clone()),
         registry: fake.clone(),
         tenant_rows: fake.clone(),
         tenant_archive: fake.clone(),
@@ -85,6 +85,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         operators: fake.clone(),
         operator_gate: OperatorGate::new(fake.clone(), fake.clone()),
         operator_tokens: fake.clone(),
+        support_tokens: fake.clone(),
         flags: fake.clone(),
         flag_definitions: fake.clone(),
         passwords: fake.clone(),
@@ -315,6 +316,14 @@ impl Directory for Fake {
 
     fn caches_api_key(&self, _: TenantId, _: ApiKeyId) -> bool {
         true
+    }
+
+    async fn support_access(
+        &self,
+        _: TenantId,
+        _: SupportAccessId,
+    ) -> Result<Option<SupportFacts>, StoreError> {
+        Ok(None)
     }
 
     async fn job(&self, _: &JobLease) -> Result<Option<JobFacts>, StoreError> {
@@ -709,6 +718,20 @@ impl ProviderEvents for Fake {
 
     async fn clear_bodies(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
         away()
+    }
+}
+
+impl SupportTokens for Fake {
+    fn sign(&self, _: &SupportClaims) -> String {
+        "support".into()
+    }
+
+    fn verify(&self, _: &str) -> Result<SupportClaims, TokenError> {
+        Err(TokenError::Invalid)
+    }
+
+    fn issued_to(&self, _: &str) -> Option<TenantId> {
+        None
     }
 }
 

@@ -105,6 +105,8 @@ fn key(key: BucketKey) -> String {
         BucketKey::Tenant(tenant) => format!("rl:{{{tenant}}}:t"),
         BucketKey::User(tenant, user) => format!("rl:{{{tenant}}}:u:{user}"),
         BucketKey::Billing(tenant) => format!("rl:{{{tenant}}}:b"),
+        BucketKey::Operator(operator) => format!("rl:{{{operator}}}:o"),
+        BucketKey::Support(operator) => format!("rl:{{{operator}}}:s"),
         BucketKey::Address(address) => format!("rl:{{{address}}}:a"),
         BucketKey::Visitor(address) => format!("rl:{{{address}}}:v"),
         BucketKey::Account(account, network) => {

@@ -3,10 +3,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use tenantry_domain::kernel::{
-    ApiKeyId, Change, Clock, InvalidatedCache, SessionId, StoreError, TenantId, Time, UserId,
+    ApiKeyId, Change, Clock, InvalidatedCache, SessionId, StoreError, SupportAccessId, TenantId, Time, UserId,
 };
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, JobFacts, JobLease, MembershipFacts, TenantFacts, TenantSelector,
+    ApiKeyFacts, Directory, JobFacts, JobLease, MembershipFacts, SupportFacts, TenantFacts, TenantSelector,
 };
 
 use crate::epochs::{Epoch, Epochs};
@@ -290,6 +290,15 @@ impl Directory for CachedDirectory {
         entry.is_some_and(|entry| self.api_key_holds((tenant, key), &entry))
     }
 
+    /// Operators' accesses are not cached: one that is ended leads nowhere from the next request on, on every server.
+    async fn support_access(
+        &self,
+        tenant: TenantId,
+        access: SupportAccessId,
+    ) -> Result<Option<SupportFacts>, StoreError> {
+        self.directory.support_access(tenant, access).await
+    }
+
     /// Leases are not cached: each is asked for once.
     async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError> {
         self.directory.job(lease).await
@@ -403,6 +412,14 @@ mod tests {
 
         fn caches_api_key(&self, _: TenantId, _: ApiKeyId) -> bool {
             false
+        }
+
+        async fn support_access(
+            &self,
+            _: TenantId,
+            _: SupportAccessId,
+        ) -> Result<Option<SupportFacts>, StoreError> {
+            Ok(None)
         }
 
         async fn job(&self, _: &JobLease) -> Result<Option<JobFacts>, StoreError> {

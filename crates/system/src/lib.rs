@@ -42,6 +42,7 @@ mod signed_token;
 mod signing_key;
 mod single_flight;
 mod spool;
+mod support_token;
 mod tenant_seals;
 mod token_cache;
 
@@ -71,5 +72,6 @@ pub use seal::AeadSeal;
 pub use secret_source::SystemSecrets;
 pub use signing_key::{SigningKey, SigningKeyError};
 pub use spool::FileSpool;
+pub use support_token::JwtSupportTokens;
 pub use tenant_seals::CachedTenantSeals;
 pub use token_cache::CachedAccessTokens;

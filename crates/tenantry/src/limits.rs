@@ -7,7 +7,7 @@ use tenantry_billing::plans::{PlanBook, PlanRates, RateError, RateOverride};
 use tenantry_domain::kernel::Clock;
 use tenantry_domain::operations::{AccountRates, Rate, RateLimiter};
 use tenantry_domain::tenant::Slug;
-use tenantry_http::{AddressRates, Limits};
+use tenantry_http::{AddressRates, Limits, OperatorRates};
 use tenantry_redis::{Redis, RedisLimiter};
 use tenantry_system::LocalLimiter;
 
@@ -35,6 +35,7 @@ pub fn limits(
     let addresses = addresses(settings)?;
     let (per_minute, burst) = (settings.billing_per_minute, settings.billing_burst);
     let billing = rate("limits.billing_per_minute", per_minute, burst, settings)?;
+    let operators = operators(settings)?;
     if !settings.enabled {
         return Ok(None);
     }
@@ -42,7 +43,8 @@ pub fn limits(
         Some(shared) => shared,
         None => Arc::new(LocalLimiter::new(clock).one_of(settings.instances)),
     };
-    Ok(Some(Limits::new(limiter, Arc::new(rates), addresses, billing)))
+    let limits = Limits::new(limiter, Arc::new(rates), addresses, billing);
+    Ok(Some(limits.operators(operators)))
 }
 
 fn rate(
@@ -53,6 +55,23 @@ fn rate(
 ) -> Result<Rate, SettingsError> {
     let rate = Rate::new(per_minute, burst).map(|rate| rate.times(settings.factor));
     rate.ok_or_else(|| SettingsError::invalid(key, "must not be 0"))
+}
+
+fn operators(settings: &LimitSettings) -> Result<OperatorRates, SettingsError> {
+    Ok(OperatorRates {
+        admin: rate(
+            "limits.operator_per_minute",
+            settings.operator_per_minute,
+            settings.operator_burst,
+            settings,
+        )?,
+        support: rate(
+            "limits.support_per_minute",
+            settings.support_per_minute,
+            settings.support_burst,
+            settings,
+        )?,
+    })
 }
 
 fn addresses(settings: &LimitSettings) -> Result<AddressRates, SettingsError> {

@@ -225,10 +225,22 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 62] = [
+const WITHOUT_KEY: [(&str, &str); 68] = [
     (
         "/api/v1/security/alerts/{id}/acknowledge",
         "repeated, it answers with the alert as it is",
+    ),
+    ("/api/v1/support-access/{id}/approve", "it is done once"),
+    ("/api/v1/support-access/{id}/deny", "it is done once"),
+    ("/api/v1/support-access/{id}/end", "it is done once"),
+    (
+        "/api/v1/admin/support-access",
+        "an operator has one open access to a tenant",
+    ),
+    ("/api/v1/admin/support-access/{id}/withdraw", "it is done once"),
+    (
+        "/api/v1/admin/support-access/{id}/token",
+        "tokens are stored nowhere, and one access may have any number",
     ),
     ("/api/v1/tenant/exports", "one is under way at a time"),
     (

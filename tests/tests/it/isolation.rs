@@ -382,6 +382,31 @@ fn table() -> Vec<Operation> {
             may_be_missing: true,
             ..at(&get, "/api/v1/tenant/exports/{id}/download", admin).ids(&[Session])
         },
+        // The ids are those of sessions, so no access has them: operators ask for accesses, and `support_access` is about them.
+        at(&get, "/api/v1/support-access", admin),
+        Operation {
+            may_be_missing: true,
+            ..at(&get, "/api/v1/support-access/{id}", admin).ids(&[Session])
+        },
+        Operation {
+            may_be_missing: true,
+            ..at(&get, "/api/v1/support-access/{id}/uses", admin).ids(&[Session])
+        },
+        Operation {
+            writes: false,
+            may_be_missing: true,
+            ..at(&post, "/api/v1/support-access/{id}/approve", admin).ids(&[Session])
+        },
+        Operation {
+            writes: false,
+            may_be_missing: true,
+            ..at(&post, "/api/v1/support-access/{id}/deny", admin).ids(&[Session])
+        },
+        Operation {
+            writes: false,
+            may_be_missing: true,
+            ..at(&post, "/api/v1/support-access/{id}/end", admin).ids(&[Session])
+        },
         // It works in a suspended tenant too. Confirmed, it would be the last operation of each sweep.
         Operation {
             writes: false,
@@ -418,7 +443,7 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 53] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 58] {
     let reason = || Some(json!({"reason": "a sweep"}));
     let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
     let segment =
@@ -467,6 +492,17 @@ fn of_operators() -> [(Method, &'static str, Option<Value>); 53] {
             Some(json!({"plan": "pro", "reason": "a sweep"})),
         ),
         (Method::GET, "/api/v1/admin/audit-events", None),
+        (Method::GET, "/api/v1/admin/support-access", None),
+        (
+            Method::POST,
+            "/api/v1/admin/support-access",
+            Some(
+                json!({"tenant_id": NOBODY, "reason": "asked for by a sweep", "access": "read", "minutes": 5}),
+            ),
+        ),
+        (Method::GET, "/api/v1/admin/support-access/{id}", None),
+        (Method::POST, "/api/v1/admin/support-access/{id}/withdraw", None),
+        (Method::POST, "/api/v1/admin/support-access/{id}/token", None),
         (Method::GET, "/api/v1/admin/tenants", None),
         (Method::GET, "/api/v1/admin/tenants/{id}", None),
         (Method::POST, "/api/v1/admin/tenants/{id}/suspend", reason()),

@@ -81,6 +81,7 @@ mod source_files;
 mod sql;
 mod step_up;
 mod stripe;
+mod support_access;
 mod tasks;
 mod tenant;
 mod timeouts;

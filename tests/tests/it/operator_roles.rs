@@ -123,6 +123,13 @@ fn requests(world: &World) -> Vec<(&'static str, String, Value, OperatorPermissi
         ("GET", at("/projects"), Value::Null, May::ReadRows),
         ("GET", at("/tasks"), Value::Null, May::ReadRows),
         ("GET", at("/usage"), Value::Null, May::ReadUsage),
+        ("GET", at("/support-access"), Value::Null, May::ReadSupportAccess),
+        (
+            "POST",
+            at(&format!("/support-access/{none}/token")),
+            Value::Null,
+            May::UseSupportAccess,
+        ),
         ("GET", at("/audit-events"), Value::Null, May::ReadAudit),
         ("GET", at("/billing/accounts"), Value::Null, May::ReadBilling),
         ("GET", at("/billing/events"), Value::Null, May::ReadBilling),

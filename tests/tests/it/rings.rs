@@ -82,6 +82,8 @@ entities! {
     resource_versions "resource_versions"
     resources "resources"
     storage_usage "storage_usage"
+    support_access_uses "support_access_uses"
+    support_accesses "support_accesses"
     tasks "tasks"
     security_alerts "security_alerts"
     security_detections "security_detections"
@@ -120,7 +122,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage tasks tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -1250,6 +1252,7 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
                     "api-keys" => "api_keys",
                     "alerts" => "security_alerts",
                     "exports" | "export-links" => "tenant_exports",
+                    "support-access" => "support_accesses",
                     noun => noun,
                 };
                 let sql = format!(
@@ -2192,6 +2195,17 @@ const SEEDS: &[(&str, &str)] = &[
         "tenant_exports",
         "INSERT INTO tenant_exports (tenant_id, id, created_at, requested_by, status, rows_written, open_key) \
          SELECT tenant_id, gen_random_uuid(), now(), id, 'queued', 0, email FROM users WHERE role = 'admin'",
+    ),
+    (
+        "support_accesses",
+        "INSERT INTO support_accesses (tenant_id, id, created_at, operator_id, operator_name, reason, access, minutes, status, \
+         preapproved, decided_by, decided_at, lapses_at, expires_at) SELECT tenant_id, gen_random_uuid(), now(), gen_random_uuid(), \
+         'Sam', 'a reason', 'write', 5, 'active', false, id, now(), now(), now() + interval '5 minutes' FROM users WHERE role = 'admin'",
+    ),
+    (
+        "support_access_uses",
+        "INSERT INTO support_access_uses (tenant_id, id, created_at, support_access_id, operation, entity, requests, last_at) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, 'GET /api/v1/tasks', '', 1, now() FROM support_accesses",
     ),
     (
         "invitations",

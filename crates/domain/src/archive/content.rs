@@ -85,6 +85,11 @@ const TABLES: [(&str, Content); 47] = [
     ("security_alerts", Record(RECORDED)),
     ("security_detections", LeftOut(MOMENT)),
     ("storage_usage", Record("computed from the resources")),
+    ("support_access_uses", Record(RECORDED)),
+    (
+        "support_accesses",
+        Record("an access was given to this tenant, for minutes"),
+    ),
     ("tasks", Data),
     ("tenant_exports", LeftOut(MOMENT)),
     ("tenant_setting_versions", Data),

@@ -26,7 +26,7 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 45] = [
+const HIGH: [&str; 46] = [
     "account.locked",
     "api_key.created",
     "api_key.rotated",
@@ -61,6 +61,7 @@ const HIGH: [&str; 45] = [
     "session.ended_all",
     "sessions.ended",
     "signing_key",
+    "support_access",
     "tenant.deleted",
     "tenant.mismatch",
     "tenant.plan_changed",

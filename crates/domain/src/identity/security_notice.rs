@@ -81,6 +81,19 @@ pub enum SecurityNotice {
         /// How many keys.
         keys: u64,
     },
+    /// An operator of the platform asks for access to the tenant, or has got it by the policy. The admins get it.
+    SupportAccess {
+        /// The name of the operator.
+        operator: String,
+        /// `read` or `write`.
+        access: String,
+        /// For how many minutes.
+        minutes: i64,
+        /// Why.
+        reason: String,
+        /// Whether the policy of the tenant has approved it.
+        preapproved: bool,
+    },
 }
 
 impl SecurityNotice {
@@ -109,12 +122,19 @@ impl SecurityNotice {
             Self::PasskeyCloned { .. } => "passkey_cloned",
             Self::FactorsAfterRecovery { .. } => "factors_after_recovery",
             Self::PasswordResetWithKeys { .. } => "password_reset_with_keys",
+            Self::SupportAccess {
+                preapproved: false, ..
+            } => "support_access_requested",
+            Self::SupportAccess {
+                preapproved: true, ..
+            } => "support_access_given",
         }
     }
 
     /// The notice as a mail. `is_last` says that no further one of this kind is sent for a while.
     pub fn message(&self, recipient: &Recipient, at: Time, is_last: bool) -> Message {
         let (mut address, mut user_agent, mut key, mut keys) = (None, None, None, 0);
+        let (mut operator, mut access, mut minutes, mut reason) = (None, None, 0, None);
         let (mut app_removed, mut removed, mut remaining) = (false, Vec::new(), Vec::new());
         match self {
             Self::DeviceTrusted {
@@ -143,6 +163,17 @@ impl SecurityNotice {
                 (removed, remaining) = (names(gone), names(there));
             }
             Self::PasswordResetWithKeys { keys: valid } => keys = *valid,
+            Self::SupportAccess {
+                operator: name,
+                access: level,
+                minutes: granted,
+                reason: why,
+                preapproved: _,
+            } => {
+                operator = Some(Line::within(name, Line::SHORT));
+                reason = Some(Line::of(why));
+                (access, minutes) = (Some(Line::of(level)), *granted);
+            }
             Self::EmailChangedByAdmin
             | Self::FactorEnabled
             | Self::FactorDisabled
@@ -157,6 +188,10 @@ impl SecurityNotice {
             .with("user_agent", user_agent)
             .with("key", key)
             .with("keys", keys)
+            .with("operator", operator)
+            .with("access", access)
+            .with("minutes", minutes)
+            .with("reason", reason)
             .with("app_removed", app_removed)
             .with("removed", removed)
             .with("remaining", remaining)
@@ -187,7 +222,7 @@ pub trait BoundedNotices: Send {
 mod tests {
     use super::*;
 
-    fn all(text: &str) -> [SecurityNotice; 16] {
+    fn all(text: &str) -> [SecurityNotice; 18] {
         let (address, user_agent) = (Some(text.to_owned()), Some(text.to_owned()));
         let name = || text.to_owned();
         [
@@ -213,7 +248,19 @@ mod tests {
                 remaining: vec![name()],
             },
             SecurityNotice::PasswordResetWithKeys { keys: 2 },
+            asked(text, false),
+            asked(text, true),
         ]
+    }
+
+    fn asked(text: &str, preapproved: bool) -> SecurityNotice {
+        SecurityNotice::SupportAccess {
+            operator: text.to_owned(),
+            access: "read".to_owned(),
+            minutes: 30,
+            reason: text.to_owned(),
+            preapproved,
+        }
     }
 
     #[test]

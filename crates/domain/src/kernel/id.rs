@@ -140,4 +140,8 @@ typed_ids! {
     OperatorEventId;
     /// An event of the ledger of usage.
     UsageEventId;
+    /// Access of an operator to a tenant.
+    SupportAccessId;
+    /// What was done with such an access.
+    SupportUseId;
 }

@@ -47,7 +47,7 @@ pub use id::{
     CustomRoleId, ExportId, FlagOverrideId, IdSource, InvitationId, InvoiceId, JobId, LeaseId, MemberId,
     MeterReportId, MfaChallengeId, OperatorEventId, OperatorId, ParseIdError, PasskeyId, ProjectId,
     QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId,
-    SecurityAlertId, SecurityDetectionId, SessionId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    SecurityAlertId, SecurityDetectionId, SessionId, SupportAccessId, SupportUseId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text};
 pub use invalidation::{Change, InvalidatedCache, InvalidationPublisher};

@@ -133,6 +133,8 @@ permissions! {
     ManageBilling "billing.manage" Admin reads scope "Begin, change and end the subscription; works in a suspended tenant too, since paying lifts the suspension.";
     OperateBilling "billing.operate" None reads people "Follow the payment provider's messages; only the system does.";
     ReadAudit "audit.read" Admin reads scope "See and verify the tenant's audit log.";
+    ReadSupportAccess "support_access.read" Admin reads people "See the operators' access to the tenant.";
+    ManageSupportAccess "support_access.manage" Admin reads people "Approve, deny and end the operators' access; works in a suspended tenant too.";
     ExportTenant "tenant.export" Admin reads people "Export everything that the tenant owns.";
     RunExport "tenant.run_export" None reads people "Write the archives of exports, and read them for the bearer of a signed link; only the system does.";
     ExportAudit "audit.export" Admin reads scope "Export the tenant's audit log.";

@@ -10,7 +10,7 @@ use std::pin::Pin;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::kernel::{Network, TenantId, UserId};
+use crate::kernel::{Network, OperatorId, TenantId, UserId};
 use crate::tenant::TenantFacts;
 
 /// Grains in one request.
@@ -185,6 +185,10 @@ pub enum BucketKey {
     User(TenantId, UserId),
     /// The requests of a tenant for which the payment provider is asked.
     Billing(TenantId),
+    /// The requests of an operator to the routes of operators.
+    Operator(OperatorId),
+    /// The requests of an operator within tenants that have approved access.
+    Support(OperatorId),
     /// The attempts with a credential that come from one address, whatever tenant they name.
     Address(ClientAddress),
     /// What one address reads that is open to everybody, whatever tenant it names.
@@ -242,6 +246,8 @@ impl BucketKey {
             Self::Tenant(_) => "tenant",
             Self::User(..) => "user",
             Self::Billing(_) => "billing",
+            Self::Operator(_) => "operator",
+            Self::Support(_) => "support",
             Self::Address(_) => "address",
             Self::Visitor(_) => "visitor",
             Self::Account(..) | Self::AccountAnywhere(_) => "account",
@@ -258,6 +264,8 @@ pub enum Partition {
     Address(ClientAddress),
     /// That of an operator's account.
     Operator(AccountName),
+    /// Those of an operator who is logged in.
+    ActingOperator(OperatorId),
     /// Those of an address whose workspaces are asked for.
     Discovered(AccountName),
 }
@@ -324,6 +332,25 @@ impl Demand {
     /// For a request for what is open to everybody.
     pub fn of_visitor(address: ClientAddress, rate: Rate, cost: u32) -> Self {
         Self::from_address(address, BucketKey::Visitor(address), rate, cost)
+    }
+
+    /// For a request of an operator to the routes of operators.
+    pub fn of_operator(operator: OperatorId, rate: Rate, cost: u32) -> Self {
+        Self::from_operator(operator, BucketKey::Operator(operator), rate, cost)
+    }
+
+    /// For a request of an operator within a tenant. It takes nothing of the tenant's buckets, and those cannot refuse it.
+    pub fn of_support(operator: OperatorId, rate: Rate, cost: u32) -> Self {
+        Self::from_operator(operator, BucketKey::Support(operator), rate, cost)
+    }
+
+    fn from_operator(operator: OperatorId, key: BucketKey, rate: Rate, cost: u32) -> Self {
+        Self {
+            partition: Partition::ActingOperator(operator),
+            rules: vec![Rule { key, rate }],
+            cost,
+            paid: 0,
+        }
     }
 
     /// For an attempt to log in to an account from a network, which counts 1 in both buckets of the account.

@@ -13,6 +13,7 @@ mod operator_factor;
 mod operator_role;
 mod pending_operator;
 mod platform_rows;
+mod platform_support;
 mod quota_gate;
 mod sent_mail;
 mod system_job;
@@ -40,6 +41,7 @@ pub use platform_rows::{
     PlatformProject, PlatformRow, PlatformRows, PlatformTask, PlatformUsage, PlatformUser, RowPosition,
     RowRange,
 };
+pub use platform_support::{PlatformSupportAccess, PlatformSupportAccesses, SupportFilter};
 pub use quota_gate::{
     ClockReading, Counting, Holding, QuotaAsk, QuotaGate, QuotaLender, QuotaLoan, QuotaRefusal, QuotaTake,
     Spent,

@@ -12,7 +12,7 @@ use crate::kernel::{
 };
 use crate::operations::{
     JobState, OperatorEvent, OperatorEventFilter, OperatorFactors, OperatorPermission, OperatorRole,
-    PlatformRows, RecordedOperatorEvent, SystemJob,
+    PlatformRows, PlatformSupportAccesses, RecordedOperatorEvent, SystemJob,
 };
 use crate::tenant::{Denied, Tenant, TenantFilter};
 
@@ -412,6 +412,9 @@ pub trait OperatorWork: Send {
 
     /// Rows of tenants, read only.
     fn rows(&mut self) -> &mut dyn PlatformRows;
+
+    /// Operators' accesses to tenants, read only.
+    fn support_accesses(&mut self) -> &mut dyn PlatformSupportAccesses;
 
     /// The second factors of operators.
     fn factors(&mut self) -> &mut dyn OperatorFactors;

@@ -53,6 +53,8 @@ pub struct RecordedOperatorEvent {
 pub struct OperatorEventFilter {
     /// Only of this operator.
     pub operator: Option<OperatorId>,
+    /// Only of operators (false), or only of commands on the server and of the server itself (true).
+    pub by_system: Option<bool>,
     /// Only of this action.
     pub action: Option<String>,
     /// Only about this tenant.

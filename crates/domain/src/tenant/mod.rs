@@ -11,6 +11,7 @@ mod registry;
 mod rows;
 mod scope;
 mod status;
+mod support_access;
 mod tenant;
 mod tombstone;
 
@@ -19,9 +20,13 @@ pub use job_lease::{Initiator, JobLease};
 pub use registry::TenantRegistry;
 pub use rows::{RowStep, RowTable, TenantRows};
 pub use scope::{
-    Actor, Admission, ApiKeyFacts, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, TenantFacts,
-    TenantScope, TenantSelector,
+    Actor, Admission, ApiKeyFacts, Denied, Directory, Gate, JobFacts, MembershipFacts, Refused, SupportFacts,
+    TenantFacts, TenantScope, TenantSelector,
 };
 pub use status::{Capability, InvalidTransition, RowWork, StatusChange, TenantStatus, Transition, UNPAID};
+pub use support_access::{
+    NewSupportAccess, SupportAccess, SupportAccesses, SupportClaims, SupportLevel, SupportStatus,
+    SupportTokens, SupportTransition, SupportUse,
+};
 pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, Tenants};
 pub use tombstone::Tombstone;

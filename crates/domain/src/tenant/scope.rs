@@ -4,16 +4,17 @@ use uuid::Uuid;
 
 use crate::identity::Narrowing;
 use crate::kernel::{
-    ApiKeyId, ErrorCode, Failure, JobId, Permission, PermissionSet, RequestId, Role, SessionId, TenantId,
-    Time, UserId,
+    ApiKeyId, ErrorCode, Failure, JobId, OperatorId, Permission, PermissionSet, RequestId, Role, SessionId,
+    SupportAccessId, TenantId, Time, UserId,
 };
 use crate::plans::Subscription;
-use crate::tenant::{Capability, TenantStatus};
+use crate::tenant::{Capability, SupportLevel, TenantStatus};
 
 mod gate;
 
 pub use gate::{
-    Admission, ApiKeyFacts, Denied, Directory, Gate, JobFacts, MembershipFacts, TenantFacts, TenantSelector,
+    Admission, ApiKeyFacts, Denied, Directory, Gate, JobFacts, MembershipFacts, SupportFacts, TenantFacts,
+    TenantSelector,
 };
 
 /// The proof that somebody was admitted to one tenant, and as what.
@@ -56,6 +57,17 @@ pub enum Actor {
         /// Whether it belongs to the tenant and not to its creator.
         service_account: bool,
     },
+    /// An operator of the platform with an access that the tenant has approved.
+    Operator {
+        /// The operator.
+        id: OperatorId,
+        /// The access.
+        access: SupportAccessId,
+        /// What it allows.
+        level: SupportLevel,
+        /// The admin who has approved it: what support creates belongs to them.
+        approved_by: Option<UserId>,
+    },
     /// Somebody who has not logged in: the scope admits to login and registration only.
     Guest,
     /// Whoever is founding the tenant that the scope is of.
@@ -77,6 +89,7 @@ impl Actor {
         match self {
             Self::User { .. } => "user",
             Self::ApiKey { .. } => "api_key",
+            Self::Operator { .. } => "operator",
             Self::Guest => "guest",
             Self::Founder => "founder",
             Self::System(_) => "system",
@@ -94,7 +107,9 @@ impl Actor {
                 ..
             } => Some(creator),
             Self::Job { on_behalf_of, .. } => on_behalf_of,
-            Self::ApiKey { .. } | Self::Guest | Self::Founder | Self::System(_) => None,
+            Self::ApiKey { .. } | Self::Operator { .. } | Self::Guest | Self::Founder | Self::System(_) => {
+                None
+            }
         }
     }
 
@@ -103,6 +118,7 @@ impl Actor {
         match self {
             Self::ApiKey { id, .. } => Some(id.uuid()),
             Self::User { id, .. } => Some(id.uuid()),
+            Self::Operator { id, .. } => Some(id.uuid()),
             Self::Job { on_behalf_of, .. } => match on_behalf_of {
                 Some(user) => Some(user.uuid()),
                 None => None,
@@ -171,14 +187,18 @@ impl TenantScope {
     pub const fn user(&self) -> Option<UserId> {
         match self.actor {
             Actor::User { .. } | Actor::ApiKey { .. } => self.actor.user(),
-            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
+            Actor::Operator { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => {
+                None
+            }
         }
     }
 
-    /// The user to whom new things belong: the acting one; of any API key, a service account's too, its creator.
+    /// The user to whom new things belong: the acting one; of any API key, a service account's too, its creator; of
+    /// an operator the admin who has approved the access.
     pub const fn author(&self) -> Option<UserId> {
         match self.actor {
             Actor::ApiKey { creator, .. } => Some(creator),
+            Actor::Operator { approved_by, .. } => approved_by,
             Actor::User { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => {
                 self.user()
             }
@@ -189,7 +209,25 @@ impl TenantScope {
     pub const fn api_key(&self) -> Option<ApiKeyId> {
         match self.actor {
             Actor::ApiKey { id, .. } => Some(id),
-            Actor::User { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => None,
+            Actor::User { .. }
+            | Actor::Operator { .. }
+            | Actor::Guest
+            | Actor::Founder
+            | Actor::System(_)
+            | Actor::Job { .. } => None,
+        }
+    }
+
+    /// The access with which an operator of the platform acts, when it is one.
+    pub const fn support_access(&self) -> Option<SupportAccessId> {
+        match self.actor {
+            Actor::Operator { access, .. } => Some(access),
+            Actor::User { .. }
+            | Actor::ApiKey { .. }
+            | Actor::Guest
+            | Actor::Founder
+            | Actor::System(_)
+            | Actor::Job { .. } => None,
         }
     }
 
@@ -203,9 +241,12 @@ impl TenantScope {
     pub const fn session(&self) -> Option<SessionId> {
         match self.actor {
             Actor::User { session, .. } => Some(session),
-            Actor::ApiKey { .. } | Actor::Guest | Actor::Founder | Actor::System(_) | Actor::Job { .. } => {
-                None
-            }
+            Actor::ApiKey { .. }
+            | Actor::Operator { .. }
+            | Actor::Guest
+            | Actor::Founder
+            | Actor::System(_)
+            | Actor::Job { .. } => None,
         }
     }
 
@@ -213,14 +254,17 @@ impl TenantScope {
     pub const fn job(&self) -> Option<JobId> {
         match self.actor {
             Actor::Job { id, .. } => Some(id),
-            Actor::Guest | Actor::Founder | Actor::System(_) | Actor::User { .. } | Actor::ApiKey { .. } => {
-                None
-            }
+            Actor::Guest
+            | Actor::Founder
+            | Actor::System(_)
+            | Actor::User { .. }
+            | Actor::ApiKey { .. }
+            | Actor::Operator { .. } => None,
         }
     }
 
-    /// The role, as stored when the scope was made; of an API key that of its creator, of a service account none. A user with a
-    /// custom role has at most its base role, and is a member at the most.
+    /// The role, as stored when the scope was made; of an API key that of its creator, of a service account none, of an
+    /// operator one that goes with the access and gives no permission. A user with a custom role has at most its base role, and is a member at the most.
     pub fn role(&self) -> Option<Role> {
         let narrowed = |role| {
             self.narrowing
@@ -253,6 +297,7 @@ impl TenantScope {
             Actor::System(_) | Actor::Job { .. } => permission.least_role().is_none(),
             Actor::User { .. } | Actor::Founder => self.user_has(permission),
             Actor::ApiKey { service_account, .. } => self.key_has(service_account, permission),
+            Actor::Operator { level, .. } => level.allows(permission),
             Actor::Guest => false,
         }
     }

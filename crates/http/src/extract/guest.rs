@@ -83,7 +83,7 @@ impl Guest {
     /// The tenant of an access token or API key that comes with the request.
     fn bearer_tenant(&self) -> Option<TenantId> {
         match api_key::presented(self.http.headers(), &self.api).ok()? {
-            Credential::Token(token) => self.api.app.ports.access_tokens.issued_to(&token),
+            Credential::Token(token) => self.api.app.ports.gate.issued_to(&token),
             Credential::Key(key) => Some(key.tenant),
         }
     }

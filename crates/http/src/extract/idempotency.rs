@@ -149,7 +149,11 @@ impl IdempotencyKey {
         let (route, role) = match scope.api_key() {
             // Keys share idempotency keys neither with one another nor with their creator.
             Some(id) => (format!("{} api_key {id}", self.route()?), Some(Role::Viewer)),
-            None => (self.route()?, scope.role()),
+            None => match scope.support_access() {
+                // Nor does an operator see what the admin who has approved the access was answered.
+                Some(id) => (format!("{} support {id}", self.route()?), scope.role()),
+                None => (self.route()?, scope.role()),
+            },
         };
         let user = scope.author().ok_or(Refused::Forbidden)?;
         Ok(Some(KeyedRequest {

@@ -21,7 +21,7 @@ use tenantry_tenancy::{OperatorCx, Origin};
 use tokio::time::timeout;
 
 use crate::extract::{api_key, origin};
-use crate::middleware::{authenticate::bearer, request::RequestContext};
+use crate::middleware::{authenticate::bearer, limits, request::RequestContext};
 use crate::{Api, ApiError};
 
 /// The context of a handler for operators of the platform, and in its type the permission that the handler needs: the first parameter
@@ -109,6 +109,7 @@ pub(crate) async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     let gate = &api.app.ports.operator_gate;
     let scope = gate.bearer(token, context.id.clone()).await?;
     context.identify_operator(&scope);
+    limits::take_of_operator(request, &api, &scope).await?;
     let origin = origin::of(request, &api);
     request.extensions_mut().insert(Admitted { scope, origin });
     Ok(())

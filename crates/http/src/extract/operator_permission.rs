@@ -16,6 +16,6 @@ macro_rules! operator_permissions {
 
 operator_permissions! {
     ManageOwnAccount ReadTenants CreateTenants SuspendTenants RestoreTenants DeleteTenants PurgeTenants ManagePlans
-    ReadBilling ReadFlags ManageFlags ReadJobs ManageJobs ReadRows ReadUsage ReadAudit ReadOperators
+    ReadBilling ReadFlags ManageFlags ReadJobs ManageJobs ReadRows ReadSupportAccess UseSupportAccess ReadUsage ReadAudit ReadOperators
     ManageOperators
 }

@@ -10,6 +10,7 @@ use tenantry_domain::tenant::TenantScope;
 use tenantry_domain::usage::Call;
 use tenantry_tenancy::Origin;
 use tenantry_tenancy::tenant::access::{self, ResolvedBy};
+use tenantry_tenancy::tenant::support_access;
 
 use crate::extract::{api_key, hints, origin};
 use crate::middleware::{limits, quota, request::RequestContext};
@@ -54,6 +55,10 @@ fn meter(response: &ServiceResponse<BoxBody>) {
         return;
     };
     watch(response, admitted, &api);
+    // What operators do is not billed.
+    if admitted.scope.support_access().is_some() {
+        return;
+    }
     api.app.ports.calls.note(Call {
         tenant: admitted.scope.tenant(),
         // Programs are not counted as active users.
@@ -110,13 +115,31 @@ async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     if let Some(second) = second {
         access::agree_with_token(&api.app, &admission, &second, &origin).await?;
     }
-    quota::take_call(request, &api, &admission).await?;
+    if admission.scope.support_access().is_some() {
+        record_use(request, &api, &admission.scope, &origin).await?;
+    } else {
+        quota::take_call(request, &api, &admission).await?;
+    }
     let mut extensions = request.extensions_mut();
     extensions.insert(ResolvedBy::Credential);
     extensions.insert(Admitted {
         scope: admission.scope,
         origin,
     });
+    Ok(())
+}
+
+/// Records a request of an operator in the tenant before it is done: the operation, and what the path names.
+async fn record_use(
+    request: &HttpRequest,
+    api: &Api,
+    scope: &TenantScope,
+    origin: &Origin,
+) -> Result<(), ApiError> {
+    let pattern = request.match_pattern().unwrap_or_default();
+    let operation = format!("{} {pattern}", request.method());
+    let named: Vec<_> = request.match_info().iter().map(|(_, value)| value).collect();
+    support_access::note_use(&api.app, scope, origin, (&operation, &named.join(" "))).await?;
     Ok(())
 }
 

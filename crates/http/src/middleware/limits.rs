@@ -18,10 +18,10 @@ use actix_web::{
 use tenantry_domain::identity::Email;
 use tenantry_domain::kernel::{ErrorCode, IdSource, Network, StoreError, TenantId, UserId};
 use tenantry_domain::operations::{
-    Account, AccountName, AccountRates, Allowance, BucketKey, ClientAddress, Decision, Demand, Rate,
-    RateBook, RateLimiter, TenantRates,
+    Account, AccountName, AccountRates, Allowance, BucketKey, ClientAddress, Decision, Demand, OperatorScope,
+    Rate, RateBook, RateLimiter, TenantRates,
 };
-use tenantry_domain::tenant::Admission;
+use tenantry_domain::tenant::{Actor, Admission};
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::known_network;
 use tokio::{runtime::Handle, task::JoinHandle};
@@ -99,6 +99,26 @@ pub struct AddressRates {
     pub account: AccountRates,
 }
 
+/// What one operator may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OperatorRates {
+    /// At the routes of operators.
+    pub admin: Rate,
+    /// At the routes of tenants that have approved access, all together.
+    pub support: Rate,
+}
+
+impl Default for OperatorRates {
+    fn default() -> Self {
+        const ADMIN: Rate = Rate::new(600, 300).expect("in range");
+        const SUPPORT: Rate = Rate::new(120, 60).expect("in range");
+        Self {
+            admin: ADMIN,
+            support: SUPPORT,
+        }
+    }
+}
+
 /// How much may be asked for: of each tenant and each of its users, and by each address.
 #[derive(Clone)]
 pub struct Limits {
@@ -106,6 +126,7 @@ pub struct Limits {
     rates: Arc<dyn RateBook>,
     addresses: AddressRates,
     billing: Rate,
+    operators: OperatorRates,
     spread_by: Option<Arc<dyn IdSource>>,
 }
 
@@ -133,8 +154,16 @@ impl Limits {
             rates,
             addresses,
             billing,
+            operators: OperatorRates::default(),
             spread_by: None,
         }
+    }
+
+    /// Holds operators to other rates than the default ones.
+    #[must_use]
+    pub const fn operators(mut self, rates: OperatorRates) -> Self {
+        self.operators = rates;
+        self
     }
 
     /// Tells callers who have to wait a little more than that, each something else ([`Decision::spread`]); without this
@@ -166,6 +195,10 @@ pub(crate) async fn take_of_tenant(
 ) -> Result<(), ApiError> {
     let Some(limits) = &api.limits else { return Ok(()) };
     let scope = &admission.scope;
+    if let Actor::Operator { id, .. } = scope.actor() {
+        let demand = Demand::of_support(id, limits.operators.support, cost(request, api));
+        return take(request, api, limits, ("support", &demand)).await;
+    }
     let payer = Payer {
         tenant: scope.tenant(),
         // Each key has a bucket of its own, beside that of its creator.
@@ -184,6 +217,22 @@ pub(crate) async fn take_of_tenant(
         request.extensions_mut().insert(payer);
     }
     Ok(())
+}
+
+/// Takes what a request of an operator costs from the bucket of the operator.
+///
+/// # Errors
+/// `rate_limited`; then nothing was taken.
+pub(crate) async fn take_of_operator(
+    request: &HttpRequest,
+    api: &Api,
+    scope: &OperatorScope,
+) -> Result<(), ApiError> {
+    let (Some(limits), Some(operator)) = (&api.limits, scope.operator()) else {
+        return Ok(());
+    };
+    let demand = Demand::of_operator(operator, limits.operators.admin, cost(request, api));
+    take(request, api, limits, ("operator", &demand)).await
 }
 
 /// Takes what the length of a body costs beyond what was taken before it was read, where the request did not announce its

@@ -1,7 +1,7 @@
 use actix_web::{HttpMessage, HttpRequest, http::header::HeaderMap};
 use tenantry_domain::kernel::{IdSource, RequestId};
 use tenantry_domain::operations::OperatorScope;
-use tenantry_domain::tenant::TenantScope;
+use tenantry_domain::tenant::{Actor, TenantScope};
 use tenantry_tenancy::Traces;
 use tracing::{Span, field};
 
@@ -73,6 +73,9 @@ impl RequestContext {
     /// Writes into the log fields who was admitted, and where.
     pub fn identify(&self, scope: &TenantScope) {
         self.span.record("tenant_id", field::display(scope.tenant()));
+        if let Actor::Operator { id, .. } = scope.actor() {
+            self.span.record("operator_id", field::display(id));
+        }
         if let Some(user) = scope.user() {
             self.span.record("user_id", field::display(user));
         }

@@ -223,15 +223,14 @@ fn takes(operation: &Operation, place: ParameterIn, name: &str) -> bool {
 }
 
 /// What has a body and asks for no credential is where one is presented or made, and what is open to everybody is held to a
-/// rate of the address, probes excepted. Operators are held to none, but for guesses at an account, whose errors the operations
-/// name themselves.
+/// rate of the address, probes excepted. An operator has a bucket, as a tenant and a user have.
 fn is_limited(operation: &Operation) -> bool {
     let tagged = |name: &str| operation.tags.iter().flatten().any(|tag| tag == name);
-    let probe = ["health", "liveness", "readiness"]
+    let probe = ["health", "liveness", "readiness", "health_detailed"]
         .iter()
         .any(|id| operation.operation_id.as_deref() == Some(*id));
     let open = tagged("Branding") || (tagged("System") && !probe);
-    !is_for_operators(operation) && (operation.security.is_some() || operation.request_body.is_some() || open)
+    (operation.security.is_some() && !probe) || operation.request_body.is_some() || open
 }
 
 /// Whether it asks for the credential of an operator.

@@ -34,6 +34,7 @@ use tenantry_tenancy::identity::{
 use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
 use tenantry_tenancy::step_up::RECENT_SECONDS;
 use tenantry_tenancy::tenant::TenantReason;
+use tenantry_tenancy::tenant::support_access::SupportReason;
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleReason, provision::SignUpError};
 use tenantry_tenancy::work::{project::ProjectReason, reference::ReferenceReason};
 use tenantry_tenancy::{NoReason, OwnReason, Stale, UseCaseError};
@@ -583,6 +584,18 @@ impl From<LifecycleReason> for ApiError {
                 "A name of the tenant's rows is in use by a row that was added since the deletion, so the tenant stays deleted. Remove that row in the database and restore again, or purge the tenant.",
             ),
         }
+    }
+}
+
+impl From<SupportReason> for ApiError {
+    fn from(reason: SupportReason) -> Self {
+        let detail = match reason {
+            SupportReason::Transition(refused) => format!("Not possible: {refused}."),
+            SupportReason::AlreadyOpen => {
+                "You have an open support access to the tenant. Use or withdraw it first.".to_owned()
+            }
+        };
+        Self::new(ErrorCode::Conflict).with_detail(detail)
     }
 }
 

@@ -29,6 +29,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(identity::account::routes)
         .configure(identity::workspace::routes)
         .configure(tenant::tenant::routes)
+        .configure(tenant::support_access::routes)
         .configure(plans::capability::routes)
         .configure(plans::entitlement::routes)
         .configure(usage::quota::routes)

@@ -2,10 +2,13 @@ use std::collections::{BTreeSet, HashMap};
 
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
+use serde_json::Value;
 use tenantry_domain::audit::{
     AuditEntry, AuditEvent, AuditFilter, AuditLog, AuditRecord, Chained, Outcome, Risk,
 };
-use tenantry_domain::kernel::{AuditEventId, OperatorId, Page, PageRequest, Position, StoreError};
+use tenantry_domain::kernel::{
+    AuditEventId, OperatorId, Page, PageRequest, Position, StoreError, SupportAccessId,
+};
 use uuid::Uuid;
 
 use crate::kernel::error::column;
@@ -47,8 +50,11 @@ use entity::{ActiveModel, Column, Entity, Model};
 
 #[async_trait]
 impl AuditLog for PgStore {
-    async fn record(&mut self, event: AuditEvent) -> Result<(), StoreError> {
+    async fn record(&mut self, mut event: AuditEvent) -> Result<(), StoreError> {
         let actor = self.scope.actor();
+        if let Some(access) = self.scope.support_access() {
+            event.after = Some(marked(event.after, access));
+        }
         let (outcome, risk) = (event.outcome(), event.risk());
         let (kind, id) = match event.operator {
             Some(operator) => ("operator", Some(OperatorId::uuid(operator))),
@@ -122,6 +128,17 @@ impl AuditLog for PgStore {
             entry,
         }))
     }
+}
+
+/// The state after a change by an operator, with the access of the operator, so that no entry can be without it.
+fn marked(after: Option<Value>, access: SupportAccessId) -> Value {
+    let mut after = match after {
+        Some(Value::Object(members)) => members,
+        Some(state) => serde_json::Map::from_iter([("state".to_owned(), state)]),
+        None => serde_json::Map::new(),
+    };
+    after.insert("support_access_id".to_owned(), access.to_string().into());
+    after.into()
 }
 
 /// `$2` ids of users and of API keys, which are no row of both.

@@ -40,9 +40,11 @@ impl UnitOfWork for PgUnits {
         let party = match scope.actor() {
             Actor::Guest => Party::Guest(tenant),
             Actor::Founder => Party::Founder,
-            Actor::User { .. } | Actor::ApiKey { .. } | Actor::System(_) | Actor::Job { .. } => {
-                Party::Tenant(tenant)
-            }
+            Actor::User { .. }
+            | Actor::ApiKey { .. }
+            | Actor::Operator { .. }
+            | Actor::System(_)
+            | Actor::Job { .. } => Party::Tenant(tenant),
         };
         let tx = TenantTx::begin_for(party, &self.pool, tenant, mode).await?;
         Ok(Box::new(PgStore {

@@ -6,5 +6,6 @@ pub(crate) mod operator;
 pub(crate) mod operator_factor;
 pub(crate) mod operator_lockout;
 mod platform_rows;
+mod platform_support;
 pub(crate) mod sent_mail;
 pub(crate) mod system_job;

@@ -16,7 +16,8 @@ use tenantry_domain::kernel::{
 };
 use tenantry_domain::operations::{
     JobState, Operator, OperatorActor, OperatorEvent, OperatorEventFilter, OperatorFactors, OperatorGuesses,
-    OperatorRole, OperatorScope, OperatorWork, Operators, PlatformRows, RecordedOperatorEvent, SystemJob,
+    OperatorRole, OperatorScope, OperatorWork, Operators, PlatformRows, PlatformSupportAccesses,
+    RecordedOperatorEvent, SystemJob,
 };
 use tenantry_domain::store::Mode;
 use tenantry_domain::tenant::{Tenant, TenantFilter};
@@ -439,6 +440,10 @@ impl OperatorWork for PgOperatorWork {
         self
     }
 
+    fn support_accesses(&mut self) -> &mut dyn PlatformSupportAccesses {
+        self
+    }
+
     fn factors(&mut self) -> &mut dyn OperatorFactors {
         self
     }
@@ -478,6 +483,13 @@ fn recorded(filter: &OperatorEventFilter) -> Condition {
         filter
             .operator
             .map(|operator| Column::OperatorId.eq(operator.uuid())),
+        filter.by_system.map(|system| {
+            if system {
+                Column::OperatorId.is_null()
+            } else {
+                Column::OperatorId.is_not_null()
+            }
+        }),
         filter.action.as_deref().map(|action| Column::Action.eq(action)),
         filter.tenant.map(|tenant| Column::TargetTenant.eq(tenant.uuid())),
         filter.from.map(|from| Column::At.gte(from)),

@@ -5,12 +5,14 @@ use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _};
 use tenantry_domain::identity::Narrowing;
 use tenantry_domain::kernel::{
-    ApiKeyId, Clock, RequestId, Role, SessionId, StoreError, SystemScope, TenantId, UserId,
+    ApiKeyId, Clock, OperatorId, RequestId, Role, SessionId, StoreError, SupportAccessId, SystemScope,
+    TenantId, UserId,
 };
+use tenantry_domain::operations::{OperatorPermission, OperatorRole};
 use tenantry_domain::plans::Subscription;
 use tenantry_domain::store::Mode;
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, Initiator, JobFacts, JobLease, MembershipFacts, Slug, TenantFacts,
+    ApiKeyFacts, Directory, Initiator, JobFacts, JobLease, MembershipFacts, Slug, SupportFacts, TenantFacts,
     TenantSelector, TenantStatus,
 };
 
@@ -20,6 +22,7 @@ use crate::kernel::error::{column, from_json};
 use crate::kernel::store::unknown;
 use crate::kernel::tx::{Literal, Lookup, PlatformTx, TenantTx};
 use crate::plans::plan::unsigned;
+use crate::tenant::support_access;
 use crate::tenant::tenant::entity::{Column, Entity};
 
 /// The facts that scopes are made of, read from PostgreSQL.
@@ -88,6 +91,15 @@ SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, k.
   LEFT JOIN custom_roles r ON r.tenant_id = $1 AND r.name = u.custom_role \
  WHERE t.id = $1";
 
+/// Access, tenant and operator, as the platform role, which alone sees operators. Each table of tenants is compared with the tenant.
+const SUPPORT_ACCESS: &str = "\
+SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, s.operator_id, s.access, s.decided_by, \
+       s.status = 'active' AND s.expires_at > $3 AS is_live, o.epoch, o.role AS operator_role, o.is_active \
+  FROM tenants t \
+  JOIN support_accesses s ON s.tenant_id = $1 AND s.id = $2 \
+  JOIN operators o ON o.id = s.operator_id \
+ WHERE t.id = $1";
+
 /// A running job and its tenant in one round trip, each compared with the tenant by itself. The lease expires by the clock of
 /// the database.
 const JOB: &str = "\
@@ -139,6 +151,23 @@ impl Directory for PgDirectory {
         false
     }
 
+    async fn support_access(
+        &self,
+        tenant: TenantId,
+        access: SupportAccessId,
+    ) -> Result<Option<SupportFacts>, StoreError> {
+        let because = SystemScope::because("admit an operator to a tenant that has approved it");
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        let arguments = [
+            tenant.uuid().into(),
+            access.uuid().into(),
+            self.clock.now().into(),
+        ];
+        let rows = tx.fetch_fixed(SUPPORT_ACCESS, arguments).await?;
+        tx.commit().await?;
+        rows.first().map(support_facts).transpose()
+    }
+
     async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError> {
         let mut tx = TenantTx::begin(&self.runtime, lease.tenant, Mode::Read).await?;
         let (job, id) = (lease.job.uuid(), lease.lease.uuid());
@@ -156,6 +185,20 @@ fn api_key_facts(row: &QueryResult, in_tenant: TenantId, key: ApiKeyId) -> Resul
         key: api_key::of_row(row, in_tenant.uuid(), key)?,
         creator_role: role.transpose()?,
         creator_narrowing: narrowing(row)?,
+    })
+}
+
+fn support_facts(row: &QueryResult) -> Result<SupportFacts, StoreError> {
+    let role: String = column(row, "operator_role")?;
+    let role = OperatorRole::parse(&role).ok_or_else(|| unknown("operators.role", &role))?;
+    let stands = column::<bool>(row, "is_active")? && role.has(OperatorPermission::UseSupportAccess);
+    Ok(SupportFacts {
+        tenant: tenant(row)?,
+        operator: OperatorId::from(column::<uuid::Uuid>(row, "operator_id")?),
+        operator_epoch: stands.then(|| column(row, "epoch")).transpose()?,
+        level: support_access::level(&column::<String>(row, "access")?)?,
+        approved_by: column::<Option<uuid::Uuid>>(row, "decided_by")?.map(UserId::from),
+        is_live: column::<Option<bool>>(row, "is_live")?.unwrap_or(false),
     })
 }
 

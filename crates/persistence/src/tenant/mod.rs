@@ -4,4 +4,5 @@ pub(crate) mod data_key;
 pub(crate) mod directory;
 pub(crate) mod registry;
 pub(crate) mod rows;
+pub(crate) mod support_access;
 pub(crate) mod tenant;

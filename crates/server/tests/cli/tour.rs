@@ -3,7 +3,7 @@
 use super::*;
 
 /// The pages that are walked beside one demo. Their blocks of the language `bash` are not: they start another server.
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "sessions",
     "identity",
     "invitations",
@@ -15,6 +15,7 @@ const PAGES: [&str; 11] = [
     "audit",
     "operators",
     "security-policy",
+    "support-access",
 ];
 
 /// A fenced block of a page.

@@ -41,6 +41,8 @@ pub const ALERT_RULES: Setting<RuleChanges> = Setting::new("security.alert_rules
 pub const RETENTION_AUDIT_DAYS: Setting<i64> = Setting::new("retention.audit_days");
 /// Whether users come in from other tenants with a proof of their mailbox.
 pub const ALLOW_TENANT_SWITCH: Setting<bool> = Setting::new("security.allow_tenant_switch");
+/// Whether operators who ask for read access get it without an admin's approval.
+pub const PREAPPROVE_SUPPORT_READ: Setting<bool> = Setting::new("security.preapprove_support_read");
 /// The password of the tenant's own mail server.
 pub const SMTP_PASSWORD: Setting<String> = Setting::new("integrations.smtp_password");
 /// Where events are sent that name no other receiver.
@@ -238,6 +240,13 @@ fn logins() -> Vec<Definition> {
             "Whether users who have proven their mailbox in another tenant may switch to this one without its password.",
         )
         .client_visible(),
+        Definition::new(
+            "security.preapprove_support_read",
+            Kind::Boolean,
+            json!(false),
+            "Whether operators of the platform who ask for read access get it without an admin's approval. The admins get a mail all \
+             the same.",
+        ),
         Definition::new(
             "security.allowed_email_domains",
             Kind::list(

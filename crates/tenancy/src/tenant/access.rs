@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::json;
-use tenantry_domain::identity::{ApiKeyFormat, KeyRefusal};
+use tenantry_domain::identity::{ApiKeyFormat, KeyRefusal, TokenError};
 use tenantry_domain::kernel::{RequestId, StoreError, TenantId};
 use tenantry_domain::tenant::{Admission, Denied, Slug, TenantFacts, TenantSelector};
 
@@ -56,7 +56,8 @@ pub enum AccessError {
 }
 
 /// Admits the bearer of a credential: an access token, or an API key of this application's environment. For services with HTTP
-/// of their own; they hold callers to rates themselves.
+/// of their own; they hold callers to rates themselves. Tokens of operators with access to the tenant are refused: only the routes of
+/// `tenantry-http` record what is asked for with them.
 ///
 /// # Errors
 /// [`Denied`]; a text that is neither is [`TokenError::Invalid`](tenantry_domain::identity::TokenError).
@@ -71,7 +72,11 @@ pub async fn admit(
         let presented = presented.ok_or(Denied::ApiKey(KeyRefusal::Unknown))?;
         api_key::admit(app, &presented, origin, request).await?
     } else {
-        app.ports.gate.bearer(credential, request).await?
+        let admission = app.ports.gate.bearer(credential, request).await?;
+        if admission.scope.support_access().is_some() {
+            return Err(TokenError::Invalid.into());
+        }
+        admission
     };
     check_address(app, &admission, origin).await?;
     Ok(admission)
@@ -129,7 +134,7 @@ pub async fn agree_with_token(
     token: &str,
     origin: &Origin,
 ) -> Result<(), AccessError> {
-    let Some(named) = app.ports.access_tokens.issued_to(token) else {
+    let Some(named) = app.ports.gate.issued_to(token) else {
         return Ok(());
     };
     let hints = Hints {

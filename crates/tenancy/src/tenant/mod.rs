@@ -8,6 +8,8 @@ pub mod lifecycle;
 pub mod provision;
 pub mod purge;
 pub mod row_work;
+pub mod support_access;
+pub mod support_request;
 mod tenant;
 pub mod upkeep;
 

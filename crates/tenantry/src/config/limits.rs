@@ -30,6 +30,12 @@ pub struct Limits {
     /// How much a tenant may ask for of what calls the payment provider, and how much of it at once; a unit is about a call.
     pub billing_per_minute: u32,
     pub billing_burst: u32,
+    /// What one operator may ask for at the routes of operators, and how much of it at once.
+    pub operator_per_minute: u32,
+    pub operator_burst: u32,
+    /// What one operator may ask for in tenants that have approved access, and how much of it at once.
+    pub support_per_minute: u32,
+    pub support_burst: u32,
     /// The same from all networks together. Networks from which the account has lately logged in are exempt.
     pub account_anywhere_per_minute: u32,
     pub account_anywhere_burst: u32,
@@ -52,6 +58,10 @@ impl Default for Limits {
             account_burst: 20,
             billing_per_minute: 60,
             billing_burst: 60,
+            operator_per_minute: 600,
+            operator_burst: 300,
+            support_per_minute: 120,
+            support_burst: 60,
             account_anywhere_per_minute: 20,
             account_anywhere_burst: 100,
             overrides: BTreeMap::new(),
@@ -113,6 +123,20 @@ impl Limits {
                 1,
                 1_000_000,
             ),
+            (
+                "limits.operator_per_minute",
+                self.operator_per_minute.into(),
+                1,
+                1_000_000,
+            ),
+            ("limits.operator_burst", self.operator_burst.into(), 1, 1_000_000),
+            (
+                "limits.support_per_minute",
+                self.support_per_minute.into(),
+                1,
+                1_000_000,
+            ),
+            ("limits.support_burst", self.support_burst.into(), 1, 1_000_000),
             ("limits.billing_burst", self.billing_burst.into(), 1, 1_000_000),
             (
                 "limits.account_anywhere_burst",

@@ -9,11 +9,13 @@ use crate::identity::{
     AccessTokens, ApiKey, KeyRefusal, Narrowing, PasswordError, PresentedApiKey, TokenError,
 };
 use crate::kernel::{
-    ApiKeyId, ErrorCode, Failure, IdSource, PermissionSet, RequestId, Role, SessionId, StoreError,
-    SystemScope, TenantId, Time, UserId,
+    ApiKeyId, ErrorCode, Failure, IdSource, OperatorId, PermissionSet, RequestId, Role, SessionId,
+    StoreError, SupportAccessId, SystemScope, TenantId, Time, UserId,
 };
 use crate::plans::Subscription;
-use crate::tenant::{Capability, Initiator, JobLease, Slug, TenantStatus};
+use crate::tenant::{
+    Capability, Initiator, JobLease, Slug, SupportClaims, SupportLevel, SupportTokens, TenantStatus,
+};
 
 /// How a tenant is named from outside when no credential names it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -90,6 +92,23 @@ pub struct JobFacts {
     pub initiator: Initiator,
 }
 
+/// What is stored of an operator's access to a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SupportFacts {
+    /// The tenant that the access leads to.
+    pub tenant: TenantFacts,
+    /// The operator who has it.
+    pub operator: OperatorId,
+    /// The epoch of the operator's tokens; none of an operator who is deactivated, or whose role uses no such access.
+    pub operator_epoch: Option<i64>,
+    /// What it allows.
+    pub level: SupportLevel,
+    /// The admin who has approved it; none where the tenant's policy has.
+    pub approved_by: Option<UserId>,
+    /// Whether it is in force now.
+    pub is_live: bool,
+}
+
 /// The stored facts that scopes are made of.
 ///
 /// An implementation is part of what the guarantee rests on: it must read the database.
@@ -114,6 +133,14 @@ pub trait Directory: Send + Sync {
 
     /// Whether [`Directory::api_key`] would answer without a look into the store.
     fn caches_api_key(&self, tenant: TenantId, key: ApiKeyId) -> bool;
+
+    /// An operator's access to a tenant, whether it is in force or not. It is read each time, so that one that an admin has ended, or
+    /// whose operator was deactivated, leads nowhere at once, on every server.
+    async fn support_access(
+        &self,
+        tenant: TenantId,
+        access: SupportAccessId,
+    ) -> Result<Option<SupportFacts>, StoreError>;
 
     /// A job of the lease's tenant, as long as it runs under that lease and the lease has not run out.
     async fn job(&self, lease: &JobLease) -> Result<Option<JobFacts>, StoreError>;
@@ -194,6 +221,7 @@ pub struct Admission {
 pub struct Gate {
     directory: Arc<dyn Directory>,
     tokens: Arc<dyn AccessTokens>,
+    support_tokens: Arc<dyn SupportTokens>,
     ids: Arc<dyn IdSource>,
 }
 
@@ -205,20 +233,33 @@ impl std::fmt::Debug for Gate {
 
 impl Gate {
     /// A gate over a directory.
-    pub fn new(directory: Arc<dyn Directory>, tokens: Arc<dyn AccessTokens>, ids: Arc<dyn IdSource>) -> Self {
+    pub fn new(
+        directory: Arc<dyn Directory>,
+        tokens: Arc<dyn AccessTokens>,
+        support_tokens: Arc<dyn SupportTokens>,
+        ids: Arc<dyn IdSource>,
+    ) -> Self {
         Self {
             directory,
             tokens,
+            support_tokens,
             ids,
         }
     }
 
-    /// Admits the bearer of an access token: the token must be ours, and tenant, user and session still stand.
+    /// Admits the bearer of an access token: the token must be ours, and tenant, user and session still stand. The token may also be an
+    /// operator's for this tenant; then the access that it names must be in force.
     ///
     /// # Errors
     /// [`Denied`].
     pub async fn bearer(&self, token: &str, request: RequestId) -> Result<Admission, Denied> {
-        let claims = self.tokens.verify(token)?;
+        let claims = match self.tokens.verify(token) {
+            Ok(claims) => claims,
+            Err(TokenError::Invalid) => {
+                return self.support(self.support_tokens.verify(token)?, request).await;
+            }
+            Err(TokenError::Expired) => return Err(TokenError::Expired.into()),
+        };
         let facts = self
             .directory
             .membership(claims.tenant, claims.user, claims.session)
@@ -248,6 +289,44 @@ impl Gate {
             factor_at: claims.factor_at,
             key_secret: None,
             request,
+        };
+        Ok(Admission {
+            scope,
+            tenant: facts.tenant,
+        })
+    }
+
+    /// The tenant that an access token of a user, or of an operator for a tenant, was issued for; also after it has expired.
+    pub fn issued_to(&self, token: &str) -> Option<TenantId> {
+        let of_user = self.tokens.issued_to(token);
+        of_user.or_else(|| self.support_tokens.issued_to(token))
+    }
+
+    /// Admits an operator to the tenant that has approved it: the access is in force, and the operator and their tokens still stand.
+    async fn support(&self, claims: SupportClaims, request: RequestId) -> Result<Admission, Denied> {
+        let facts = self
+            .directory
+            .support_access(claims.tenant, claims.access)
+            .await?;
+        let facts = facts.ok_or(Denied::Revoked)?;
+        let status = admit(facts.tenant.status, Capability::Read)?;
+        let is_theirs = facts.operator == claims.operator && facts.operator_epoch == Some(claims.epoch);
+        if !facts.is_live || !is_theirs {
+            return Err(Denied::Revoked);
+        }
+        let role = match facts.level {
+            SupportLevel::Read => Role::Viewer,
+            SupportLevel::Write => Role::Admin,
+        };
+        let actor = Actor::Operator {
+            id: facts.operator,
+            access: claims.access,
+            level: facts.level,
+            approved_by: facts.approved_by,
+        };
+        let scope = TenantScope {
+            role: Some(role),
+            ..admitted(&facts.tenant, status, actor, request)
         };
         Ok(Admission {
             scope,

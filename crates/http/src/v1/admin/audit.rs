@@ -3,7 +3,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tenantry_domain::audit::{Outcome, Risk};
-use tenantry_domain::kernel::{OperatorEventId, OperatorId, TenantId, Time};
+use tenantry_domain::kernel::{Invalid, OperatorEventId, OperatorId, TenantId, Time};
 use tenantry_domain::operations::{OperatorEventFilter, RecordedOperatorEvent};
 use tenantry_tenancy::admin::operator_log;
 use utoipa::{IntoParams, ToSchema};
@@ -18,9 +18,9 @@ use crate::{Answer, Endpoint, Moment, OperatorCtx, PageView, Paged};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct OperatorEventParams {
-    /// Only of this operator.
-    #[param(value_type = Option<Uuid>)]
-    actor: Option<OperatorId>,
+    /// Only of the operator with this id, or of a kind: `operator`, or `system` for commands on the server and the server itself.
+    #[param(min_length = 1, max_length = 36)]
+    actor: Option<String>,
     /// Only of this action, for example `tenant.suspended`.
     #[param(min_length = 1, max_length = 100)]
     action: Option<String>,
@@ -96,20 +96,35 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     security(("operator" = [])),
 )]
 pub(crate) async fn list(cx: OperatorCtx<may::ReadAudit>, query: Paged<OperatorEventParams>) -> Answer {
-    let filter = OperatorEventFilter::from(&query.filter);
+    let filter = OperatorEventFilter::try_from(&query.filter)?;
     let page = operator_log::list(&cx, &filter, query.request(cx.scope())?).await?;
     Ok(query.answer(cx.scope(), page.map(OperatorEventView::from)))
 }
 
-impl From<&OperatorEventParams> for OperatorEventFilter {
-    fn from(params: &OperatorEventParams) -> Self {
-        Self {
-            operator: params.actor,
+impl TryFrom<&OperatorEventParams> for OperatorEventFilter {
+    type Error = Invalid;
+
+    fn try_from(params: &OperatorEventParams) -> Result<Self, Invalid> {
+        let (operator, by_system) = match params.actor.as_deref() {
+            None => (None, None),
+            Some("system") => (None, Some(true)),
+            Some("operator") => (None, Some(false)),
+            Some(id) => {
+                let detail = "must be the id of an operator, `operator` or `system`";
+                let id = id
+                    .parse()
+                    .map_err(|_| Invalid::one("/query/actor", "invalid", detail))?;
+                (Some(id), None)
+            }
+        };
+        Ok(Self {
+            operator,
+            by_system,
             action: params.action.clone(),
             tenant: params.tenant_id,
             from: params.from.map(Time::from),
             to: params.to.map(Time::from),
-        }
+        })
     }
 }
 

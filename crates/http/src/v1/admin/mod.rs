@@ -8,6 +8,7 @@ pub(crate) mod mfa;
 pub(crate) mod operator;
 pub(crate) mod rows;
 pub(crate) mod segment;
+pub(crate) mod support_access;
 pub(crate) mod tenant;
 
 use actix_web::web::ServiceConfig;
@@ -19,6 +20,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(tenant::routes)
         .configure(job::routes)
         .configure(rows::routes)
+        .configure(support_access::routes)
         .configure(audit::routes)
         .configure(billing::routes)
         .configure(flag::routes)

@@ -19,6 +19,7 @@ use crate::{
 #[schema(as = SecurityPolicy, examples(json!({
     "version": 3, "your_address": "203.0.113.7", "password_min_length": 14, "session_idle_minutes": 60, "session_max_days": 14,
     "sessions_per_user": 20, "mfa_required": "admins", "require_verified_email": true, "allow_tenant_switch": true,
+    "preapprove_support_read": false,
     "allowed_email_domains": ["acme.example"], "allowed_networks": ["203.0.113.0/24", "2001:db8::/32"], "denied_networks": [], "alert_rules": {},
 })))]
 pub(crate) struct SecurityPolicyView {
@@ -55,6 +56,8 @@ pub(crate) struct SecurityPolicyRules {
     require_verified_email: bool,
     /// Whether users may switch here from another tenant without the password of this one.
     allow_tenant_switch: bool,
+    /// Whether operators of the platform who ask for read access get it without an admin's approval.
+    preapprove_support_read: bool,
     /// The domains that addresses of users may have; an empty list allows all.
     #[schema(max_items = 50)]
     allowed_email_domains: Vec<String>,

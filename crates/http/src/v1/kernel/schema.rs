@@ -36,6 +36,8 @@ enums! {
     OperatorRole = domain::operations::OperatorRole::ALL.map(domain::operations::OperatorRole::as_str);
     "The role of a user." Role = domain::kernel::Role::ALL.map(domain::kernel::Role::as_str);
     "The state of a tenant." TenantStatus = domain::tenant::TenantStatus::ALL.map(domain::tenant::TenantStatus::as_str);
+    "What an operator may do in a tenant." SupportLevel = domain::tenant::SupportLevel::ALL.map(domain::tenant::SupportLevel::as_str);
+    "How a support access stands." SupportStatus = domain::tenant::SupportStatus::ALL.map(domain::tenant::SupportStatus::as_str);
     "How far an export is." ExportStatus = domain::archive::ExportStatus::ALL.map(domain::archive::ExportStatus::as_str);
     "The state of a project." ProjectStatus = domain::work::ProjectStatus::ALL.map(domain::work::ProjectStatus::as_str);
     "The role of a member of a project." ProjectRole = domain::work::ProjectRole::ALL.map(domain::work::ProjectRole::as_str);

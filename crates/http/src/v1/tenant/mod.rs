@@ -1,4 +1,5 @@
-//! Sign-up, and the tenant of the caller.
+//! Sign-up, the tenant of the caller, and operators' access to it.
 
 pub(crate) mod signup;
+pub(crate) mod support_access;
 pub(crate) mod tenant;

@@ -32,7 +32,8 @@ use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::security::RuleChanges;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{
-    Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantRows, TenantScope, TenantSeals,
+    Actor, Denied, Gate, Refused, Settings, SupportTokens, TenantRegistry, TenantRows, TenantScope,
+    TenantSeals,
 };
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
 use uuid::Uuid;
@@ -66,6 +67,8 @@ pub struct Ports {
     pub operator_gate: OperatorGate,
     /// Operators' access tokens.
     pub operator_tokens: Arc<dyn OperatorTokens>,
+    /// Operators' access tokens for one tenant.
+    pub support_tokens: Arc<dyn SupportTokens>,
     /// Password hashing.
     pub passwords: Arc<dyn PasswordHasher>,
     /// The keys that sign and verify tokens in this process.
@@ -447,9 +450,11 @@ impl Cx {
         let (class, group) = match self.scope.actor() {
             Actor::Founder => (CallerClass::Guest, CallerGroup::SignUp),
             Actor::Guest => (CallerClass::Guest, of_tenant),
-            Actor::System(_) | Actor::User { .. } | Actor::ApiKey { .. } | Actor::Job { .. } => {
-                (CallerClass::Known, of_tenant)
-            }
+            Actor::System(_)
+            | Actor::User { .. }
+            | Actor::ApiKey { .. }
+            | Actor::Operator { .. }
+            | Actor::Job { .. } => (CallerClass::Known, of_tenant),
         };
         HashingCaller::new(class, group, self.origin.address())
     }

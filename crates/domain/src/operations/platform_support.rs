@@ -1,0 +1,39 @@
+use async_trait::async_trait;
+
+use crate::kernel::{OperatorId, Page, PageRequest, StoreError, SupportAccessId, TenantId, Time};
+use crate::tenant::{SupportAccess, SupportStatus};
+
+/// An operator's access, and the tenant that it leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlatformSupportAccess {
+    /// The tenant.
+    pub tenant: TenantId,
+    /// The access.
+    pub access: SupportAccess,
+}
+
+/// Which accesses are listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SupportFilter {
+    /// Only to this tenant.
+    pub tenant: Option<TenantId>,
+    /// Only of this operator.
+    pub operator: Option<OperatorId>,
+    /// Only those that stand so.
+    pub status: Option<SupportStatus>,
+}
+
+/// Operators' accesses to all tenants, read only.
+#[async_trait]
+pub trait PlatformSupportAccesses: Send {
+    /// The one with an id.
+    async fn find(&mut self, id: SupportAccessId) -> Result<Option<PlatformSupportAccess>, StoreError>;
+
+    /// A page of them, newest first, as they stand at a time.
+    async fn list(
+        &mut self,
+        filter: &SupportFilter,
+        now: Time,
+        page: PageRequest,
+    ) -> Result<Page<PlatformSupportAccess>, StoreError>;
+}
