@@ -112,7 +112,9 @@ proptest! {
     /// However entries are cut into batches, an alert is raised when so much is counted within a window, and not otherwise.
     #[test]
     fn threshold_within_the_window_raises_an_alert(drawn in drawn(), cut in 0..40_usize) {
-        let drawn: Vec<_> = drawn.into_iter().map(|(_, _, second, weight)| (0, 1, second, weight)).collect();
+        let mut drawn: Vec<_> = drawn.into_iter().map(|(_, _, second, weight)| (0, 1, second, weight)).collect();
+        // A log is written in time, but for seconds.
+        drawn.sort_unstable_by_key(|(_, _, second, _)| *second);
         let entries = numbered(&drawn);
         let (first, second) = entries.split_at(cut.min(entries.len()));
         let mut detection = Detection::default();

@@ -91,9 +91,9 @@ impl Detection {
             window.add_all(&before);
         }
         window.add_all(&found.0);
-        window.prune();
         let reached = window.reached(terms.threshold, key.rule.all_parts());
         if reached.is_none() {
+            window.prune();
             self.windows.insert(name, window);
         }
         reached
