@@ -225,8 +225,10 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 61] = [
+const WITHOUT_KEY: [(&str, &str); 63] = [
     ("/api/v1/tenant/exports", "one is under way at a time"),
+    ("/api/v1/users/{id}/exports", "one is under way at a time"),
+    ("/api/v1/users/{id}/erase", "it makes nothing"),
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",

@@ -361,6 +361,19 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/tenant/exports", admin),
         // One is under way at a time, so the second one conflicts.
         at(&post, "/api/v1/tenant/exports", admin).of_factor(),
+        at(&post, "/api/v1/users/{id}/exports", admin)
+            .ids(&[User])
+            .of_factor(),
+        Operation {
+            may_be_missing: true,
+            ..at(&get, "/api/v1/users/{id}/exports/{export_id}", admin).ids(&[User, Session])
+        },
+        Operation {
+            may_be_unconfirmed: true,
+            ..at(&post, "/api/v1/users/{id}/erase", admin)
+                .ids(&[User])
+                .body(|_| json!({"confirm_email": "nobody@of-no-tenant.example"}))
+        },
         // The ids are those of sessions, so no export has them: exports are written by jobs, and `exports` is about them.
         Operation {
             may_be_missing: true,

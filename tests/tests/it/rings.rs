@@ -61,6 +61,7 @@ entities! {
     brandings "brandings"
     custom_roles "custom_roles"
     data_keys "data_keys"
+    erasures "erasures"
     flag_overrides "flag_overrides"
     idempotency_keys "idempotency_keys"
     invitations "invitations"
@@ -118,7 +119,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys erasures flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -2173,6 +2174,11 @@ const SEEDS: &[(&str, &str)] = &[
         // Numbers that differ, so that a row is in nobody's way in the other tenant.
         "UPDATE data_keys k SET number = o.place FROM (SELECT tenant_id, 100 + row_number() OVER (ORDER BY tenant_id) AS place \
          FROM data_keys) o WHERE o.tenant_id = k.tenant_id",
+    ),
+    (
+        "erasures",
+        "INSERT INTO erasures (tenant_id, id, created_at, user_id, addresses, digests, sequence, entries) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, '[]', '[]', 0, 0 FROM users WHERE role = 'viewer'",
     ),
     (
         "tenant_exports",

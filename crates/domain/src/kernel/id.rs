@@ -116,6 +116,8 @@ typed_ids! {
     MeterReportId;
     /// An export of a tenant.
     ExportId;
+    /// Identifies the erasure of a person.
+    ErasureId;
     /// A job of a tenant.
     JobId;
     /// A job of the system's own.

@@ -36,6 +36,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(customization::branding::routes)
         .configure(billing::billing::routes)
         .configure(identity::user::routes)
+        .configure(identity::erasure::routes)
         .configure(identity::invitation::routes)
         .configure(identity::permission::routes)
         .configure(identity::api_key::routes)
@@ -46,6 +47,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(flags::feature::routes)
         .configure(usage::usage::routes)
         .configure(archive::export::routes)
+        .configure(archive::person::routes)
         .configure(audit::event::routes)
         .configure(audit::export::routes);
 }
