@@ -10,7 +10,7 @@ use crate::kernel::UserId;
 /// The person whose rows are read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AboutPerson {
-    /// The account.
+    /// Identifies the account whose rows are read.
     pub id: UserId,
     /// The addresses that it is known to have or to have had.
     pub addresses: Vec<String>,
@@ -25,7 +25,7 @@ pub struct PersonRows {
     pub addresses: Vec<String>,
     /// JSON columns in which either may be.
     pub states: Vec<String>,
-    /// Columns that are left out.
+    /// Columns that no row of the archive has, with the reasons.
     pub left_out: Vec<Excuse>,
 }
 

@@ -26,7 +26,7 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 42] = [
+const HIGH: [&str; 43] = [
     "account.locked",
     "api_key.created",
     "api_key.rotated",
@@ -67,6 +67,7 @@ const HIGH: [&str; 42] = [
     "user.deleted",
     "user.email_changed",
     "user.email_reverted",
+    "user.erased",
     "user.imported",
     "user.password_reset",
 ];

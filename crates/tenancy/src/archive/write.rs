@@ -34,7 +34,7 @@ impl Written {
 /// What an archive is of.
 #[derive(Debug, Clone, Copy)]
 pub struct Subject<'a> {
-    /// The tenant.
+    /// Whose rows are in the archive.
     pub tenant: &'a Tenant,
     /// The person of the tenant, when the archive has what is stored about one.
     pub person: Option<&'a AboutPerson>,
