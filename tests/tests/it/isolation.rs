@@ -1392,8 +1392,10 @@ async fn a_foreign_a_deleted_a_random_and_a_malformed_id_give_the_same_404_byte_
             .send_as(&world, &world.acme.admin)
             .await;
         let expected = comparable(&expected.problem(404, "not_found"));
-        // What is deleted is just what can be restored.
-        let gone = (!operation.path.ends_with("/restore")).then_some(&deleted);
+        // What is deleted is just what can be restored; a deleted user is exported and erased like any other.
+        let takes_deleted = ["/restore", "/users/{id}/exports", "/users/{id}/erase"];
+        let gone = !takes_deleted.iter().any(|path| operation.path.ends_with(path));
+        let gone = gone.then_some(&deleted);
         for ids in unknown.iter().chain(gone).chain(&malformed) {
             let call = operation.call(ids, &own);
             // Dots would be resolved by a client; here they reach the router as they are.
