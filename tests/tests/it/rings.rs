@@ -2182,8 +2182,8 @@ const SEEDS: &[(&str, &str)] = &[
     ),
     (
         "tenant_exports",
-        "INSERT INTO tenant_exports (tenant_id, id, created_at, requested_by, status, rows_written, open_key) \
-         SELECT tenant_id, gen_random_uuid(), now(), id, 'queued', 0, email FROM users WHERE role = 'admin'",
+        "INSERT INTO tenant_exports (tenant_id, id, created_at, requested_by, person_id, status, rows_written, open_key) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, id, 'queued', 0, email FROM users WHERE role = 'admin'",
     ),
     (
         "invitations",

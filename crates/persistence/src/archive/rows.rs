@@ -10,7 +10,6 @@ use tenantry_domain::store::Mode;
 use uuid::Uuid;
 
 use crate::Pool;
-use crate::identity::person::digests;
 use crate::kernel::error::{column, from_json, is_own};
 use crate::kernel::tx::{PlatformTx, TenantTx};
 
@@ -74,7 +73,7 @@ impl TenantArchive for PgTenantArchive {
         let person = |row: &QueryResult| {
             Ok(ErasedPerson {
                 id: column::<Uuid>(row, "user_id")?.into(),
-                digests: digests(column::<Value>(row, "digests")?)?,
+                digests: serde_json::from_value(column::<Value>(row, "digests")?).map_err(from_json)?,
             })
         };
         rows.iter().map(person).collect()

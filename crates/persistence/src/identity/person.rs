@@ -160,6 +160,6 @@ impl TryFrom<Model> for Erasure {
 }
 
 /// Stored digests.
-pub(crate) fn digests(stored: Value) -> Result<Vec<[u8; 32]>, StoreError> {
+fn digests(stored: Value) -> Result<Vec<[u8; 32]>, StoreError> {
     serde_json::from_value(stored).map_err(from_json)
 }
