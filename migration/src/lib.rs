@@ -90,6 +90,7 @@ mod m20261129_000095_data_keys;
 mod m20261130_000097_operator_access;
 mod m20261130_000099_security_alerts;
 mod m20261130_000098_support_accesses;
+mod m20261130_000100_erasures;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -34,7 +34,7 @@ const FUNCTIONS: [(&str, &str); 3] = [(TABLES, TABLES_SQL), (OPEN, OPEN_SQL), (W
 
 /// All tables that have rows of tenants, as the catalogue describes them, so that an archive forgets none: the tenant itself first, and
 /// each table behind those that it refers to.
-const TABLES_SQL: &str = "\
+pub(crate) const TABLES_SQL: &str = "\
 CREATE OR REPLACE FUNCTION tenant_archive_tables(
     OUT name text, OUT columns jsonb, OUT key text[], OUT refers jsonb, OUT changes boolean
 ) RETURNS SETOF record LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -88,6 +88,7 @@ impl Default for Options {
             tenant_functions: Vec::new(),
             global_unique: Vec::new(),
             allowed_definer_functions: list(&[
+                "audit_erase",
                 "audit_retain",
                 "tenant_names_keep",
                 "user_addresses_drop",

@@ -45,6 +45,8 @@ macro_rules! repositories {
             data_keys: $crate::tenant::DataKeys,
             /// The repository of users.
             users: $crate::identity::Users,
+            /// People whose data is exported or erased.
+            persons: $crate::identity::Persons,
             /// Login sessions.
             sessions: $crate::identity::Sessions,
             /// Invitations to the tenant.

@@ -8,7 +8,7 @@ use tenantry_domain::archive::{ArchiveError, ArchiveSink, ArchiveStore};
 use tenantry_domain::kernel::{ExportId, TenantId};
 
 use crate::FileArchiveWriter;
-use crate::archive_writer::named;
+use crate::archive_writer::{named, part_path};
 
 /// The archives of exports, in a folder with a folder for each tenant. Servers over one database share it.
 #[derive(Debug, Clone)]
@@ -58,7 +58,11 @@ impl ArchiveStore for ArchiveFolder {
 
     async fn remove(&self, tenant: TenantId, export: ExportId) -> Result<(), ArchiveError> {
         let path = self.path(tenant, export);
-        if_there(std::fs::remove_file(&path)).map_err(|error| named(&path, &error))
+        // A server that was killed while it wrote the archive has left a part of it.
+        for path in [part_path(&path), path] {
+            if_there(std::fs::remove_file(&path)).map_err(|error| named(&path, &error))?;
+        }
+        Ok(())
     }
 
     async fn remove_all(&self, tenant: TenantId) -> Result<(), ArchiveError> {

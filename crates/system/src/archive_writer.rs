@@ -29,9 +29,7 @@ impl FileArchiveWriter {
     /// # Errors
     /// [`ArchiveError::Io`].
     pub fn create(path: &Path) -> Result<Self, ArchiveError> {
-        let mut part = path.as_os_str().to_owned();
-        part.push(".part");
-        let part = PathBuf::from(part);
+        let part = part_path(path);
         let open = OpenOptions::new()
             .create(true)
             .truncate(true)
@@ -232,6 +230,13 @@ impl Tar {
     fn take(&mut self) -> Place {
         std::mem::replace(&mut self.place, Place::Broken)
     }
+}
+
+/// Where an archive is written until it is finished.
+pub(crate) fn part_path(path: &Path) -> PathBuf {
+    let mut part = path.as_os_str().to_owned();
+    part.push(".part");
+    PathBuf::from(part)
 }
 
 /// An error of a file, with its name.

@@ -10,6 +10,7 @@ impl Handlers {
             .with(crate::identity::api_key_expiry::NotifyOfExpiry)
             .with_system(crate::tenant::upkeep::TendSome)
             .with(crate::archive::export::WriteExport)
+            .with(crate::identity::erasure::EraseTraces)
             .with(crate::tenant::audit_upkeep::KeepAudit)
             .with(crate::tenant::data_key::KeepDataKeys)
             .with_system(crate::tenant::row_work::SettleAll)

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use tenantry_domain::archive::ArchiveError;
+use tenantry_domain::archive::{AboutPerson, ArchiveError};
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::tenant::Tenant;
 use tenantry_system::{FileArchiveReader, FileArchiveWriter};
 use tenantry_tenancy::archive::diff::TableDiff;
 use tenantry_tenancy::archive::trust::{Signer, unhex};
+use tenantry_tenancy::archive::write::Subject;
 use tenantry_tenancy::archive::{ArchiveProgress, diff, import, read, write};
 
 use crate::boot::{Booted, boot};
@@ -89,6 +90,9 @@ async fn verify(booted: &Booted, file: &Path, trusted: &[Vec<u8>]) -> Result<(),
         let (name, content, rows) = (&table.name, table.content.as_str(), table.rows);
         console::say(&format!("{name} {content} {rows} rows, {} bytes", table.bytes));
     }
+    if let Some(person) = &manifest.person {
+        console::say(&format!("of one person: {}", person.id));
+    }
     let (slug, at) = (&manifest.tenant.slug, manifest.taken_at.to_rfc3339());
     console::say(&format!(
         "ok: {slug} ({}) at {at}, signed by {by}",
@@ -97,15 +101,27 @@ async fn verify(booted: &Booted, file: &Path, trusted: &[Vec<u8>]) -> Result<(),
     Ok(())
 }
 
-/// Writes the archive of a tenant into a file.
-pub async fn export(booted: &Booted, tenant: &Tenant, out: &Path) -> Result<(), CommandError> {
+/// Writes the archive of a tenant, or of one person of it, into a file.
+pub async fn export(
+    booted: &Booted,
+    tenant: &Tenant,
+    person: Option<&AboutPerson>,
+    out: &Path,
+) -> Result<(), CommandError> {
     let keys = tenantry_compose::read_keys(&booted.app).await;
     keys.map_err(|error| other(&error))?;
     let sink = FileArchiveWriter::create(out).map_err(failed)?;
     let until = booted.app.ports.clock.now() + LONGEST;
     let shown = Shown::default();
     let show = |progress: &ArchiveProgress| shown.show(progress);
-    let written = write::write(&booted.app, BECAUSE, tenant, Box::new(sink), (until, &show)).await;
+    let written = write::write(
+        &booted.app,
+        BECAUSE,
+        Subject { tenant, person },
+        Box::new(sink),
+        (until, &show),
+    );
+    let written = written.await;
     let written = written.map_err(failed)?;
     let (rows, tables, bytes) = (written.rows(), written.manifest.tables.len(), written.bytes);
     console::say(&format!(

@@ -48,6 +48,7 @@ mod naming;
 mod operator;
 mod otlp;
 mod otlp_metrics;
+mod person;
 mod plan;
 pub mod prelude;
 mod quota;

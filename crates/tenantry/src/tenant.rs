@@ -170,7 +170,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
         } => purge(app, slug, *confirm, reason).await?,
         Action::Export { slug, out } => {
             let tenant = find_any(app, slug).await?;
-            archive::export(&booted, &tenant, out).await?;
+            archive::export(&booted, &tenant, None, out).await?;
         }
         Action::Import {
             file,
@@ -295,7 +295,7 @@ fn unknown(slug: &str) -> CommandError {
 }
 
 /// The tenant with a slug, deleted ones included.
-async fn find_any(app: &Tenancy, slug: &str) -> Result<Tenant, CommandError> {
+pub async fn find_any(app: &Tenancy, slug: &str) -> Result<Tenant, CommandError> {
     let unknown = || unknown(slug);
     let because = SystemScope::because("a tenant is named on the command line");
     let slug = Slug::parse(slug).ok_or_else(unknown)?;

@@ -16,7 +16,7 @@ use tenantry_tenancy::{Cx, Origin};
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
 use crate::tenant::{find, invalid, other};
-use crate::{CommandError, console};
+use crate::{CommandError, console, person};
 
 /// What to do.
 #[derive(Debug, clap::Args)]
@@ -62,6 +62,39 @@ enum Action {
         #[arg(long)]
         email: String,
     },
+    /// Write what is stored about one person into a signed archive: of the account with an address, or of the last one that had it. Secrets are not
+    /// in it, nor what the audit log tells about others. `export verify` checks it.
+    #[command(
+        after_help = "Example: tenantry user export --tenant acme --email ada@acme.example --out ada.tar"
+    )]
+    Export {
+        /// The slug of the tenant.
+        #[arg(long)]
+        tenant: String,
+        /// The address of the user.
+        #[arg(long)]
+        email: String,
+        /// The file, which only you can read.
+        #[arg(long)]
+        out: PathBuf,
+    },
+    /// Erase a person: every account of the tenant that has the address, removed ones included. The accounts become anonymous, their
+    /// sessions, factors, keys and memberships go, and entries of the audit log no longer name them. Nothing leads back. A command that was
+    /// killed goes on when it is started again, and so does the server.
+    #[command(
+        after_help = "Example: tenantry user erase --tenant acme --email ada@acme.example --confirm ada@acme.example"
+    )]
+    Erase {
+        /// The slug of the tenant.
+        #[arg(long)]
+        tenant: String,
+        /// The address of the user.
+        #[arg(long)]
+        email: String,
+        /// The address again.
+        #[arg(long)]
+        confirm: String,
+    },
 }
 
 /// Runs the command.
@@ -74,6 +107,12 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             verified,
         } => import(&booted, tenant, file, *verified).await,
         Action::ResetMfa { tenant, email } => reset_mfa(&booted, tenant, email).await,
+        Action::Export { tenant, email, out } => person::export(&booted, tenant, email, out).await,
+        Action::Erase {
+            tenant,
+            email,
+            confirm,
+        } => person::erase(&booted, (tenant, email), confirm).await,
     };
     booted.finish().await;
     done

@@ -199,8 +199,16 @@ async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
         "SELECT policyname::text FROM pg_policies WHERE tablename = '{table}' AND roles <> '{{tenantry_app}}' ORDER BY 1"
     );
     let further: &[&str] = match table {
-        "audit_blocks" => &["audit_blocks_purge", "audit_blocks_purge_select"],
-        "audit_events" => &["audit_events_purge", "audit_events_purge_select"],
+        "audit_blocks" => &[
+            "audit_blocks_erase",
+            "audit_blocks_purge",
+            "audit_blocks_purge_select",
+        ],
+        "audit_events" => &[
+            "audit_events_erase",
+            "audit_events_purge",
+            "audit_events_purge_select",
+        ],
         "audit_heads" => &["audit_heads_purge", "audit_heads_purge_select"],
         "resource_versions" => &["resource_versions_purge", "resource_versions_purge_select"],
         "tenant_setting_versions" => &[

@@ -225,7 +225,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 68] = [
+const WITHOUT_KEY: [(&str, &str); 70] = [
     (
         "/api/v1/security/alerts/{id}/acknowledge",
         "repeated, it answers with the alert as it is",
@@ -243,6 +243,8 @@ const WITHOUT_KEY: [(&str, &str); 68] = [
         "tokens are stored nowhere, and one access may have any number",
     ),
     ("/api/v1/tenant/exports", "one is under way at a time"),
+    ("/api/v1/users/{id}/exports", "one is under way at a time"),
+    ("/api/v1/users/{id}/erase", "it makes nothing"),
     (
         "/api/v1/auth/login",
         "it makes a session, of which one may have any number",

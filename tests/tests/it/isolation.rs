@@ -373,6 +373,19 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/tenant/exports", admin),
         // One is under way at a time, so the second one conflicts.
         at(&post, "/api/v1/tenant/exports", admin).of_factor(),
+        at(&post, "/api/v1/users/{id}/exports", admin)
+            .ids(&[User])
+            .of_factor(),
+        Operation {
+            may_be_missing: true,
+            ..at(&get, "/api/v1/users/{id}/exports/{export_id}", admin).ids(&[User, Session])
+        },
+        Operation {
+            may_be_unconfirmed: true,
+            ..at(&post, "/api/v1/users/{id}/erase", admin)
+                .ids(&[User])
+                .body(|_| json!({"confirm_email": "nobody@of-no-tenant.example"}))
+        },
         // The ids are those of sessions, so no export has them: exports are written by jobs, and `exports` is about them.
         Operation {
             may_be_missing: true,
@@ -1427,8 +1440,10 @@ async fn a_foreign_a_deleted_a_random_and_a_malformed_id_give_the_same_404_byte_
             .send_as(&world, &world.acme.admin)
             .await;
         let expected = comparable(&expected.problem(404, "not_found"));
-        // What is deleted is just what can be restored.
-        let gone = (!operation.path.ends_with("/restore")).then_some(&deleted);
+        // What is deleted is just what can be restored; a deleted user is exported and erased like any other.
+        let takes_deleted = ["/restore", "/users/{id}/exports", "/users/{id}/erase"];
+        let gone = !takes_deleted.iter().any(|path| operation.path.ends_with(path));
+        let gone = gone.then_some(&deleted);
         for ids in unknown.iter().chain(gone).chain(&malformed) {
             let call = operation.call(ids, &own);
             // Dots would be resolved by a client; here they reach the router as they are.

@@ -61,6 +61,7 @@ entities! {
     brandings "brandings"
     custom_roles "custom_roles"
     data_keys "data_keys"
+    erasures "erasures"
     flag_overrides "flag_overrides"
     idempotency_keys "idempotency_keys"
     invitations "invitations"
@@ -122,7 +123,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys erasures flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -1286,6 +1287,7 @@ fn valid_body(world: &World, method: &str, template: &str) -> Option<serde_json:
         ("PATCH", "projects/{id}" | "api-keys/{id}" | "auth/passkeys/{id}") => Some(json!({"name": "x"})),
         ("PATCH", "roles/{name}") => Some(json!({"description": "x"})),
         ("POST", "api-keys/{id}/rotate") => Some(json!({"overlap_seconds": 0})),
+        ("POST", "users/{id}/erase") => Some(json!({"confirm_email": "nobody@of-no-tenant.example"})),
         ("POST", "projects/{id}/members") => Some(json!({"user_id": world.acme.viewer.id.uuid()})),
         ("POST", "projects/{id}/tasks") | ("PATCH", "tasks/{id}") => Some(json!({"title": "x"})),
         ("PATCH", "resources/{id}") => Some(json!({"content": "x"})),
@@ -2192,9 +2194,14 @@ const SEEDS: &[(&str, &str)] = &[
          SELECT id, gen_random_uuid(), now(), 0, '{}' FROM tenants",
     ),
     (
+        "erasures",
+        "INSERT INTO erasures (tenant_id, id, created_at, user_id, addresses, digests, sequence, entries) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, '[]', '[]', 0, 0 FROM users WHERE role = 'viewer'",
+    ),
+    (
         "tenant_exports",
-        "INSERT INTO tenant_exports (tenant_id, id, created_at, requested_by, status, rows_written, open_key) \
-         SELECT tenant_id, gen_random_uuid(), now(), id, 'queued', 0, email FROM users WHERE role = 'admin'",
+        "INSERT INTO tenant_exports (tenant_id, id, created_at, requested_by, person_id, status, rows_written, open_key) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, id, 'queued', 0, email FROM users WHERE role = 'admin'",
     ),
     (
         "support_accesses",

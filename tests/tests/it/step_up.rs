@@ -68,6 +68,7 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
         let made = world.post(&world.acme.admin, "/api/v1/roles", &body).send().await;
         made.expect(201);
     }
+    let erased = new_user(world, "ten", "member").await;
     let patch = |path: &str, body| ("PATCH", path.to_owned(), body);
     let post = |path: &str, body| ("POST", path.to_owned(), body);
     let at_user = |id: &str| format!("/api/v1/users/{id}");
@@ -93,6 +94,17 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
         (
             "reset_mfa",
             post(&format!("{}/reset-mfa", at_user(&other)), json!({})),
+        ),
+        (
+            "export_user",
+            post(&format!("{}/exports", at_user(&other)), json!({})),
+        ),
+        (
+            "erase_user",
+            post(
+                &format!("{}/erase", at_user(&erased)),
+                json!({"confirm_email": "ten@acme.example"}),
+            ),
         ),
         (
             "create_invitation",

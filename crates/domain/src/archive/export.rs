@@ -29,6 +29,8 @@ pub struct Export {
     pub created_at: Time,
     /// The user who has asked for it.
     pub requested_by: Option<UserId>,
+    /// The person whose data is exported; none when it is everything of the tenant.
+    pub person: Option<UserId>,
     /// How far it is.
     pub status: ExportStatus,
     /// How many rows are written.
@@ -51,11 +53,12 @@ impl Export {
     pub const LINK_MINUTES: i64 = 15;
 
     /// A new export.
-    pub fn new(id: ExportId, requested_by: Option<UserId>, now: Time) -> Self {
+    pub fn new(id: ExportId, requested_by: Option<UserId>, person: Option<UserId>, now: Time) -> Self {
         Self {
             id,
             created_at: now,
             requested_by,
+            person,
             status: ExportStatus::Queued,
             rows_written: 0,
             bytes: None,
@@ -109,17 +112,17 @@ pub trait Exports: Send {
     /// Adds one.
     ///
     /// # Errors
-    /// [`StoreError::Unique`] while another one is under way.
+    /// [`StoreError::Unique`] while another one of the tenant, or of the same person, is under way.
     async fn insert(&mut self, export: &Export) -> Result<(), StoreError>;
 
     /// The export with an id.
     async fn find(&mut self, id: ExportId) -> Result<Option<Export>, StoreError>;
 
-    /// A page of them, newest first.
-    async fn list(&mut self, page: PageRequest) -> Result<Page<Export>, StoreError>;
+    /// A page of those of the whole tenant, or of a person; newest first.
+    async fn list(&mut self, person: Option<UserId>, page: PageRequest) -> Result<Page<Export>, StoreError>;
 
-    /// How many can be downloaded or are under way.
-    async fn count_kept(&mut self) -> Result<u64, StoreError>;
+    /// How many of the whole tenant, or of a person, can be downloaded or are under way.
+    async fn count_kept(&mut self, person: Option<UserId>) -> Result<u64, StoreError>;
 
     /// Those whose time is over, up to a few hundred.
     async fn overdue(&mut self, now: Time) -> Result<Vec<Export>, StoreError>;

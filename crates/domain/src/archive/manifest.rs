@@ -7,7 +7,7 @@ use super::shape::is_plain;
 use super::{ArchiveError, TableShape};
 use crate::audit::canonical;
 use crate::kernel::name::named_enum;
-use crate::kernel::{TenantId, Time};
+use crate::kernel::{TenantId, Time, UserId};
 
 named_enum! {
     /// What an import does with the rows of a table.
@@ -29,6 +29,9 @@ pub struct Manifest {
     pub version: u32,
     /// Whose rows are in the archive.
     pub tenant: ManifestTenant,
+    /// The person that the rows are about, of an archive of one person. Such an archive is not imported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<ManifestPerson>,
     /// The point in time at which all rows were as they are in the archive.
     pub taken_at: Time,
     /// Identifies the columns of all tables: equal where they are equal.
@@ -52,6 +55,16 @@ pub struct ManifestTenant {
     pub slug: String,
     /// Its display name when the archive was taken.
     pub name: String,
+}
+
+/// The person of an archive of one person.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestPerson {
+    /// Identifies the account within the tenant.
+    pub id: UserId,
+    /// The addresses that the account is known to have or to have had.
+    pub addresses: Vec<String>,
 }
 
 /// A table in an archive.

@@ -10,6 +10,7 @@ mod export;
 mod file;
 mod id_map;
 mod manifest;
+mod person;
 mod row;
 mod shape;
 
@@ -19,7 +20,9 @@ pub use export::{Export, ExportStatus, Exports};
 pub use file::{ArchiveSink, ArchiveSource, ArchiveStore, StoredFile};
 pub use id_map::{IdMap, row_columns, row_id};
 pub use manifest::{
-    LeftOutColumn, LeftOutTable, Manifest, ManifestSignature, ManifestTable, ManifestTenant, TableContent,
+    LeftOutColumn, LeftOutTable, Manifest, ManifestPerson, ManifestSignature, ManifestTable, ManifestTenant,
+    TableContent,
 };
-pub use row::{Put, RowBatch, RowSink, Rows, Snapshot, TenantArchive};
+pub use person::{AboutPerson, PersonRows, erased_user, person_rows_of, without_others};
+pub use row::{ErasedPerson, Put, RowBatch, RowSink, Rows, Snapshot, TenantArchive};
 pub use shape::{ColumnShape, ReferenceShape, TableShape};

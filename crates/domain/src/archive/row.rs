@@ -1,8 +1,8 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::{ArchiveError, TableShape};
-use crate::kernel::{StoreError, SystemScope, TenantId};
+use super::{AboutPerson, ArchiveError, PersonRows, TableShape};
+use crate::kernel::{StoreError, SystemScope, TenantId, UserId};
 
 /// Some rows of a table: JSON objects, each on a line that ends with `\n`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +34,15 @@ pub trait Snapshot: Send {
         sink: &mut dyn RowSink,
     ) -> Result<(), ArchiveError>;
 
+    /// Reads the rows of a table that are about a person, without some columns.
+    async fn read_person(
+        &mut self,
+        table: &str,
+        left_out: &[String],
+        about: (&AboutPerson, &PersonRows),
+        sink: &mut dyn RowSink,
+    ) -> Result<(), ArchiveError>;
+
     /// Ends it.
     async fn close(self: Box<Self>);
 }
@@ -51,6 +60,15 @@ pub struct RowBatch<'a> {
     pub replace: bool,
 }
 
+/// A person whose data was erased, as an import must know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ErasedPerson {
+    /// The id of the account.
+    pub id: UserId,
+    /// Keyed digests of the addresses that the account had.
+    pub digests: Vec<[u8; 32]>,
+}
+
 /// What became of written rows. The others were there already.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Put {
@@ -66,6 +84,9 @@ pub struct Put {
 pub trait TenantArchive: Send + Sync {
     /// All tables that have rows of tenants, each behind those that it refers to; that of the tenants first.
     async fn tables(&self, because: SystemScope) -> Result<Vec<TableShape>, StoreError>;
+
+    /// The persons of a tenant whose data was erased, whatever the state of the tenant is. None of a tenant that is not there.
+    async fn erased(&self, because: SystemScope, tenant: TenantId) -> Result<Vec<ErasedPerson>, StoreError>;
 
     /// The rows of a tenant at this point in time.
     async fn snapshot(&self, because: SystemScope, tenant: TenantId)

@@ -24,6 +24,9 @@ pub struct ReferenceShape {
     pub table: String,
     /// The columns that refer.
     pub columns: Vec<String>,
+    /// Whether a row is deleted with the row that it refers to.
+    #[serde(default)]
+    pub cascades: bool,
 }
 
 /// A table that has rows of tenants, or that of the tenants themselves.
@@ -50,6 +53,15 @@ impl TableShape {
     /// The column of a name.
     pub fn column(&self, name: &str) -> Option<&ColumnShape> {
         self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// The columns that refer to users.
+    pub fn users(&self) -> impl Iterator<Item = (&ReferenceShape, &String)> {
+        let to_users = self.refers.iter().filter(|reference| reference.table == "users");
+        to_users.flat_map(|reference| {
+            let columns = reference.columns.iter().filter(|name| *name != "tenant_id");
+            columns.map(move |column| (reference, column))
+        })
     }
 
     /// Whether rows refer to other rows of the same table.
@@ -152,6 +164,7 @@ mod tests {
             refers: vec![ReferenceShape {
                 table: "users".into(),
                 columns: vec!["tenant_id".into(), "assignee_id".into()],
+                cascades: false,
             }],
             changes: true,
         };

@@ -159,6 +159,24 @@ impl Block {
         }
     }
 
+    /// Erases the entries for which `concerns` holds: their erased form is returned, and their salts are zeros from here on.
+    pub fn erase(
+        &mut self,
+        entries: &HashMap<AuditEventId, AuditEntry>,
+        concerns: impl Fn(&AuditEntry) -> bool,
+    ) -> Vec<AuditEntry> {
+        let mut erased = Vec::new();
+        for link in &mut self.links {
+            let found = entries.get(&link.id).filter(|entry| concerns(entry));
+            let Some(entry) = found.filter(|_| link.salt != Salt::default()) else {
+                continue;
+            };
+            erased.push(entry.erased(&link.salt));
+            link.salt = Salt::default();
+        }
+        erased
+    }
+
     /// The numbered links.
     pub fn numbered(&self) -> impl Iterator<Item = (i64, &Link)> {
         (self.first_sequence..).zip(&self.links)
@@ -240,6 +258,10 @@ pub trait AuditChain: Send {
         &mut self,
         ids: &[AuditEventId],
     ) -> Result<HashMap<AuditEventId, AuditEntry>, StoreError>;
+
+    /// Stores the erased form of entries of a block, and the block with zeros in place of their salts. The database changes nothing else.
+    /// Returns how many entries were replaced.
+    async fn erase(&mut self, block: &Block, entries: &[AuditEntry]) -> Result<u64, StoreError>;
 
     /// How many entries there are up to a cursor, how many behind it, and the time of the oldest behind it.
     async fn count(&mut self, cursor: Cursor) -> Result<(i64, i64, Option<Time>), StoreError>;

@@ -68,6 +68,19 @@ impl AuditEntry {
         }
     }
 
+    /// Whether it tells about a person: as the actor, as what was changed, or by the id or an address in a state.
+    pub fn concerns(&self, person: Uuid, addresses: &[&str]) -> bool {
+        let id = person.to_string();
+        let names =
+            |text: &str| text == id || addresses.iter().any(|address| text.eq_ignore_ascii_case(address));
+        self.actor_id == Some(person)
+            || self.entity_id == Some(person)
+            || [&self.before, &self.after]
+                .into_iter()
+                .flatten()
+                .any(|state| any_text(state, &names))
+    }
+
     fn hashed(&self, tenant: TenantId, sequence: i64, salt: &Salt) -> Value {
         let erased = self.erased(salt);
         let members = [
@@ -94,6 +107,15 @@ impl AuditEntry {
             .map(|(name, value)| (name.to_owned(), value))
             .collect::<Map<_, _>>()
             .into()
+    }
+}
+
+fn any_text(value: &Value, holds: &impl Fn(&str) -> bool) -> bool {
+    match value {
+        Value::String(text) => holds(text),
+        Value::Array(members) => members.iter().any(|member| any_text(member, holds)),
+        Value::Object(members) => members.values().any(|member| any_text(member, holds)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 

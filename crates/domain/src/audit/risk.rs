@@ -26,7 +26,7 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 46] = [
+const HIGH: [&str; 47] = [
     "account.locked",
     "api_key.created",
     "api_key.rotated",
@@ -71,6 +71,7 @@ const HIGH: [&str; 46] = [
     "user.deleted",
     "user.email_changed",
     "user.email_reverted",
+    "user.erased",
     "user.imported",
     "user.password_reset",
 ];

@@ -13,6 +13,7 @@ mod lockout;
 mod mfa;
 mod passkey;
 mod password;
+mod person;
 mod security_notice;
 mod session;
 mod signing_key;
@@ -51,6 +52,7 @@ pub use password::{
     CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
     RefusedHash, Verified, normalized,
 };
+pub use person::{Erasure, Persons};
 pub use security_notice::{BoundedNotices, SecurityNotice};
 pub use session::{
     AuthMethods, IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session,

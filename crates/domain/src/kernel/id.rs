@@ -120,6 +120,8 @@ typed_ids! {
     SecurityDetectionId;
     /// An export of a tenant.
     ExportId;
+    /// Identifies the erasure of a person.
+    ErasureId;
     /// A job of a tenant.
     JobId;
     /// A job of the system's own.

@@ -38,6 +38,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(customization::branding::routes)
         .configure(billing::billing::routes)
         .configure(identity::user::routes)
+        .configure(identity::erasure::routes)
         .configure(identity::invitation::routes)
         .configure(identity::permission::routes)
         .configure(identity::api_key::routes)
@@ -50,6 +51,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(archive::export::routes)
         .configure(security::alert::routes)
         .configure(security::rule::routes)
+        .configure(archive::person::routes)
         .configure(audit::event::routes)
         .configure(audit::export::routes);
 }

@@ -1,8 +1,9 @@
 use async_trait::async_trait;
 use sea_orm::ActiveValue::Set;
 use sea_orm::ColumnTrait as _;
+use sea_orm::sea_query::SimpleExpr;
 use tenantry_domain::archive::{Export, ExportStatus, Exports};
-use tenantry_domain::kernel::{ExportId, Page, PageRequest, StoreError, Time};
+use tenantry_domain::kernel::{ExportId, Page, PageRequest, StoreError, Time, UserId};
 
 use crate::kernel::store::{PgStore, exactly_one, unknown};
 
@@ -19,6 +20,7 @@ mod entity {
         pub id: Uuid,
         pub created_at: DateTimeUtc,
         pub requested_by: Option<Uuid>,
+        pub person_id: Option<Uuid>,
         pub status: String,
         pub rows_written: i64,
         pub bytes: Option<i64>,
@@ -45,6 +47,7 @@ impl Exports for PgStore {
             id: Set(export.id.uuid()),
             created_at: Set(export.created_at),
             requested_by: Set(export.requested_by.map(Into::into)),
+            person_id: Set(export.person.map(Into::into)),
             ..changes(export)?
         };
         self.tx.insert(row).await
@@ -55,17 +58,19 @@ impl Exports for PgStore {
         row.map(Export::try_from).transpose()
     }
 
-    async fn list(&mut self, page: PageRequest) -> Result<Page<Export>, StoreError> {
-        let page = self.tx.find::<Entity>().newest(page).await?;
+    async fn list(&mut self, person: Option<UserId>, page: PageRequest) -> Result<Page<Export>, StoreError> {
+        let find = self.tx.find::<Entity>().filter(of(person));
+        let page = find.newest(page).await?;
         page.try_map(Export::try_from)
     }
 
-    async fn count_kept(&mut self) -> Result<u64, StoreError> {
+    async fn count_kept(&mut self, person: Option<UserId>) -> Result<u64, StoreError> {
         let kept =
             [ExportStatus::Queued, ExportStatus::Running, ExportStatus::Ready].map(ExportStatus::as_str);
         self.tx
             .find::<Entity>()
             .filter(Column::Status.is_in(kept))
+            .filter(of(person))
             .count()
             .await
     }
@@ -97,9 +102,21 @@ fn changes(export: &Export) -> Result<ActiveModel, StoreError> {
         failure: Set(export.failure.clone()),
         finished_at: Set(export.finished_at),
         expires_at: Set(export.expires_at),
-        open_key: Set(export.is_open().then(|| OPEN.to_owned())),
+        open_key: Set(export.is_open().then(|| open_key(export.person))),
         ..Default::default()
     })
+}
+
+/// The key of an export that is under way: of each there is one at a time.
+fn open_key(person: Option<UserId>) -> String {
+    person.map_or_else(|| OPEN.to_owned(), |person| person.to_string())
+}
+
+fn of(person: Option<UserId>) -> SimpleExpr {
+    match person {
+        Some(person) => Column::PersonId.eq(person.uuid()),
+        None => Column::PersonId.is_null(),
+    }
 }
 
 fn signed(count: u64) -> Result<i64, StoreError> {
@@ -114,6 +131,7 @@ impl TryFrom<Model> for Export {
             id: row.id.into(),
             created_at: row.created_at,
             requested_by: row.requested_by.map(Into::into),
+            person: row.person_id.map(Into::into),
             status: ExportStatus::parse(&row.status)
                 .ok_or_else(|| unknown("tenant_exports.status", &row.status))?,
             rows_written: row.rows_written.unsigned_abs(),

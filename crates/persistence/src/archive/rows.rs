@@ -1,9 +1,13 @@
 use async_trait::async_trait;
 use sea_orm::QueryResult;
 use serde_json::Value;
-use tenantry_domain::archive::{ArchiveError, Put, RowBatch, RowSink, Snapshot, TableShape, TenantArchive};
+use tenantry_domain::archive::{
+    AboutPerson, ArchiveError, ErasedPerson, PersonRows, Put, RowBatch, RowSink, Snapshot, TableShape,
+    TenantArchive,
+};
 use tenantry_domain::kernel::{StoreError, SystemScope, TenantId};
 use tenantry_domain::store::Mode;
+use uuid::Uuid;
 
 use crate::Pool;
 use crate::kernel::error::{column, from_json, is_own};
@@ -40,6 +44,12 @@ SELECT t.name, t.columns, t.key, t.refers, t.changes FROM tenant_archive_tables(
 
 const OPEN: &str = "SELECT tenant_archive_open($2, $3) WHERE $1::uuid IS NOT NULL";
 
+const OPEN_PERSON: &str = "\
+SELECT person_archive_open($2, $3, $4, $5, $6, $7, $8) WHERE $1::uuid IS NOT NULL";
+
+/// Also of a tenant whose rows are marked as deleted.
+const ERASED: &str = "SELECT e.user_id, e.digests FROM erasures e WHERE e.tenant_id = $1";
+
 const WRITE: &str = "\
 SELECT w.inserted, w.replaced FROM tenant_archive_write($2, $3::text::jsonb, $4, $5) w WHERE $1::uuid IS NOT NULL";
 
@@ -53,6 +63,20 @@ impl TenantArchive for PgTenantArchive {
         let rows = tx.fetch_fixed(TABLES, []).await?;
         tx.commit().await?;
         rows.iter().map(shape).collect()
+    }
+
+    async fn erased(&self, because: SystemScope, tenant: TenantId) -> Result<Vec<ErasedPerson>, StoreError> {
+        tracing::debug!(reason = because.reason(), %tenant, "erased people of a tenant");
+        let mut tx = TenantTx::begin(&self.runtime, tenant, Mode::Read).await?;
+        let rows = tx.fetch_all_fixed(ERASED, []).await?;
+        tx.commit().await?;
+        let person = |row: &QueryResult| {
+            Ok(ErasedPerson {
+                id: column::<Uuid>(row, "user_id")?.into(),
+                digests: serde_json::from_value(column::<Value>(row, "digests")?).map_err(from_json)?,
+            })
+        };
+        rows.iter().map(person).collect()
     }
 
     async fn snapshot(
@@ -117,6 +141,26 @@ impl Snapshot for PgSnapshot {
     ) -> Result<(), ArchiveError> {
         let arguments = [table.into(), left_out.to_vec().into()];
         self.tx.fetch_fixed(OPEN, arguments).await?;
+        self.tx.drain_cursor(sink).await
+    }
+
+    async fn read_person(
+        &mut self,
+        table: &str,
+        left_out: &[String],
+        (about, rows): (&AboutPerson, &PersonRows),
+        sink: &mut dyn RowSink,
+    ) -> Result<(), ArchiveError> {
+        let arguments = [
+            table.into(),
+            left_out.to_vec().into(),
+            about.id.uuid().into(),
+            about.addresses.clone().into(),
+            rows.ids.clone().into(),
+            rows.addresses.clone().into(),
+            rows.states.clone().into(),
+        ];
+        self.tx.fetch_fixed(OPEN_PERSON, arguments).await?;
         self.tx.drain_cursor(sink).await
     }
 

@@ -3,6 +3,7 @@ use std::collections::{HashMap, HashSet};
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
+use serde_json::{Value, json};
 use tenantry_domain::audit::{AuditChain, AuditEntry, Block, Cursor, Head, HeadKind, Link, Tail, Unchained};
 use tenantry_domain::kernel::{AuditEventId, StoreError, Time};
 use uuid::Uuid;
@@ -80,6 +81,9 @@ SELECT count(*) FILTER (WHERE NOT e.behind) AS before, count(*) FILTER (WHERE e.
  min(e.created_at) FILTER (WHERE e.behind) AS oldest FROM (\
 SELECT a.created_at, (a.xact, a.id) > ($2, $3) AND a.xact < pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS behind \
 FROM audit_events a WHERE a.tenant_id = $1) AS e";
+
+/// `$2` a block, `$3` its links, `$4` erased entries.
+const ERASE: &str = "SELECT audit_erase($2, $3, $4) AS replaced WHERE $1::uuid IS NOT NULL";
 
 /// `$2` up to which number.
 const RETAIN: &str = "SELECT audit_retain($2) AS deleted WHERE $1::uuid IS NOT NULL";
@@ -164,6 +168,16 @@ impl AuditChain for PgStore {
             Ok((entry.id, entry))
         };
         rows.into_iter().map(entry).collect()
+    }
+
+    async fn erase(&mut self, block: &Block, entries: &[AuditEntry]) -> Result<u64, StoreError> {
+        let links: Vec<u8> = block.links.iter().flat_map(|link| link.to_bytes()).collect();
+        let entry = |entry: &AuditEntry| json!({"id": entry.id, "ip": entry.address, "user_agent": entry.user_agent, "before": entry.before, "after": entry.after});
+        let entries: Vec<Value> = entries.iter().map(entry).collect();
+        let arguments = [block.id.uuid().into(), links.into(), json!(entries).into()];
+        let row = self.tx.fetch_fixed(ERASE, arguments).await?;
+        let replaced: i64 = row.map_or(Ok(0), |row| column(&row, "replaced"))?;
+        Ok(replaced.unsigned_abs())
     }
 
     async fn count(&mut self, cursor: Cursor) -> Result<(i64, i64, Option<Time>), StoreError> {

@@ -9,6 +9,7 @@ pub(crate) mod invitation;
 pub(crate) mod lockout;
 pub(crate) mod mfa;
 pub(crate) mod passkey;
+pub(crate) mod person;
 pub(crate) mod session;
 pub(crate) mod signing_key;
 pub(crate) mod user;

@@ -7,6 +7,7 @@ use tenantry_domain::archive::{ArchiveError, ArchiveSource, RowSink, Rows, Table
 use tenantry_domain::kernel::{SystemScope, TenantId};
 
 use crate::Tenancy;
+use crate::archive::forget::Forgetting;
 use crate::archive::read::{BATCH, Fit, Verified, fit};
 
 /// How the rows of a table differ.
@@ -42,8 +43,9 @@ pub async fn diff(
     because: SystemScope,
     archive: Verified<'_>,
 ) -> Result<Vec<TableDiff>, ArchiveError> {
-    let fit = fit(app, because, archive.source).await?;
-    compare(app, because, archive.source, &fit).await
+    let mut source = Forgetting::of(app, because, archive.source, false).await?;
+    let fit = fit(app, because, &mut source).await?;
+    compare(app, because, &mut source, &fit).await
 }
 
 pub(super) async fn compare(

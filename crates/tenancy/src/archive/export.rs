@@ -1,4 +1,4 @@
-//! Exports of the tenant: a job writes the archive, which is kept for a few days and downloaded by a link.
+//! Exports of the tenant and of one person: a job writes the archive, which is kept for a few days and downloaded by a link.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,18 +6,19 @@ use std::time::Duration;
 
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
-use tenantry_domain::archive::{ArchiveError, ArchiveStore, Export};
+use serde_json::{Value, json};
+use tenantry_domain::archive::{AboutPerson, ArchiveError, ArchiveStore, Export};
+use tenantry_domain::audit::AuditEvent;
 use tenantry_domain::kernel::{
-    Constraint, ExportId, Page, PageRequest, Permission, StoreError, SystemScope, TenantId, Time, hex,
+    Constraint, ExportId, Page, PageRequest, Permission, StoreError, SystemScope, TenantId, Time, UserId, hex,
 };
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::archive::trust::unhex;
-use crate::archive::write::{Written, write};
-use crate::kernel::step_up::RecentFactor;
+use crate::archive::write::{Subject, Written, write};
+use crate::kernel::step_up::{ActingAdmin, RecentFactor, require_acting_admin};
 use crate::operations::job::{self, JobFailure, JobHandler, Terms};
 use crate::{Cx, OwnReason, Tenancy, UseCaseError};
 
@@ -78,12 +79,52 @@ impl OwnReason for ExportReason {
 /// [`ExportError`].
 pub async fn request(cx: &Cx) -> Result<Export, ExportError> {
     cx.require(Permission::ExportTenant)?;
-    store(cx.app())?;
     let factor = cx.require_recent_factor().await??;
-    let export = Export::new(ExportId::next(cx.ids()), cx.scope().user(), cx.now());
+    enqueue(cx, None, factor).await
+}
+
+/// Asks for an export of what is stored about a person: oneself, or by an admin anybody, also a user who was removed. It takes a recent
+/// factor. A job writes the archive.
+///
+/// # Errors
+/// [`ExportError`].
+pub async fn request_of(cx: &Cx, person: UserId) -> Result<Export, ExportError> {
+    require_person(cx, person)?;
+    let factor = cx.require_recent_factor().await??;
+    enqueue(cx, Some(person), factor).await
+}
+
+/// Everybody exports what is stored about themselves, and admins what is stored about others.
+fn require_person(cx: &Cx, person: UserId) -> Result<(), Refused> {
+    match cx.scope().user() == Some(person) {
+        true => cx.require(Permission::ManageOwnAccount),
+        false => cx.require(Permission::ExportTenant),
+    }
+}
+
+async fn enqueue(
+    cx: &Cx,
+    person: Option<UserId>,
+    factor: RecentFactor,
+) -> Result<Export, ExportError> {
+    store(cx.app())?;
+    let export = Export::new(ExportId::next(cx.ids()), cx.scope().user(), person, cx.now());
     cx.write(async |work| {
-        give_up_abandoned(cx, work).await?;
-        let kept = work.exports().count_kept().await?;
+        if let Some(person) = person {
+            if cx.scope().user() != Some(person) {
+                // Whoever takes the role of the admin away locks the tenant first.
+                work.tenants()
+                    .current_for_update()
+                    .await?
+                    .ok_or(ExportError::NotFound)?;
+                let _: ActingAdmin = require_acting_admin(cx, work).await??;
+            }
+            let found = work.persons().find(person).await?;
+            let is_erased = work.persons().erasure(person).await?.is_some();
+            found.filter(|_| !is_erased).ok_or(ExportError::NotFound)?;
+        }
+        give_up_abandoned(cx, work, person).await?;
+        let kept = work.exports().count_kept(person).await?;
         if kept >= MOST_KEPT {
             return Err(ExportReason::TooMany(kept).into());
         }
@@ -99,19 +140,32 @@ async fn add(cx: &Cx, work: &mut Work, export: &Export, _: RecentFactor) -> Resu
     let which = Which { export: export.id };
     let asked = job::enqueue::<WriteExport>(cx, work, &which, Terms::default()).await;
     asked.map_err(job::store_error)?;
-    let target = Some(export.id.uuid());
-    let details = json!({"export_id": export.id});
-    let event = cx.security("tenant.export_requested", "tenant_export", target, details);
+    let event = event(cx, export, [PERSON_REQUESTED, "tenant.export_requested"], json!({}));
     work.audit().record(event).await
 }
 
+const PERSON_REQUESTED: &str = "user.export_requested";
+
+/// An entry about an export: the first action for that of a person, whom it is about; the second for that of the tenant.
+fn event(cx: &Cx, export: &Export, actions: [&'static str; 2], more: Value) -> AuditEvent {
+    let mut details = json!({"export_id": export.id});
+    if let (Some(details), Value::Object(more)) = (details.as_object_mut(), more) {
+        details.extend(more);
+    }
+    let [of_person, of_tenant] = actions;
+    match export.person {
+        Some(person) => cx.security(of_person, "user", Some(person.uuid()), details),
+        None => cx.security(of_tenant, "tenant_export", Some(export.id.uuid()), details),
+    }
+}
+
 /// A worker that was killed too often has given its job up, and nobody else has noticed.
-async fn give_up_abandoned(cx: &Cx, work: &mut Work) -> Result<(), StoreError> {
+async fn give_up_abandoned(cx: &Cx, work: &mut Work, person: Option<UserId>) -> Result<(), StoreError> {
     let first = PageRequest {
         limit: 10,
         after: None,
     };
-    for mut export in work.exports().list(first).await?.items {
+    for mut export in work.exports().list(person, first).await?.items {
         if export.is_open() && export.created_at + ABANDONED < cx.now() {
             export.fail("the job that wrote it was given up", cx.now());
             work.exports().update(&export).await?;
@@ -126,19 +180,36 @@ async fn give_up_abandoned(cx: &Cx, work: &mut Work) -> Result<(), StoreError> {
 /// [`ExportError`].
 pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Export>, ExportError> {
     cx.require(Permission::ExportTenant)?;
-    cx.read(async |work| Ok(work.exports().list(page).await?)).await
+    cx.read(async |work| Ok(work.exports().list(None, page).await?))
+        .await
 }
 
-/// One export.
+/// One export of the tenant.
 ///
 /// # Errors
 /// [`ExportError`].
 pub async fn get(cx: &Cx, id: ExportId) -> Result<Export, ExportError> {
-    require_read(cx)?;
-    let found = cx
-        .read(async |work| Ok::<_, ExportError>(work.exports().find(id).await?))
-        .await?;
-    found.ok_or(ExportError::NotFound)
+    cx.require(Permission::ExportTenant)?;
+    find(cx, id)
+        .await?
+        .filter(|export| export.person.is_none())
+        .ok_or(ExportError::NotFound)
+}
+
+/// One export of a person.
+///
+/// # Errors
+/// [`ExportError`].
+pub async fn get_of(cx: &Cx, person: UserId, id: ExportId) -> Result<Export, ExportError> {
+    require_person(cx, person)?;
+    let found = find(cx, id).await?;
+    found
+        .filter(|export| export.person == Some(person))
+        .ok_or(ExportError::NotFound)
+}
+
+async fn find(cx: &Cx, id: ExportId) -> Result<Option<Export>, ExportError> {
+    cx.read(async |work| Ok(work.exports().find(id).await?)).await
 }
 
 /// An admin reads exports, and so does the system for the bearer of a link, whose context it is.
@@ -169,7 +240,10 @@ fn message(tenant: TenantId, export: ExportId, expires: i64) -> Vec<u8> {
 /// # Errors
 /// [`ExportError`].
 pub fn link(cx: &Cx, export: &Export) -> Result<Option<DownloadLink>, ExportError> {
-    cx.require(Permission::ExportTenant)?;
+    match export.person {
+        Some(person) => require_person(cx, person)?,
+        None => cx.require(Permission::ExportTenant)?,
+    }
     if !export.is_ready(cx.now()) {
         return Ok(None);
     }
@@ -212,13 +286,18 @@ pub async fn open_link(
         .ok_or(ExportError::NotFound)
 }
 
-/// An archive that can be downloaded.
+/// An archive that can be downloaded: of the tenant by an admin, each by the bearer of its link.
 ///
 /// # Errors
 /// [`ExportError`].
 pub async fn ready(cx: &Cx, id: ExportId) -> Result<Export, ExportError> {
     store(cx.app())?;
-    let export = get(cx, id).await?;
+    require_read(cx)?;
+    let by_link = cx.require(Permission::RunExport).is_ok();
+    let export = find(cx, id)
+        .await?
+        .filter(|export| by_link || export.person.is_none());
+    let export = export.ok_or(ExportError::NotFound)?;
     match export.is_ready(cx.now()) {
         true => Ok(export),
         false if export.is_open() => Err(ExportReason::NotReady.into()),
@@ -233,13 +312,8 @@ pub async fn ready(cx: &Cx, id: ExportId) -> Result<Export, ExportError> {
 pub async fn record_download(cx: &Cx, export: &Export) -> Result<(), ExportError> {
     require_read(cx)?;
     cx.write(async |work| {
-        let details = json!({"export_id": export.id});
-        let event = cx.security(
-            "tenant.export_downloaded",
-            "tenant_export",
-            Some(export.id.uuid()),
-            details,
-        );
+        let actions = ["user.export_downloaded", "tenant.export_downloaded"];
+        let event = event(cx, export, actions, json!({}));
         Ok(work.audit().record(event).await?)
     })
     .await
@@ -311,11 +385,12 @@ impl JobHandler for WriteExport {
         match run(cx, &export).await {
             Ok(written) => {
                 export.finish(written.rows(), written.bytes, cx.now());
-                let stored = settle(cx, &export, "tenant.exported").await;
-                if stored.is_err() {
+                let stored = settle(cx, &export, ["user.exported", "tenant.exported"]).await;
+                if !matches!(stored, Ok(true)) {
                     remove(cx, export.id).await;
                 }
-                Ok(stored?)
+                stored?;
+                Ok(())
             }
             Err(ArchiveError::Store(error @ (StoreError::Unavailable(_) | StoreError::Contention))) => {
                 Err(error.into())
@@ -328,7 +403,8 @@ impl JobHandler for WriteExport {
                     _ => "the archive could not be written; ask the operator",
                 };
                 export.fail(failure, cx.now());
-                Ok(settle(cx, &export, "tenant.export_failed").await?)
+                settle(cx, &export, ["user.export_failed", "tenant.export_failed"]).await?;
+                Ok(())
             }
         }
     }
@@ -339,11 +415,28 @@ async fn run(cx: &Cx, export: &Export) -> Result<Written, ArchiveError> {
     let store = store(cx.app()).map_err(|reason| gone(&reason.to_string()))?;
     let tenant = cx.read(async |work| work.tenants().current().await).await?;
     let tenant = tenant.ok_or_else(|| gone("the tenant is gone"))?;
+    let person = match export.person {
+        Some(person) => Some(
+            about(cx, person)
+                .await?
+                .ok_or_else(|| gone("the person was erased"))?,
+        ),
+        None => None,
+    };
     let sink = store.create(tenant.id, export.id).await?;
     let rows = AtomicU64::new(0);
     let notice = |progress: &super::ArchiveProgress| rows.store(progress.rows, Ordering::Relaxed);
     let until = cx.now() + LONGEST;
-    let writing = write(cx.app(), BECAUSE, &tenant, sink, (until, &notice));
+    let writing = write(
+        cx.app(),
+        BECAUSE,
+        Subject {
+            tenant: &tenant,
+            person: person.as_ref(),
+        },
+        sink,
+        (until, &notice),
+    );
     let showing = async {
         let mut ticks = interval(SHOWN_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -362,12 +455,38 @@ async fn run(cx: &Cx, export: &Export) -> Result<Written, ArchiveError> {
     }
 }
 
-async fn settle(cx: &Cx, export: &Export, action: &'static str) -> Result<(), StoreError> {
+/// What an archive needs to know of a person; `None` of one who is not there or was erased.
+///
+/// # Errors
+/// Those of the store.
+pub async fn about(cx: &Cx, person: UserId) -> Result<Option<AboutPerson>, StoreError> {
     cx.write(async |work| {
+        let persons = work.persons();
+        if persons.find(person).await?.is_none() || persons.erasure(person).await?.is_some() {
+            return Ok(None);
+        }
+        let addresses = persons.addresses(person).await?;
+        Ok(Some(AboutPerson {
+            id: person,
+            addresses: addresses.iter().map(|email| email.as_str().to_owned()).collect(),
+        }))
+    })
+    .await
+}
+
+/// Stores how an export has ended; not that of a person who was erased meanwhile.
+async fn settle(cx: &Cx, export: &Export, actions: [&'static str; 2]) -> Result<bool, StoreError> {
+    cx.write(async |work| {
+        if let Some(person) = export.person
+            && work.persons().erasure(person).await?.is_some()
+        {
+            return Ok(false);
+        }
         work.exports().update(export).await?;
-        let details = json!({"export_id": export.id, "rows": export.rows_written, "bytes": export.bytes});
-        let event = cx.security(action, "tenant_export", Some(export.id.uuid()), details);
-        work.audit().record(event).await
+        let details = json!({"rows": export.rows_written, "bytes": export.bytes});
+        let event = event(cx, export, actions, details);
+        work.audit().record(event).await?;
+        Ok(true)
     })
     .await
 }

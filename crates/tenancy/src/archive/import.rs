@@ -11,6 +11,7 @@ use tenantry_domain::kernel::{Constraint, RequestId, StoreError, SystemScope, Te
 use tenantry_domain::tenant::{Capability, NewTenant, Slug, StatusChange, Tenant, TenantStatus};
 
 use crate::archive::diff::{TableDiff, compare};
+use crate::archive::forget::Forgetting;
 use crate::archive::read::{BATCH, Fit, Verified, fit};
 use crate::archive::trust::Signer;
 use crate::archive::{ArchiveProgress, Notice};
@@ -29,7 +30,7 @@ pub struct Imported {
 /// killed goes on when it is started again.
 ///
 /// # Errors
-/// [`ArchiveError`]; no row is written unless every file is verified and fits.
+/// [`ArchiveError`]; no row is written unless every file is verified and fits. People who were erased from the tenant since are anonymous.
 pub async fn as_new(
     app: &Arc<Tenancy>,
     because: SystemScope,
@@ -37,7 +38,8 @@ pub async fn as_new(
     (slug, plan): (&str, Option<&str>),
     notice: Notice<'_>,
 ) -> Result<Imported, ArchiveError> {
-    let source = archive.source;
+    let mut forgetting = Forgetting::of(app, because, archive.source, true).await?;
+    let source: &mut dyn ArchiveSource = &mut forgetting;
     let fit = fit(app, because, source).await?;
     let import = Import::of(source.manifest())?;
     let tenant = import.tenant(app, because, slug, plan).await?;
@@ -65,7 +67,7 @@ pub async fn as_new(
 /// # Errors
 /// [`ArchiveError::Refused`] for an archive of another installation, and for a tenant that is not there or cannot be written to.
 pub async fn plan_restore<'a>(
-    app: &Arc<Tenancy>,
+    app: &'a Arc<Tenancy>,
     because: SystemScope,
     archive: Verified<'a>,
 ) -> Result<Restoration<'a>, ArchiveError> {
@@ -87,8 +89,9 @@ pub async fn plan_restore<'a>(
             "the tenant is {status}; restore the tenant first"
         )));
     }
-    let fit = fit(app, because, source).await?;
-    let diffs = compare(app, because, source, &fit).await?;
+    let mut source = Forgetting::of(app, because, source, false).await?;
+    let fit = fit(app, because, &mut source).await?;
+    let diffs = compare(app, because, &mut source, &fit).await?;
     Ok(Restoration {
         source,
         fit,
@@ -99,7 +102,7 @@ pub async fn plan_restore<'a>(
 
 /// A restoration that was not begun.
 pub struct Restoration<'a> {
-    source: &'a mut dyn ArchiveSource,
+    source: Forgetting<'a>,
     fit: Fit,
     /// As it is before anything is written.
     pub tenant: Tenant,
@@ -121,7 +124,7 @@ impl Restoration<'_> {
     /// # Errors
     /// [`ArchiveError`].
     pub async fn run(
-        self,
+        mut self,
         app: &Arc<Tenancy>,
         because: SystemScope,
         notice: Notice<'_>,
@@ -133,7 +136,7 @@ impl Restoration<'_> {
             ids: None,
             notice,
         };
-        let put = writer.all(self.source, &self.fit.tables).await?;
+        let put = writer.all(&mut self.source, &self.fit.tables).await?;
         app.ports.tenant_archive.settle(because, self.tenant.id).await?;
         let import = Import::of(self.source.manifest())?;
         let cx = OperatorCx::command(app, because);

@@ -4,6 +4,7 @@
 
 pub mod diff;
 pub mod export;
+mod forget;
 pub mod import;
 pub mod read;
 pub mod trust;

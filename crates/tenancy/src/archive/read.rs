@@ -59,6 +59,10 @@ pub(super) async fn fit(
 ) -> Result<Fit, ArchiveError> {
     let shapes = app.ports.tenant_archive.tables(because).await?;
     let manifest = source.manifest().clone();
+    if manifest.person.is_some() {
+        let problem = "it is the archive of one person: it can be read, and not be imported";
+        return Err(ArchiveError::Refused(problem.to_owned()));
+    }
     manifest.check_tables(&shapes)?;
     let data = |shape: &TableShape| manifest.data().any(|table| table.name == shape.name);
     let tables: Vec<TableShape> = shapes.into_iter().filter(data).collect();

@@ -4,10 +4,11 @@ use async_trait::async_trait;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tenantry_domain::archive::{
-    ArchiveError, ArchiveSink, Content, LeftOutColumn, LeftOutTable, Manifest, ManifestTable, ManifestTenant,
-    RowSink, Rows, Snapshot, TableContent, TableShape, content_of, excuses_of,
+    AboutPerson, ArchiveError, ArchiveSink, Content, Excuse, LeftOutColumn, LeftOutTable, Manifest,
+    ManifestPerson, ManifestTable, ManifestTenant, PersonRows, RowSink, Rows, Snapshot, TableContent,
+    TableShape, content_of, excuses_of, person_rows_of, without_others,
 };
-use tenantry_domain::audit::canonical;
+use tenantry_domain::audit::{Salt, canonical};
 use tenantry_domain::kernel::{SystemScope, Time, hex};
 use tenantry_domain::tenant::{Capability, Tenant};
 
@@ -30,7 +31,16 @@ impl Written {
     }
 }
 
-/// Writes everything that a tenant owns at this point in time. Ends with an error when `until` is over, since a snapshot keeps the
+/// What an archive is of.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// Whose rows are in the archive.
+    pub tenant: &'a Tenant,
+    /// The person of the tenant, when the archive has what is stored about one.
+    pub person: Option<&'a AboutPerson>,
+}
+
+/// Writes everything that a tenant owns, or that is about one person of it, at this point in time. Ends with an error when `until` is over, since a snapshot keeps the
 /// database from cleaning up behind it.
 ///
 /// # Errors
@@ -38,7 +48,7 @@ impl Written {
 pub async fn write(
     app: &Tenancy,
     because: SystemScope,
-    tenant: &Tenant,
+    Subject { tenant, person }: Subject<'_>,
     mut sink: Box<dyn ArchiveSink>,
     (until, notice): (Time, Notice<'_>),
 ) -> Result<Written, ArchiveError> {
@@ -57,18 +67,24 @@ pub async fn write(
             slug: tenant.slug.as_str().to_owned(),
             name: tenant.name.clone(),
         },
+        person: person.map(|about| ManifestPerson {
+            id: about.id,
+            addresses: about.addresses.clone(),
+        }),
         taken_at: app.ports.clock.now(),
         schema_version: schema_version(snapshot.tables()),
         tables: Vec::new(),
         left_out: Vec::new(),
         signature: None,
     };
+    let mut salt = Salt::default();
+    salt.copy_from_slice(&app.ports.secrets.secret()[..16]);
     let mut rows = 0;
     for table in snapshot.tables().to_vec() {
-        let content = match content_of(&table) {
-            Content::Data => TableContent::Data,
-            Content::Record(_) => TableContent::Record,
-            Content::LeftOut(reason) => {
+        let part = match Part::of(&table, person) {
+            Ok(Some(part)) => part,
+            Ok(None) => continue,
+            Err(reason) => {
                 manifest.left_out.push(LeftOutTable {
                     table: table.name,
                     reason: reason.to_owned(),
@@ -83,8 +99,11 @@ pub async fn write(
             table: &table.name,
             until,
             notice,
+            others: person
+                .filter(|_| table.name == "audit_events")
+                .map(|about| (about, salt)),
         };
-        let written = writing.table(snapshot.as_mut(), &table, content).await?;
+        let written = writing.table(snapshot.as_mut(), &table, part).await?;
         rows += written.rows;
         manifest.tables.push(written);
     }
@@ -101,6 +120,38 @@ fn schema_version(tables: &[TableShape]) -> String {
     hex(&Sha256::digest(canonical(&tables.into()))[..16])
 }
 
+/// What an archive has of a table.
+struct Part<'a> {
+    content: TableContent,
+    excuses: Vec<Excuse>,
+    about: Option<(&'a AboutPerson, PersonRows)>,
+}
+
+impl<'a> Part<'a> {
+    /// `None` of a table that names no person; the reason of one that is left out.
+    fn of(table: &TableShape, person: Option<&'a AboutPerson>) -> Result<Option<Self>, &'static str> {
+        if let Some(about) = person {
+            let rows = person_rows_of(table)?;
+            return Ok(rows.map(|mut rows| Self {
+                // Nothing of one person is imported.
+                content: TableContent::Record,
+                excuses: std::mem::take(&mut rows.left_out),
+                about: Some((about, rows)),
+            }));
+        }
+        let content = match content_of(table) {
+            Content::Data => TableContent::Data,
+            Content::Record(_) => TableContent::Record,
+            Content::LeftOut(reason) => return Err(reason),
+        };
+        Ok(Some(Self {
+            content,
+            excuses: excuses_of(table),
+            about: None,
+        }))
+    }
+}
+
 struct Writing<'a> {
     app: &'a Tenancy,
     sink: &'a mut dyn ArchiveSink,
@@ -108,6 +159,8 @@ struct Writing<'a> {
     rows: u64,
     until: Time,
     notice: Notice<'a>,
+    /// Whose entries of the audit log are written, without what they tell about others.
+    others: Option<(&'a AboutPerson, Salt)>,
 }
 
 impl Writing<'_> {
@@ -115,7 +168,7 @@ impl Writing<'_> {
         &mut self,
         snapshot: &mut dyn Snapshot,
         table: &TableShape,
-        content: TableContent,
+        part: Part<'_>,
     ) -> Result<ManifestTable, ArchiveError> {
         if !table.has_plain_name() {
             let name = &table.name;
@@ -123,7 +176,11 @@ impl Writing<'_> {
                 "the name of the table {name:?} cannot be that of a file"
             )));
         }
-        let excuses = excuses_of(table);
+        let Part {
+            content,
+            excuses,
+            about,
+        } = part;
         let left_out: Vec<String> = excuses.iter().map(|excuse| excuse.column.clone()).collect();
         let before = self.rows;
         let (file, json_schema) = (Manifest::file_of(&table.name), Manifest::schema_of(&table.name));
@@ -134,7 +191,14 @@ impl Writing<'_> {
             .await?;
         let json_schema_sha256 = self.sink.end().await?.sha256;
         self.sink.begin(&file).await?;
-        snapshot.read(&table.name, &left_out, self).await?;
+        match &about {
+            Some((about, rows)) => {
+                snapshot
+                    .read_person(&table.name, &left_out, (about, rows), self)
+                    .await?
+            }
+            None => snapshot.read(&table.name, &left_out, self).await?,
+        }
         let stored = self.sink.end().await?;
         let left_out = excuses.into_iter().map(|excuse| LeftOutColumn {
             column: excuse.column,
@@ -162,7 +226,15 @@ impl RowSink for Writing<'_> {
                 "the export took longer than it may".to_owned(),
             ));
         }
-        self.sink.write(rows.lines.into_bytes()).await?;
+        let lines = match &self.others {
+            Some((about, salt)) => rows
+                .lines
+                .lines()
+                .map(|row| without_others(row, about, salt) + "\n")
+                .collect(),
+            None => rows.lines,
+        };
+        self.sink.write(lines.into_bytes()).await?;
         self.rows += rows.count;
         (self.notice)(&ArchiveProgress {
             work: "export",

@@ -14,6 +14,7 @@ pub mod challenge;
 pub mod claim;
 pub mod custom_role;
 pub(crate) mod email_domain;
+pub mod erasure;
 pub mod invitation;
 pub mod known_network;
 pub(crate) mod lockout;

@@ -275,7 +275,7 @@ async fn readdressed(
 
 /// Serialises everything that could take away an admin: two requests that each see the other admin must not both
 /// succeed.
-async fn lock_admins(work: &mut Work, _: RecentFactor) -> Result<(), UserError> {
+pub(super) async fn lock_admins(work: &mut Work, _: RecentFactor) -> Result<(), UserError> {
     work.tenants()
         .current_for_update()
         .await?
@@ -294,7 +294,12 @@ fn keep_registration(before: &User, after: &User) -> Result<(), UserReason> {
 }
 
 /// Makes sure that there is another admin when one is taken away, and revokes what that one has invited.
-async fn keep_an_admin(cx: &Cx, work: &mut Work, before: &User, after: &User) -> Result<(), UserError> {
+pub(super) async fn keep_an_admin(
+    cx: &Cx,
+    work: &mut Work,
+    before: &User,
+    after: &User,
+) -> Result<(), UserError> {
     let loses_one = before.is_acting_admin() && !after.is_acting_admin();
     if !loses_one {
         return Ok(());

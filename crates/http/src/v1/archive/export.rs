@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::archive::{Export, ExportStatus};
-use tenantry_domain::kernel::{ErrorCode, ExportId, TenantId};
+use tenantry_domain::kernel::{ErrorCode, ExportId, TenantId, UserId};
 use tenantry_tenancy::archive::export;
 use tenantry_tenancy::{Cx, Tenancy};
 use utoipa::{IntoParams, ToSchema};
@@ -33,6 +33,10 @@ const CHUNK: usize = 256 * 1024;
 pub(crate) struct ExportView {
     #[schema(value_type = Uuid)]
     id: ExportId,
+    /// The user whose data is exported; absent when it is everything of the tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Uuid, required = false)]
+    user_id: Option<UserId>,
     #[schema(value_type = schema::ExportStatus)]
     status: ExportStatus,
     /// The number of rows that are written so far.
@@ -58,7 +62,7 @@ pub(crate) struct ExportView {
 }
 
 impl ExportView {
-    fn of(cx: &Cx, export: Export) -> Result<Self, ApiError> {
+    pub(super) fn of(cx: &Cx, export: Export) -> Result<Self, ApiError> {
         let link = export::link(cx, &export)?;
         let url = link.as_ref().map(|link| {
             let (id, tenant, signature) = (export.id, link.tenant, &link.signature);
@@ -67,6 +71,7 @@ impl ExportView {
         });
         Ok(Self {
             id: export.id,
+            user_id: export.person,
             status: export.status,
             rows_written: export.rows_written,
             bytes: export.bytes,

@@ -1,3 +1,4 @@
-//! Exports of a tenant.
+//! Exports of a tenant and of one person.
 
 pub(crate) mod export;
+pub(crate) mod person;

@@ -5,6 +5,7 @@ pub(crate) mod api_key;
 pub(crate) mod auth;
 pub(crate) mod challenge;
 pub(crate) mod custom_role;
+pub(crate) mod erasure;
 pub(crate) mod invitation;
 pub(crate) mod mfa;
 pub(crate) mod passkey;

@@ -1,0 +1,354 @@
+//! What an archive of one person has, and what an import makes of a person who was erased since.
+
+use serde_json::{Value, json};
+
+use super::content::{NAMED_SO, SECRET_WORDS};
+use super::{Excuse, TableShape};
+use crate::audit::{Salt, erased, erased_text};
+use crate::kernel::UserId;
+
+/// The person whose rows are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AboutPerson {
+    /// Identifies the account whose rows are read.
+    pub id: UserId,
+    /// The addresses that it is known to have or to have had.
+    pub addresses: Vec<String>,
+}
+
+/// Which rows of a table are about a person, and what is left out of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PersonRows {
+    /// Columns with the id of the person.
+    pub ids: Vec<String>,
+    /// Columns with an address of the person.
+    pub addresses: Vec<String>,
+    /// JSON columns in which either may be.
+    pub states: Vec<String>,
+    /// Columns that no row of the archive has, with the reasons.
+    pub left_out: Vec<Excuse>,
+}
+
+/// Tables of which a person gets nothing although rows name them, with the reason.
+const LEFT_OUT: [(&str, &str); 7] = [
+    ("idempotency_keys", "answers that are kept for a day, sealed"),
+    (
+        "jobs",
+        "work of the server, of which the audit log has what was done",
+    ),
+    (
+        "mfa_challenges",
+        "a login that waits for its second factor, for minutes",
+    ),
+    (
+        "passkey_ceremonies",
+        "a login or enrollment that is under way, for minutes",
+    ),
+    ("recovery_codes", "hashes of credentials and nothing else"),
+    ("erasures", "there is none of a person who can be exported"),
+    ("lockouts", "keyed digests, from which nobody finds the person"),
+];
+
+/// Columns besides references to users that name a person.
+const FURTHER: [(&str, &str, Names); 7] = [
+    ("users", "id", Names::Id),
+    ("audit_events", "actor_id", Names::Id),
+    ("audit_events", "target_id", Names::Id),
+    ("audit_events", "before", Names::Either),
+    ("audit_events", "after", Names::Either),
+    ("account_links", "email", Names::Address),
+    ("invitations", "email", Names::Address),
+];
+
+/// Columns that tell about the tenant rather than about the person who is named beside them.
+const OF_OTHERS: [(&str, &str, &str); 2] = [
+    ("tenant_setting_versions", "values", "settings of the tenant"),
+    (
+        "tenant_exports",
+        "open_key",
+        "of no meaning outside of the database",
+    ),
+];
+
+/// What a column names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    Id,
+    Address,
+    Either,
+}
+
+/// Which rows of a table an archive of one person has; `None` when no column names a person.
+///
+/// # Errors
+/// The reason why nothing is in the archive although there are such columns.
+pub fn person_rows_of(table: &TableShape) -> Result<Option<PersonRows>, &'static str> {
+    if let Some((_, reason)) = LEFT_OUT.iter().find(|(name, _)| table.own && *name == table.name) {
+        return Err(reason);
+    }
+    let further = |names: Names| {
+        let of_table = FURTHER
+            .iter()
+            .filter(move |(name, _, what)| table.own && *name == table.name && *what == names);
+        of_table.map(|(_, column, _)| (*column).to_owned())
+    };
+    let mut ids: Vec<String> = table.users().map(|(_, column)| column.clone()).collect();
+    ids.extend(further(Names::Id));
+    ids.dedup();
+    let rows = PersonRows {
+        ids,
+        addresses: further(Names::Address).collect(),
+        states: further(Names::Either).collect(),
+        left_out: left_out_of(table),
+    };
+    let is_none = rows.ids.is_empty() && rows.addresses.is_empty() && rows.states.is_empty();
+    Ok((!is_none).then_some(rows))
+}
+
+/// Columns that hold secrets, by their type or name, and those that tell about others.
+fn left_out_of(table: &TableShape) -> Vec<Excuse> {
+    let secret = table.columns.iter().filter(|column| {
+        let named_so = column.name.split('_').any(|word| SECRET_WORDS.contains(&word));
+        column.kind == "bytea" || named_so
+    });
+    let secret = secret.map(|column| (column.name.as_str(), NAMED_SO));
+    let of_others = OF_OTHERS
+        .iter()
+        .filter(|(name, ..)| table.own && *name == table.name);
+    let of_others = of_others.map(|(_, column, reason)| (*column, *reason));
+    let excuse = |(column, reason): (&str, &'static str)| Excuse {
+        column: column.to_owned(),
+        reason,
+        fill: None,
+    };
+    secret.chain(of_others).map(excuse).collect()
+}
+
+/// An entry of the audit log as the person may see it: what it tells about other people is in the form of an erased entry.
+/// `salt` are random bytes that are kept nowhere.
+pub fn without_others(row: &str, about: &AboutPerson, salt: &Salt) -> String {
+    let Ok(mut row) = serde_json::from_str::<Value>(row) else {
+        return String::new();
+    };
+    let person = json!(about.id);
+    let is_of = |row: &Value, column: &str| row[column] == person;
+    // An actor without an id is a caller before a login, such as the person.
+    if !row["actor_id"].is_null() && !is_of(&row, "actor_id") {
+        for column in ["ip", "user_agent"] {
+            if let Some(text) = row[column].as_str() {
+                row[column] = erased_text(text, salt).into();
+            }
+        }
+    }
+    if !is_of(&row, "target_id") {
+        for column in ["before", "after"] {
+            row[column] = keep_own(&row[column], &erased(&row[column], salt), about);
+        }
+    }
+    row.to_string()
+}
+
+/// The erased form, except for addresses of the person.
+fn keep_own(plain: &Value, gone: &Value, about: &AboutPerson) -> Value {
+    match (plain, gone) {
+        (Value::String(text), _) if about.addresses.contains(text) => plain.clone(),
+        (Value::Object(plain), Value::Object(gone)) => {
+            let member = |(name, value): (&String, &Value)| {
+                let kept = keep_own(value, gone.get(name).unwrap_or(&Value::Null), about);
+                (name.clone(), kept)
+            };
+            plain.iter().map(member).collect()
+        }
+        (Value::Array(plain), Value::Array(gone)) => {
+            let pairs = plain.iter().zip(gone);
+            pairs.map(|(plain, gone)| keep_own(plain, gone, about)).collect()
+        }
+        _ => gone.clone(),
+    }
+}
+
+/// The row of a user who was erased, as an import as a new tenant writes it: anonymous, for the records that refer to it.
+pub fn erased_user(mut row: Value, taken_at: &Value) -> Value {
+    let id = row["id"].as_str().unwrap_or_default().to_owned();
+    let anonymous = [
+        ("email", json!(format!("erased-{id}@erased.invalid"))),
+        ("full_name", json!("Erased user")),
+        ("role", json!("viewer")),
+        ("custom_role", Value::Null),
+        ("is_active", json!(false)),
+        ("email_verified", json!(false)),
+        ("self_registered", json!(false)),
+        ("mailbox_proven_at", Value::Null),
+    ];
+    for (column, value) in anonymous {
+        if row.get(column).is_some() {
+            row[column] = value;
+        }
+    }
+    if row["deleted_at"].is_null() {
+        row["deleted_at"] = taken_at.clone();
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::ColumnShape;
+    use super::*;
+
+    const CATALOGUE: &str = include_str!("../../../../migration/catalogue.txt");
+
+    /// Table and column of each line of a kind in the catalogue.
+    fn columns() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let lines = CATALOGUE.lines();
+        lines.filter_map(|line| {
+            let (name, _) = line.strip_prefix("column\tpublic.")?.split_once('\t')?;
+            name.split_once('.')
+        })
+    }
+
+    /// Columns that name a person by their name. One that is new is a reference to users, is added to `FURTHER`, or is on the list of this
+    /// test with the reason.
+    #[test]
+    fn every_column_that_names_a_person_is_decided() {
+        const NO_PERSON: [(&str, &str); 28] = [
+            ("api_keys", "service_account"),           // whether it is one
+            ("audit_events", "actor_type"),            // a kind
+            ("audit_events", "ip"),                    // found by the person beside it
+            ("audit_events", "user_agent"),            // likewise
+            ("brandings", "support_email"),            // of the tenant
+            ("erasures", "addresses"),                 // deleted when the erasure ends
+            ("jobs", "actor_id"),                      // left out
+            ("jobs", "actor_type"),                    // left out
+            ("lockouts", "account"),                   // left out
+            ("operator_events", "ip"),                 // of operators, who are no users of tenants
+            ("operators", "email"),                    // likewise
+            ("passkeys", "mailbox"),                   // found by the person beside it
+            ("passkeys", "mailbox_proven_at"),         // a time
+            ("operator_lockouts", "account"),          // of operators
+            ("refresh_sessions", "ip"),                // found by the person beside it
+            ("refresh_sessions", "mailbox"),           // likewise
+            ("refresh_sessions", "mailbox_proven_at"), // a time
+            ("refresh_sessions", "user_agent"),        // found by the person beside it
+            ("sent_mails", "recipient"),               // a hash, for some days
+            ("tenants", "status_actor"),               // a kind
+            ("tenants", "status_actor_id"),            // an operator or an admin, by the id
+            ("trusted_devices", "ip"),                 // found by the person beside it
+            ("trusted_devices", "user_agent"),         // likewise
+            ("usage_events", "subject"),               // chosen by the tenant's program
+            ("user_addresses", "of_user"),             // deleted with the address, by a trigger
+            ("user_addresses", "address_digest"),      // likewise
+            ("users", "mailbox_proven_at"),            // a time
+            ("workspace_requests", "email"),           // for minutes
+        ];
+        const WORDS: [&str; 15] = [
+            "email",
+            "mailbox",
+            "user",
+            "actor",
+            "person",
+            "ip",
+            "recipient",
+            "owner",
+            "assignee",
+            "author",
+            "addresses",
+            "address",
+            "subject",
+            "account",
+            "invited",
+        ];
+        let referring: BTreeSet<_> = CATALOGUE
+            .lines()
+            .filter_map(|line| {
+                let line = line.strip_prefix("constraint\t")?;
+                let table = line.split_once(" on public.")?.1.split_once('\t')?.0;
+                let column = line
+                    .split_once("FOREIGN KEY (tenant_id, ")?
+                    .1
+                    .split_once(") REFERENCES public.users(")?
+                    .0;
+                Some((table, column))
+            })
+            .collect();
+        assert!(referring.len() > 15 && referring.contains(&("tasks", "assignee_id")));
+        let undecided: Vec<_> = columns()
+            .filter(|(table, column)| {
+                let named_so = column.split('_').any(|word| WORDS.contains(&word));
+                let further = FURTHER.iter().any(|(of, name, _)| (of, name) == (table, column));
+                let of_users = *table == "users" && column.starts_with("email");
+                named_so && !further && !of_users && !referring.contains(&(*table, *column))
+            })
+            .filter(|both| !NO_PERSON.contains(both))
+            .collect();
+        assert_eq!(undecided, []);
+        for both in NO_PERSON {
+            assert!(columns().any(|one| one == both), "there is no {both:?}");
+        }
+    }
+
+    fn column(name: &str, kind: &str) -> ColumnShape {
+        ColumnShape {
+            name: name.into(),
+            kind: kind.into(),
+            nullable: false,
+            generated: false,
+            default: false,
+        }
+    }
+
+    #[test]
+    fn rows_of_a_table_of_a_service_are_found_by_its_reference() {
+        let mut table = TableShape {
+            name: "notes".into(),
+            own: false,
+            columns: vec![
+                column("author_id", "uuid"),
+                column("pin_hash", "text"),
+                column("photo", "bytea"),
+            ],
+            key: vec!["id".into()],
+            refers: vec![super::super::ReferenceShape {
+                table: "users".into(),
+                columns: vec!["tenant_id".into(), "author_id".into()],
+                cascades: true,
+            }],
+            changes: true,
+        };
+        let rows = person_rows_of(&table).unwrap().unwrap();
+        assert_eq!(rows.ids, ["author_id"]);
+        let left_out: Vec<_> = rows
+            .left_out
+            .iter()
+            .map(|excuse| excuse.column.as_str())
+            .collect();
+        assert_eq!(left_out, ["pin_hash", "photo"]);
+        table.refers.clear();
+        assert_eq!(person_rows_of(&table), Ok(None));
+    }
+
+    #[test]
+    fn entries_show_a_person_nothing_about_others() {
+        let about = AboutPerson {
+            id: uuid::Uuid::from_u128(7).into(),
+            addresses: vec!["ada@x.example".into()],
+        };
+        let other = uuid::Uuid::from_u128(8);
+        let row = json!({"actor_id": other, "target_id": about.id, "ip": "192.0.2.1", "user_agent": "x", "before": null,
+            "after": {"email": "ada@x.example", "full_name": "Ada"}});
+        let shown: Value = serde_json::from_str(&without_others(&row.to_string(), &about, &[1; 16])).unwrap();
+        assert_eq!(shown["after"], row["after"]);
+        assert!(shown["ip"].as_str().unwrap().starts_with("erased:"));
+        let row = json!({"actor_id": about.id, "target_id": other, "ip": "192.0.2.2", "user_agent": "x", "before": null,
+            "after": {"email": "bob@x.example", "by": {"email": "ada@x.example"}, "role": "admin"}});
+        let shown: Value = serde_json::from_str(&without_others(&row.to_string(), &about, &[1; 16])).unwrap();
+        assert_eq!(
+            (&shown["ip"], &shown["after"]["role"]),
+            (&json!("192.0.2.2"), &json!("admin"))
+        );
+        assert_eq!(shown["after"]["by"]["email"], "ada@x.example");
+        assert!(!shown.to_string().contains("bob@"), "{shown}");
+    }
+}
