@@ -10,13 +10,14 @@ use tenantry_domain::kernel::{Language, Message, Recipient};
 use tenantry_domain::operations::{Look, MailTemplates, RenderedMail, TemplateError};
 
 /// Each template with its source, for each part of a mail.
-const SOURCES: [(&str, &str); 16] = [
+const SOURCES: [(&str, &str); 18] = [
     ("en/account_link", include_str!("../templates/en/account_link.j2")),
     (
         "en/account_notice",
         include_str!("../templates/en/account_notice.j2"),
     ),
     ("en/api_keys", include_str!("../templates/en/api_keys.j2")),
+    ("en/domain", include_str!("../templates/en/domain.j2")),
     ("en/dunning", include_str!("../templates/en/dunning.j2")),
     ("en/invitation", include_str!("../templates/en/invitation.j2")),
     ("en/quota", include_str!("../templates/en/quota.j2")),
@@ -31,6 +32,7 @@ const SOURCES: [(&str, &str); 16] = [
         include_str!("../templates/de/account_notice.j2"),
     ),
     ("de/api_keys", include_str!("../templates/de/api_keys.j2")),
+    ("de/domain", include_str!("../templates/de/domain.j2")),
     ("de/dunning", include_str!("../templates/de/dunning.j2")),
     ("de/invitation", include_str!("../templates/de/invitation.j2")),
     ("de/quota", include_str!("../templates/de/quota.j2")),

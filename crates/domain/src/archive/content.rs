@@ -45,7 +45,7 @@ const RECORDED: &str = "a record of what happened in this tenant";
 const SEALED: &str = "a secret, which is sealed for this tenant";
 
 /// What is exported of each table of the product. A table that is not in here is left out, and a test fails until it is.
-const TABLES: [(&str, Content); 45] = [
+const TABLES: [(&str, Content); 46] = [
     ("account_links", LeftOut(CREDENTIAL)),
     ("account_notices", LeftOut(MOMENT)),
     (
@@ -84,6 +84,10 @@ const TABLES: [(&str, Content); 45] = [
     ("resources", Data),
     ("storage_usage", Record("computed from the resources")),
     ("tasks", Data),
+    (
+        "tenant_domains",
+        Record("a domain is proven for one tenant: another claims it and proves it again"),
+    ),
     ("tenant_exports", LeftOut(MOMENT)),
     ("tenant_setting_versions", Data),
     ("tenant_settings", Data),
@@ -103,7 +107,7 @@ const TABLES: [(&str, Content); 45] = [
 ];
 
 /// The columns that are left out of the tables above.
-const COLUMNS: [(&str, &str, &str, Option<Fill>); 10] = [
+const COLUMNS: [(&str, &str, &str, Option<Fill>); 11] = [
     ("api_keys", "secret_hash", CREDENTIAL, None),
     ("api_keys", "former_hash", CREDENTIAL, None),
     ("audit_heads", "public_key", SEALED, None),
@@ -114,6 +118,12 @@ const COLUMNS: [(&str, &str, &str, Option<Fill>); 10] = [
         "secrets",
         SEALED,
         Some(Fill::EmptyObject),
+    ),
+    (
+        "tenant_domains",
+        "token",
+        "what proves a domain for this tenant",
+        None,
     ),
     ("tenants", "row_work", MOMENT, None),
     ("tenants", "row_counts", MOMENT, None),

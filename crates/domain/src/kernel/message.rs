@@ -42,6 +42,8 @@ pub enum MailTemplate {
     AccountNotice,
     /// API keys end soon, or have ended.
     ApiKeys,
+    /// The proof of a custom domain is gone.
+    Domain,
     /// A step of dunning.
     Dunning,
     /// An invitation to join a tenant, with its link.
@@ -56,10 +58,11 @@ pub enum MailTemplate {
 
 impl MailTemplate {
     /// Every template.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AccountLink,
         Self::AccountNotice,
         Self::ApiKeys,
+        Self::Domain,
         Self::Dunning,
         Self::Invitation,
         Self::Quota,
@@ -73,6 +76,7 @@ impl MailTemplate {
             Self::AccountLink => "account_link",
             Self::AccountNotice => "account_notice",
             Self::ApiKeys => "api_keys",
+            Self::Domain => "domain",
             Self::Dunning => "dunning",
             Self::Invitation => "invitation",
             Self::Quota => "quota",

@@ -44,8 +44,8 @@ pub use hex::hex;
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AccountLinkId, AccountNoticeId, ApiKeyId, AuditBlockId, AuditEventId, AuditHeadId, BillingAccountId,
-    CustomRoleId, ExportId, FlagOverrideId, IdSource, InvitationId, InvoiceId, JobId, LeaseId, MemberId,
-    MeterReportId, MfaChallengeId, OperatorEventId, OperatorId, ParseIdError, PasskeyId, ProjectId,
+    CustomRoleId, DomainId, ExportId, FlagOverrideId, IdSource, InvitationId, InvoiceId, JobId, LeaseId,
+    MemberId, MeterReportId, MfaChallengeId, OperatorEventId, OperatorId, ParseIdError, PasskeyId, ProjectId,
     QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SessionId,
     SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };

@@ -31,7 +31,8 @@ use tenantry_domain::operations::{
 use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{
-    Actor, Denied, Gate, Refused, Settings, TenantRegistry, TenantRows, TenantScope, TenantSeals,
+    Actor, Denied, Dns, Gate, Refused, ReservedDomains, Settings, TenantRegistry, TenantRows, TenantScope,
+    TenantSeals,
 };
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
 use uuid::Uuid;
@@ -135,6 +136,8 @@ pub struct Ports {
     pub configurations: Arc<dyn Configurations>,
     /// What host names mean.
     pub resolver: Arc<dyn HostResolver>,
+    /// DNS as the internet sees it, for custom domains; there are none where it is absent.
+    pub dns: Option<Arc<dyn Dns>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Source of new ids (UUIDv7).
@@ -170,6 +173,8 @@ pub struct Policy {
     pub mail_limits: MailLimits,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
+    /// What the operator decided about host names.
+    pub domains: DomainPolicy,
 }
 
 /// The defaults of the stock server: sign-up is closed.
@@ -193,6 +198,7 @@ impl Default for Policy {
             app_url: "http://127.0.0.1:8080/".into(),
             mail_limits: MailLimits::default(),
             billing: BillingPolicy::default(),
+            domains: DomainPolicy::default(),
         }
     }
 }
@@ -202,6 +208,17 @@ impl Policy {
     pub fn purge_at(&self, now: Time) -> Time {
         now + chrono::Duration::days(self.purge_after_days.into())
     }
+}
+
+/// What the operator decided about host names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DomainPolicy {
+    /// The name that custom domains must lead to, as CNAME or by its addresses. There are no custom domains where it is absent.
+    pub edge: Option<String>,
+    /// The domain whose subdomains name tenants.
+    pub base_domain: Option<String>,
+    /// The names that no tenant may claim: the product's own.
+    pub reserved: ReservedDomains,
 }
 
 /// What the operator decided about payments.
