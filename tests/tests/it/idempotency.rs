@@ -225,7 +225,8 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 61] = [
+const WITHOUT_KEY: [(&str, &str); 62] = [
+    ("/api/v1/tenant/domains/{id}/verify", "it makes nothing"),
     ("/api/v1/tenant/exports", "one is under way at a time"),
     (
         "/api/v1/auth/login",
@@ -474,6 +475,12 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
             "/api/v1/roles".into(),
             json!({"name": "n", "permissions": ["tasks.read"]}),
             json!({"name": "m", "permissions": ["tasks.read"]}),
+        ),
+        (
+            "/api/v1/tenant/domains",
+            "/api/v1/tenant/domains".into(),
+            json!({"domain": "n.acme-corp.com"}),
+            json!({"domain": "m.acme-corp.com"}),
         ),
         (
             "/api/v1/api-keys/{id}/rotate",

@@ -83,6 +83,7 @@ entities! {
     resources "resources"
     storage_usage "storage_usage"
     tasks "tasks"
+    tenant_domains "tenant_domains"
     tenant_exports "tenant_exports"
     tenant_setting_versions "tenant_setting_versions"
     tenant_settings "tenant_settings"
@@ -118,7 +119,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources storage_usage tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -1246,6 +1247,7 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
                 let table = match noun {
                     "events" => "usage_events",
                     "api-keys" => "api_keys",
+                    "domains" => "tenant_domains",
                     "exports" | "export-links" => "tenant_exports",
                     noun => noun,
                 };
@@ -2173,6 +2175,11 @@ const SEEDS: &[(&str, &str)] = &[
         // Numbers that differ, so that a row is in nobody's way in the other tenant.
         "UPDATE data_keys k SET number = o.place FROM (SELECT tenant_id, 100 + row_number() OVER (ORDER BY tenant_id) AS place \
          FROM data_keys) o WHERE o.tenant_id = k.tenant_id",
+    ),
+    (
+        "tenant_domains",
+        "INSERT INTO tenant_domains (tenant_id, id, created_at, domain, state, token, claimed_until, updated_at, version) \
+         SELECT id, gen_random_uuid(), now(), 'd' || md5(slug) || '.rings-corp.com', 'pending', 't', now(), now(), 1 FROM tenants",
     ),
     (
         "tenant_exports",
