@@ -240,6 +240,10 @@ async fn a_conflict_with_another_tenants_unique_key_does_not_exist() {
                         "|| jsonb_build_object('first_sequence', 900000, 'last_sequence', 900000 + \
                          ('{row}'::jsonb->>'last_sequence')::bigint - ('{row}'::jsonb->>'first_sequence')::bigint)"
                     ),
+                    // A CHECK knows what a host name looks like.
+                    "domain" if table == "tenant_domains" => {
+                        "|| jsonb_build_object('domain', gen_random_uuid()::text || '.rings-corp.com')".to_owned()
+                    }
                     _ => format!("|| jsonb_build_object('{column}', {})", random(kind)),
                 })
                 .collect();
