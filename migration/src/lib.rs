@@ -91,6 +91,7 @@ mod m20261130_000097_operator_access;
 mod m20261130_000099_security_alerts;
 mod m20261130_000098_support_accesses;
 mod m20261130_000100_erasures;
+mod m20261130_000101_tenant_domains;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -22,12 +22,14 @@ use crate::{
     m20261129_000085_workspaces, m20261129_000087_account_ends, m20261129_000088_audit_entries,
     m20261129_000089_audit_chain, m20261129_000091_tenant_lifecycle, m20261129_000092_tenant_rows,
     m20261129_000093_tenant_exports, m20261129_000094_tenant_archive, m20261129_000095_data_keys,
-    m20261130_000097_operator_access, m20261130_000099_security_alerts, m20261130_000098_support_accesses, m20261130_000100_erasures,
+    m20261130_000097_operator_access, m20261130_000099_security_alerts, m20261130_000098_support_accesses, m20261130_000100_erasures, m20261130_000101_tenant_domains,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
 /// from [`TenantTable`](crate::TenantTable).
 pub const GLOBAL_TABLES: &[&str] = &[
+    // Which tenant holds a proven custom domain. A trigger keeps it; the runtime role has no grant on it.
+    "domain_hosts",
     // The definitions of flags and every version of them, which are everybody's: the runtime role has no grant on them.
     "flag_versions",
     "flags",
@@ -77,6 +79,8 @@ pub const GLOBAL_TABLES: &[&str] = &[
 pub const DEFINER_FUNCTIONS: &[&str] = &[
     // Deletes old entries of the tenant's audit log, behind a checkpoint. The runtime role may only add to the log.
     "audit_retain",
+    // Holds and frees the host of the custom domain whose row is stored, in a table that shows all tenants' hosts.
+    "domain_hosts_hold",
     // Takes and releases the names of the tenant whose row is stored, in a table that shows all tenants' names.
     "tenant_names_keep",
     // Deletes the accounts of a deleted tenant from the index of addresses, which shows all tenants' accounts.
@@ -159,6 +163,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000099_security_alerts::Migration),
             Box::new(m20261130_000098_support_accesses::Migration),
             Box::new(m20261130_000100_erasures::Migration),
+            Box::new(m20261130_000101_tenant_domains::Migration),
         ]
     }
 }

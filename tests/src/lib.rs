@@ -8,6 +8,7 @@
 
 mod clock;
 mod database;
+mod dns;
 pub mod evidence;
 mod hosts;
 mod http;
@@ -26,6 +27,7 @@ mod world;
 
 pub use clock::ManualClock;
 pub use database::Database;
+pub use dns::{DnsAnswer, DnsRecord, DnsServer};
 pub use hosts::KnownHosts;
 pub use http::{Client, Reply, Request};
 pub use log::{Lines, listen};
@@ -38,6 +40,6 @@ pub use smtp::{Encryption, Reaction, Received, SmtpServer};
 pub use tls::Authority;
 pub use usage::{roll_up, take_back, use_up, used_by};
 pub use world::{
-    Instance, Mailing, Options, PASSKEY_DOMAIN, PASSKEY_ORIGIN, PASSWORD, Payments, Person, TenantWorld,
-    World, plans_with_meters, plans_without_prices,
+    EDGE, Instance, Mailing, Options, PASSKEY_DOMAIN, PASSKEY_ORIGIN, PASSWORD, Payments, Person,
+    TenantWorld, World, plans_with_meters, plans_without_prices,
 };

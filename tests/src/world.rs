@@ -88,6 +88,8 @@ pub struct Options {
     pub traces: Arc<dyn Traces>,
     /// What host names mean.
     pub resolver: Arc<KnownHosts>,
+    /// The DNS server that is asked about custom domains; nothing answers when absent.
+    pub dns: Option<SocketAddr>,
     /// Settings beside those of the product.
     pub definitions: Vec<Definition>,
     /// The signing keys, the present one first; one for the whole process when absent.
@@ -181,6 +183,7 @@ impl Default for Options {
             redis: None,
             traces: Arc::new(NoTraces),
             resolver: Arc::default(),
+            dns: None,
             definitions: Vec::new(),
             keys: Vec::new(),
             spool: None,
@@ -197,6 +200,9 @@ impl Default for Options {
         }
     }
 }
+
+/// The name that custom domains of a world must lead to.
+pub const EDGE: &str = "edge.example.test";
 
 /// The domain that passkeys of a world are bound to.
 pub const PASSKEY_DOMAIN: &str = "example.test";
@@ -306,6 +312,7 @@ impl Seed {
             redis: _,
             traces: _,
             resolver: _,
+            dns: _,
             definitions: _,
             spool: _,
             mail_limits: _,
@@ -697,6 +704,11 @@ fn settings(database: &Database, options: &Options) -> tenantry::Settings {
     settings.mail.recipient_per_day = options.mail_limits.recipient;
     settings.mail.tenant_per_day = options.mail_limits.tenant;
     settings.mail.app_url = "https://app.example.test/".into();
+    settings.domains.edge = EDGE.into();
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    settings.domains.name_servers = vec![options.dns.unwrap_or(nobody)];
+    settings.domains.timeout_ms = 1_000;
+    settings.http.base_domain = options.http.base_domain.clone().unwrap_or_default();
     settings.metering.spool_dir = options.spool.clone().unwrap_or_default();
     settings.archive.directory = database.exports();
     settings
@@ -747,7 +759,7 @@ fn signing_keys(options: &Options) -> Vec<SigningKey> {
 /// One key for the process, so that two instances over one database accept each other's tokens.
 fn standard_plans() -> Arc<PlanBook> {
     let generous = PlanOverride {
-        limits: ["users", "projects", "storage_bytes"]
+        limits: ["users", "projects", "domains", "storage_bytes"]
             .map(|limit| (limit.to_owned(), Limit::Unlimited))
             .into(),
         features: None,

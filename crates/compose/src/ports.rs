@@ -100,6 +100,7 @@ pub fn ports(
         settings: Arc::clone(&base.settings),
         configurations: caches.configurations.clone(),
         resolver: Arc::new(SystemResolver::default()),
+        dns: None,
         clock: Arc::clone(&base.clock),
         ids: Arc::clone(&base.ids),
     })

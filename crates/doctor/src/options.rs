@@ -61,6 +61,7 @@ impl Default for Options {
             tenants_table: "tenants".to_owned(),
             tenants_id_column: "id".to_owned(),
             global_tables: list(&[
+                "domain_hosts",
                 "flag_versions",
                 "flags",
                 "operator_events",
@@ -90,6 +91,7 @@ impl Default for Options {
             allowed_definer_functions: list(&[
                 "audit_erase",
                 "audit_retain",
+                "domain_hosts_hold",
                 "tenant_names_keep",
                 "user_addresses_drop",
                 "user_addresses_keep",

@@ -41,6 +41,8 @@ macro_rules! repositories {
         $callback! {
             /// The tenant itself.
             tenants: $crate::tenant::Tenants,
+            /// Custom domains of the tenant.
+            custom_domains: $crate::tenant::CustomDomains,
             /// The keys that seal what is stored for the tenant.
             data_keys: $crate::tenant::DataKeys,
             /// The repository of users.

@@ -49,6 +49,7 @@ pub use app::endpoint::Endpoint;
 pub use app::metrics;
 pub use app::readiness::{HealthCheck, Readiness};
 pub use app::settings::HttpSettings;
+pub use app::tls_ask;
 pub use connection::listen::{ListenSettings, listen};
 pub use extract::answer::{Answer, created, entity, no_content};
 pub use extract::body::{Body, OptionalBody};

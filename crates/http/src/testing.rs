@@ -54,9 +54,10 @@ use tenantry_domain::operations::{
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, Gate, JobFacts, JobLease, MembershipFacts, RowStep, RowTable, RowWork, SealEpoch,
-    Settings, Slug, SupportClaims, SupportFacts, SupportTokens, Tenant, TenantFacts, TenantRegistry,
-    TenantRows, TenantScope, TenantSeal, TenantSeals, TenantSelector, TenantStatus, Tombstone,
+    ApiKeyFacts, Directory, Dns, DnsError, DnsRoute, Gate, JobFacts, JobLease, MembershipFacts, RowStep,
+    RowTable, RowWork, SealEpoch, Settings, Slug, SupportClaims, SupportFacts, SupportTokens, Tenant, TenantFacts, TenantRegistry,
+    TenantRows,
+    TenantScope, TenantSeal, TenantSeals, TenantSelector, TenantStatus, Tombstone, TxtRecords,
 };
 use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
@@ -64,7 +65,7 @@ use tenantry_domain::usage::{
 };
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::plans::Feature;
-use tenantry_tenancy::{BillingPolicy, NoTraces, Policy, Ports, Tenancy};
+use tenantry_tenancy::{BillingPolicy, DomainPolicy, NoTraces, Policy, Ports, Tenancy};
 use uuid::Uuid;
 
 use crate::{Api, HttpSettings, Readiness, app};
@@ -121,6 +122,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         permissions: Arc::default(),
         configurations: fake.clone(),
         resolver: fake.clone(),
+        dns: Some(fake.clone()),
         clock: fake.clone(),
         ids: fake,
     };
@@ -143,6 +145,10 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         app_url: "http://127.0.0.1:8080/".into(),
         mail_limits: MailLimits::default(),
         billing: BillingPolicy::default(),
+        domains: DomainPolicy {
+            edge: Some("edge.example.com".into()),
+            ..DomainPolicy::default()
+        },
     };
     Api::new(
         Arc::new(Tenancy::new(ports, policy)),
@@ -265,12 +271,24 @@ fn acme() -> TenantFacts {
 }
 
 #[async_trait]
+impl Dns for Fake {
+    async fn txt(&self, _: &str) -> Result<TxtRecords, DnsError> {
+        Err(DnsError::Failed)
+    }
+
+    async fn route(&self, _: &str) -> Result<DnsRoute, DnsError> {
+        Err(DnsError::Failed)
+    }
+}
+
+#[async_trait]
 impl Directory for Fake {
     async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError> {
         let acme = acme();
         let found = match selector {
             TenantSelector::Id(id) => *id == acme.id,
             TenantSelector::Slug(slug) | TenantSelector::Subdomain(slug) => *slug == acme.slug,
+            TenantSelector::Domain(_) => false,
         };
         Ok(found.then_some(acme))
     }
@@ -1001,9 +1019,14 @@ impl PlanCatalogue for Fake {
             version: 1,
             title: "Free".into(),
             limits: BTreeMap::new(),
-            features: [Feature::AUDIT_EXPORT, Feature::BRANDING, Feature::CUSTOM_ROLES]
-                .map(|feature| feature.0.to_owned())
-                .into(),
+            features: [
+                Feature::AUDIT_EXPORT,
+                Feature::BRANDING,
+                Feature::CUSTOM_DOMAIN,
+                Feature::CUSTOM_ROLES,
+            ]
+            .map(|feature| feature.0.to_owned())
+            .into(),
             settings: BTreeMap::new(),
         })
     }

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 use tenantry_domain::billing::{
-    ApiKeyNotice, DunningNotice, DunningStep, EndingKey, Notice, OpenInvoice, QuotaNotice,
+    ApiKeyNotice, DomainNotice, DunningNotice, DunningStep, EndingKey, Notice, OpenInvoice, QuotaNotice,
 };
 use tenantry_domain::identity::{
     AccountNotice, Email, Invitation, InvitationMail, LinkPurpose, NewInvitation, SecurityNotice, Workspace,
@@ -86,6 +86,15 @@ fn keys(ends: &[bool]) -> Notice {
     };
     Notice::ApiKeys(ApiKeyNotice {
         keys: ends.iter().enumerate().map(key).collect(),
+    })
+}
+
+fn domain(release_at: Option<Time>) -> Notice {
+    Notice::Domain(DomainNotice {
+        domain: "portal.acme.com".into(),
+        record: "_tenantry-verify.portal.acme.com".into(),
+        value: "tenant-verification=token".into(),
+        release_at,
     })
 }
 
@@ -250,6 +259,9 @@ fn all() -> Vec<Message> {
     let (over, ahead) = ([true; 12], [false; 12]);
     for ends in [&over[..1], &ahead[..1], &over, &ahead, &[true, false]] {
         all.push(keys(ends).message(&recipient));
+    }
+    for release_at in [Some(now), None] {
+        all.push(domain(release_at).message(&recipient));
     }
     all
 }

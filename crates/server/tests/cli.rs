@@ -16,6 +16,8 @@ mod demo;
 mod demo_payments;
 #[path = "cli/documented_metrics.rs"]
 mod documented_metrics;
+#[path = "cli/domains.rs"]
+mod domains;
 #[path = "cli/guarding.rs"]
 mod guarding;
 #[path = "cli/lifecycle.rs"]

@@ -13,6 +13,8 @@ impl Handlers {
             .with(crate::identity::erasure::EraseTraces)
             .with(crate::tenant::audit_upkeep::KeepAudit)
             .with(crate::tenant::data_key::KeepDataKeys)
+            .with(crate::tenant::custom_domain::KeepDomains)
+            .with(crate::tenant::custom_domain::CheckDomains)
             .with_system(crate::tenant::row_work::SettleAll)
             .with_system(crate::tenant::purge::FreeNames)
             .with_system(crate::tenant::purge::PurgeSentMails)

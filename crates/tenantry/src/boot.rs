@@ -37,6 +37,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::config::{self, Cache, ChallengeProvider, Profile, Settings, SettingsError};
+use crate::domains;
 use crate::limits::{limits, shared};
 use crate::mail;
 use crate::plan::{self, KnownPlans};
@@ -311,6 +312,7 @@ fn ports_of(
         mailer: mailer.unwrap_or_else(|| outside.mailer.clone()),
         challenges,
         resolver: resolver.unwrap_or(ports.resolver),
+        dns: domains::dns(settings)?,
         ..ports
     })
 }
@@ -560,6 +562,7 @@ fn policy(settings: &Settings) -> Policy {
             recipient: settings.mail.recipient_per_day,
             tenant: settings.mail.tenant_per_day,
         },
+        domains: domains::policy(settings),
         billing: BillingPolicy {
             return_url: settings.billing.return_url.clone(),
             automatic_tax: settings.billing.automatic_tax,

@@ -32,6 +32,7 @@ mod demo;
 mod demo_payments;
 mod dev;
 mod doctor;
+mod domains;
 mod extension;
 mod flag;
 mod guard;

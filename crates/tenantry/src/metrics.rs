@@ -12,6 +12,7 @@ use tenantry_domain::operations::{JobCensus, JobQueue as _};
 use tenantry_domain::security::Severity;
 use tenantry_domain::usage::CallSpool as _;
 use tenantry_http::metrics::{Audience, MetricType, Metrics, Reading, answer};
+use tenantry_http::tls_ask::{self, AskGate};
 use tenantry_persistence::{PgJobQueue, Pool};
 use tenantry_system::{CachedDirectory, QuotaStats};
 use tenantry_tenancy::Tenancy;
@@ -360,8 +361,12 @@ fn redis(metrics: &Metrics, booted: &Booted) {
     );
 }
 
-/// Serves `/metrics` on the port of its own, when it has one.
-pub fn serve(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Option<ServerHandle>, CommandError> {
+/// Serves `/metrics`, and `/tls/ask` where there are custom domains, on the port of its own, when it has one.
+pub fn serve(
+    settings: &Settings,
+    metrics: &Arc<Metrics>,
+    tenancy: &Arc<Tenancy>,
+) -> Result<Option<ServerHandle>, CommandError> {
     let (host, port) = (settings.server.host.as_str(), settings.metrics.port);
     if !settings.metrics.enabled || port == 0 {
         return Ok(None);
@@ -374,10 +379,17 @@ pub fn serve(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Option<Serve
     };
     let scrape =
         async |request: HttpRequest, metrics: Data<Metrics>| answer(&request, &metrics, Audience::Operators);
+    let (tenancy, gate) = (Data::from(Arc::clone(tenancy)), Data::new(AskGate::default()));
+    let ask = async |request: HttpRequest, tenancy: Data<Tenancy>, gate: Data<AskGate>| {
+        tls_ask::answer(&tenancy, &gate, &request).await
+    };
     let app = move || {
         App::new()
             .app_data(metrics.clone())
+            .app_data(tenancy.clone())
+            .app_data(gate.clone())
             .route("/metrics", web::get().to(scrape))
+            .route("/tls/ask", web::get().to(ask))
     };
     let server = HttpServer::new(app).workers(1).disable_signals();
     let server = server.bind((host, port)).map_err(failed)?.run();

@@ -83,7 +83,7 @@ pub async fn serve(
         .then(|| Arc::new(jobs::worker(&booted, settings)));
     let counting = metrics::jobs(api.metrics(), &booted, worker.as_deref());
     let lagging = metrics::metering(api.metrics(), &booted);
-    let scraped = metrics::serve(settings, api.metrics())?;
+    let scraped = metrics::serve(settings, api.metrics(), &booted.app)?;
     let exported = MetricsExport::new(&settings.tracing, api.metrics()).map(MetricsExport::start);
     let workers = settings.server.threads();
     let runtime = booted.runtime.clone();

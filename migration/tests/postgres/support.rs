@@ -205,6 +205,8 @@ INSERT INTO api_keys (tenant_id, id, name, user_id, service_account, scopes, all
             '[]', sha256('s'), now(), 'far', now(), now(), 1);
 INSERT INTO custom_roles (tenant_id, id, name, description, base_role, permissions, created_at, updated_at, version)
     VALUES ('{tenant}', '00000000-0000-0000-0000-000000000010', 'support', '', 'member', '[]', now(), now(), 1);
+INSERT INTO tenant_domains (tenant_id, id, domain, state, token, claimed_until, created_at, updated_at, version)
+    VALUES ('{tenant}', '00000000-0000-0000-0000-000000000011', 'portal.acme-corp.com', 'pending', 't', now(), now(), now(), 1);
 INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
     VALUES ('{tenant}', '00000000-0000-0000-0000-000000000003', 'P', 'active',
             '00000000-0000-0000-0000-000000000001', now(), now(), 1);

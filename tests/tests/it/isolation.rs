@@ -51,12 +51,14 @@ enum Of {
     Session,
     Invitation,
     Passkey,
+    /// A custom domain that is claimed.
+    Domain,
     /// The name of a custom role.
     Role,
 }
 use Of::{
-    ApiKey, DeletedProject, First, Flag, Invitation, Member, Meter, Note, Passkey, Project, Reservation,
-    Resource, Session, Task, UsageEvent, User,
+    ApiKey, DeletedProject, Domain, First, Flag, Invitation, Member, Meter, Note, Passkey, Project,
+    Reservation, Resource, Session, Task, UsageEvent, User,
 };
 
 /// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
@@ -97,6 +99,7 @@ struct Ids {
     session: String,
     invitation: String,
     passkey: String,
+    domain: String,
     role: String,
     /// Something that makes names unique.
     label: String,
@@ -212,6 +215,12 @@ fn table() -> Vec<Operation> {
         },
         at(&get, "/api/v1/tenant", viewer),
         at(&get, "/api/v1/tenant/capabilities", viewer),
+        at(&get, "/api/v1/tenant/domains", viewer),
+        at(&post, "/api/v1/tenant/domains", admin)
+            .body(|ids| json!({"domain": format!("new{}.fresh-corp.com", ids.label.to_lowercase())})),
+        at(&get, "/api/v1/tenant/domains/{id}", viewer).ids(&[Domain]),
+        at(&post, "/api/v1/tenant/domains/{id}/verify", admin).ids(&[Domain]),
+        at(&delete, "/api/v1/tenant/domains/{id}", admin).ids(&[Domain]),
         at(&get, "/api/v1/entitlements", viewer),
         at(&get, "/api/v1/entitlements/{feature}", viewer).ids(&[Meter]),
         at(&get, "/api/v1/quotas", viewer),
@@ -850,6 +859,7 @@ impl Ids {
             session: sessions["data"][0]["id"].as_str().unwrap().to_owned(),
             invitation,
             passkey: passkey(world, tenant).await,
+            domain: domain(world, tenant, &label).await,
             role,
             label,
         }
@@ -862,17 +872,19 @@ impl Ids {
             "tasks/task",
             "resources/resource",
             "api-keys/api_key",
+            "tenant/domains/domain",
             "roles/role",
             "projects/project",
             "users/user",
             "users/outsider",
         ] {
-            let (noun, of) = path.split_once('/').unwrap();
+            let (noun, of) = path.rsplit_once('/').unwrap();
             let id = match of {
                 "task" => &ids.task,
                 "resource" => &ids.resource,
                 "api_key" => &ids.api_key,
                 "role" => &ids.role,
+                "domain" => &ids.domain,
                 "project" => &ids.project,
                 "user" => &ids.user,
                 _ => &ids.outsider,
@@ -915,6 +927,7 @@ impl Ids {
             session: id(),
             invitation: id(),
             passkey: id(),
+            domain: id(),
             role: id(),
             label: label(),
         }
@@ -937,11 +950,12 @@ impl Ids {
             Of::Session => &self.session,
             Of::Invitation => &self.invitation,
             Of::Passkey => &self.passkey,
+            Of::Domain => &self.domain,
             Of::Role => &self.role,
         }
     }
 
-    fn all(&self) -> [&str; 14] {
+    fn all(&self) -> [&str; 15] {
         [
             &self.user,
             &self.outsider,
@@ -956,6 +970,7 @@ impl Ids {
             &self.session,
             &self.invitation,
             &self.passkey,
+            &self.domain,
             &self.role,
         ]
     }
@@ -969,6 +984,16 @@ async fn usage_event(world: &World, tenant: &TenantWorld) -> String {
         .bind(tenant.id.uuid())
         .bind(world.app.ports.clock.now());
     query.fetch_one(&mut world.database.admin().await).await.unwrap()
+}
+
+/// A domain that is claimed; those of former requests would fill the tenant's places.
+async fn domain(world: &World, tenant: &TenantWorld, label: &str) -> String {
+    let sql = "DELETE FROM tenant_domains WHERE id IN (SELECT id FROM tenant_domains WHERE tenant_id = $1 \
+               ORDER BY created_at DESC, id OFFSET 20)";
+    let delete = sqlx::query(sql).bind(tenant.id.uuid());
+    delete.execute(&mut world.database.admin().await).await.unwrap();
+    let body = json!({"domain": format!("d{}.fresh-corp.com", label.to_lowercase())});
+    make(world, tenant, "/api/v1/tenant/domains", &body).await
 }
 
 /// A passkey of the viewer, whom the sweeps log in by password.

@@ -31,6 +31,7 @@ mod contract;
 mod custom_roles;
 mod data_keys;
 mod doc_comments;
+mod domains;
 mod embedder;
 mod errors;
 mod exports;

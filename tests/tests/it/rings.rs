@@ -88,6 +88,7 @@ entities! {
     tasks "tasks"
     security_alerts "security_alerts"
     security_detections "security_detections"
+    tenant_domains "tenant_domains"
     tenant_exports "tenant_exports"
     tenant_setting_versions "tenant_setting_versions"
     tenant_settings "tenant_settings"
@@ -123,7 +124,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys erasures flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys erasures flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -244,6 +245,10 @@ async fn a_conflict_with_another_tenants_unique_key_does_not_exist() {
                         "|| jsonb_build_object('first_sequence', 900000, 'last_sequence', 900000 + \
                          ('{row}'::jsonb->>'last_sequence')::bigint - ('{row}'::jsonb->>'first_sequence')::bigint)"
                     ),
+                    // A CHECK knows what a host name looks like.
+                    "domain" if table == "tenant_domains" => {
+                        "|| jsonb_build_object('domain', gen_random_uuid()::text || '.rings-corp.com')".to_owned()
+                    }
                     _ => format!("|| jsonb_build_object('{column}', {})", random(kind)),
                 })
                 .collect();
@@ -1252,6 +1257,7 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
                     "events" => "usage_events",
                     "api-keys" => "api_keys",
                     "alerts" => "security_alerts",
+                    "domains" => "tenant_domains",
                     "exports" | "export-links" => "tenant_exports",
                     "support-access" => "support_accesses",
                     noun => noun,
@@ -2197,6 +2203,11 @@ const SEEDS: &[(&str, &str)] = &[
         "erasures",
         "INSERT INTO erasures (tenant_id, id, created_at, user_id, addresses, digests, sequence, entries) \
          SELECT tenant_id, gen_random_uuid(), now(), id, '[]', '[]', 0, 0 FROM users WHERE role = 'viewer'",
+    ),
+    (
+        "tenant_domains",
+        "INSERT INTO tenant_domains (tenant_id, id, created_at, domain, state, token, claimed_until, updated_at, version) \
+         SELECT id, gen_random_uuid(), now(), 'd' || md5(slug) || '.rings-corp.com', 'pending', 't', now(), now(), 1 FROM tenants",
     ),
     (
         "tenant_exports",

@@ -150,6 +150,7 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/security/alerts".to_owned(),
         "/api/v1/security/alerts?state=open&rule=mass_reading&severity=high".to_owned(),
         "/api/v1/roles".to_owned(),
+        "/api/v1/tenant/domains".to_owned(),
         "/api/v1/users".to_owned(),
         "/api/v1/users?custom_role=support".to_owned(),
         "/api/v1/invitations".to_owned(),
@@ -327,6 +328,28 @@ async fn use_a_key(world: &World) {
     world.delete(admin, &path).send().await.expect(204);
 }
 
+/// Claims, reads, checks and deletes a custom domain, and lets the system check it.
+async fn use_a_domain(world: &World) {
+    let admin = &world.acme.admin;
+    let body = json!({"domain": "portal.acme-corp.com"});
+    let domain = world.post(admin, "/api/v1/tenant/domains", &body).send().await;
+    let path = format!(
+        "/api/v1/tenant/domains/{}",
+        domain.expect(201).json()["id"].as_str().unwrap()
+    );
+    world.get(admin, &path).send().await.expect(200);
+    let verify = world.post(admin, &format!("{path}/verify"), &json!(null));
+    verify.body("").send().await.expect(200);
+    crate::domains::run(
+        world,
+        &world.acme,
+        tenantry_tenancy::tenant::custom_domain::CheckDomains,
+    )
+    .await;
+    assert!(!crate::domains::is_served(world, "portal.acme-corp.com").await);
+    world.delete(admin, &path).send().await.expect(204);
+}
+
 /// Creates, reads, gives, changes and deletes a custom role.
 async fn use_a_role(world: &World) {
     let admin = &world.acme.admin;
@@ -347,6 +370,7 @@ async fn use_a_role(world: &World) {
 async fn write_everything(world: &World) {
     use_a_key(world).await;
     use_a_role(world).await;
+    use_a_domain(world).await;
     write_quotas(world).await;
     write_invitations(world).await;
     let admin = &world.acme.admin;
@@ -736,6 +760,9 @@ async fn every_statement_carries_the_tenant_of_every_table_it_names() {
     let is_known = |sql: &str| {
         // The directory asks the platform role which tenant a name means; it sees that one table only.
         let directory = sql.starts_with("SELECT \"tenants\".") && sql.contains("WHERE \"tenants\".\"");
+        // So does a host, by the hosts that are held.
+        let host =
+            sql.contains(" FROM domain_hosts h JOIN tenants t ON t.id = h.of_tenant WHERE h.host = $1 ");
         // A lock is on no table; the tenant is part of what is locked.
         let lock = (sql.starts_with("SELECT pg_try_advisory_xact_lock(")
             || sql.starts_with("SELECT pg_advisory_xact_lock("))
@@ -745,7 +772,7 @@ async fn every_statement_carries_the_tenant_of_every_table_it_names() {
         let clock = sql == "SELECT clock_timestamp() AS at, $1::uuid AS tenant";
         // Nor are the transactions that are under way.
         let snapshot = sql.starts_with("SELECT pg_snapshot_xmin(") && !sql.contains("FROM");
-        directory || lock || clock || snapshot || is_of_platform(sql) || is_scoped(sql)
+        directory || host || lock || clock || snapshot || is_of_platform(sql) || is_scoped(sql)
     };
     let strange: Vec<&String> = reads.iter().chain(&writes).filter(|sql| !is_known(sql)).collect();
     assert!(strange.is_empty(), "{strange:#?}");
@@ -949,6 +976,8 @@ async fn fill(world: &World) {
              CASE WHEN right(id::text, 1) = '0' THEN now() END, now(), 1 FROM users;
          INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version)
            SELECT id, gen_random_uuid(), now(), 'r' || g, '', 'member', '[]', now(), 1 FROM t, generate_series(1, 40) g;
+         INSERT INTO tenant_domains (tenant_id, id, created_at, domain, state, token, claimed_until, updated_at, version)
+           SELECT id, gen_random_uuid(), now(), 'd' || g || '.x.com', 'pending', 't', now(), now(), 1 FROM t, generate_series(1, 40) g;
          INSERT INTO data_keys (tenant_id, created_at, number, sealed)
            SELECT id, now(), 1000 + g, decode(repeat('00', 60), 'hex') FROM t, generate_series(1, 20) g;
          INSERT INTO audit_events (tenant_id, id, created_at, category, action, target_type, actor_type, request_id)

@@ -87,6 +87,7 @@ async fn count(what: Countable, cx: &Cx, work: &mut Work) -> Result<u64, StoreEr
     match what {
         Countable::Users => Ok(work.users().count().await? + work.invitations().count_open(cx.now()).await?),
         Countable::Projects => work.projects().count().await,
+        Countable::Domains => work.custom_domains().count().await,
     }
 }
 

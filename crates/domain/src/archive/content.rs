@@ -45,7 +45,7 @@ const RECORDED: &str = "a record of what happened in this tenant";
 const SEALED: &str = "a secret, which is sealed for this tenant";
 
 /// What is exported of each table of the product. A table that is not in here is left out, and a test fails until it is.
-const TABLES: [(&str, Content); 48] = [
+const TABLES: [(&str, Content); 49] = [
     ("account_links", LeftOut(CREDENTIAL)),
     ("account_notices", LeftOut(MOMENT)),
     (
@@ -95,6 +95,10 @@ const TABLES: [(&str, Content); 48] = [
         Record("an access was given to this tenant, for minutes"),
     ),
     ("tasks", Data),
+    (
+        "tenant_domains",
+        Record("a domain is proven for one tenant: another claims it and proves it again"),
+    ),
     ("tenant_exports", LeftOut(MOMENT)),
     ("tenant_setting_versions", Data),
     ("tenant_settings", Data),
@@ -125,6 +129,12 @@ const COLUMNS: [(&str, &str, &str, Option<Fill>); 11] = [
         "secrets",
         SEALED,
         Some(Fill::EmptyObject),
+    ),
+    (
+        "tenant_domains",
+        "token",
+        "what proves a domain for this tenant",
+        None,
     ),
     ("tenants", "row_work", MOMENT, None),
     ("tenants", "row_counts", MOMENT, None),

@@ -18,6 +18,21 @@ pub enum Notice {
     Dunning(DunningNotice),
     /// API keys end soon, or have ended.
     ApiKeys(ApiKeyNotice),
+    /// The proof of a custom domain is gone.
+    Domain(DomainNotice),
+}
+
+/// The proof of a custom domain is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainNotice {
+    /// The host name.
+    pub domain: String,
+    /// The name of the TXT record that proves it.
+    pub record: String,
+    /// What the record must have.
+    pub value: String,
+    /// When the domain is released unless the record comes back; `None` when it was released.
+    pub release_at: Option<Time>,
 }
 
 /// API keys end soon, or have ended.
@@ -100,6 +115,7 @@ impl Notice {
             Self::Quota(notice) => notice.message(recipient),
             Self::Dunning(notice) => notice.message(recipient),
             Self::ApiKeys(notice) => notice.message(recipient),
+            Self::Domain(notice) => notice.message(recipient),
         }
     }
 }
@@ -156,6 +172,19 @@ impl ApiKeyNotice {
             .with("over", self.keys.iter().filter(|key| key.is_over).count())
             .with("keys", keys)
             .with("more", self.keys.len().saturating_sub(LISTED))
+    }
+}
+
+impl DomainNotice {
+    fn message(&self, recipient: &Recipient) -> Message {
+        Message::new(MailTemplate::Domain)
+            .with("domain", Line::of(&self.domain))
+            .with("record", Line::of(&self.record))
+            .with("value", Line::of(&self.value))
+            .with(
+                "release_at",
+                self.release_at.map(|at| wall_clock(at, &recipient.zone)),
+            )
     }
 }
 

@@ -42,6 +42,8 @@ pub enum MailTemplate {
     AccountNotice,
     /// API keys end soon, or have ended.
     ApiKeys,
+    /// The proof of a custom domain is gone.
+    Domain,
     /// A step of dunning.
     Dunning,
     /// An invitation to join a tenant, with its link.
@@ -62,6 +64,7 @@ impl MailTemplate {
         Self::AccountLink,
         Self::AccountNotice,
         Self::ApiKeys,
+        Self::Domain,
         Self::Dunning,
         Self::Invitation,
         Self::Quota,
@@ -76,6 +79,7 @@ impl MailTemplate {
             Self::AccountLink => "account_link",
             Self::AccountNotice => "account_notice",
             Self::ApiKeys => "api_keys",
+            Self::Domain => "domain",
             Self::Dunning => "dunning",
             Self::Invitation => "invitation",
             Self::Quota => "quota",

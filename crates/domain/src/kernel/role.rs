@@ -105,6 +105,9 @@ permissions! {
     EndUserSessions "sessions.end" Admin reads people "End the sessions of every user; works also in a suspended tenant.";
     ReadRoles "roles.read" Viewer reads scope "See the tenant's custom roles.";
     ManageRoles "roles.manage" Admin writes people "Create, change and delete custom roles.";
+    ReadDomains "domains.read" Viewer reads scope "See the tenant's custom domains.";
+    ManageDomains "domains.manage" Admin writes scope "Claim, verify and delete custom domains.";
+    KeepDomains "domains.keep" None reads people "Verify custom domains again and release them; only the system does.";
     ReadApiKeys "api_keys.read" Admin reads people "See the tenant's API keys, without their secrets.";
     ManageApiKeys "api_keys.manage" Admin writes people "Create and change API keys.";
     RevokeApiKeys "api_keys.revoke" Admin reads people "Revoke API keys; works in a suspended tenant too.";

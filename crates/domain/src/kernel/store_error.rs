@@ -15,6 +15,10 @@ pub enum Constraint {
     PasskeyCredential,
     /// Two custom roles of a tenant with one name.
     RoleName,
+    /// Two custom domains of a tenant with one name.
+    DomainClaimed,
+    /// Another tenant holds the custom domain.
+    DomainHeld,
     /// Another operator has the address.
     OperatorEmail,
     /// Two live projects of a tenant with one name.

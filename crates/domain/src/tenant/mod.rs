@@ -4,7 +4,9 @@
 //! the gate is a part.
 //! May use: `kernel`, `plans`, `identity`.
 
+mod custom_domain;
 mod data_key;
+mod domain_name;
 mod job_lease;
 mod lifecycle;
 mod registry;
@@ -15,7 +17,12 @@ mod support_access;
 mod tenant;
 mod tombstone;
 
+pub use custom_domain::{
+    CheckResult, CustomDomain, CustomDomains, Dns, DnsError, DnsRoute, DomainCheck, DomainState, DomainStep,
+    ReleaseReason, TxtRecords, check_domain,
+};
 pub use data_key::{DataKey, DataKeys, SealEpoch, StoredDataKeys, TenantSeal, TenantSeals};
+pub use domain_name::{DomainName, ReservedDomains};
 pub use job_lease::{Initiator, JobLease};
 pub use registry::TenantRegistry;
 pub use rows::{RowStep, RowTable, TenantRows};

@@ -11,3 +11,4 @@ pub(crate) mod places;
 pub(crate) mod readiness;
 pub(crate) mod settings;
 pub(crate) mod system;
+pub mod tls_ask;

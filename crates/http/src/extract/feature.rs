@@ -30,6 +30,7 @@ macro_rules! features {
 features! {
     AuditExport = AUDIT_EXPORT;
     Branding = BRANDING;
+    CustomDomain = CUSTOM_DOMAIN;
     CustomRoles = CUSTOM_ROLES;
 }
 

@@ -149,7 +149,7 @@ impl Guest {
         let selector = TenantSelector::Id(tenant);
         let gate = &self.api.app.ports.gate;
         let admission = gate.guest(&selector, self.request()).await?;
-        if self.hints.agree_with(&admission.tenant) {
+        if access::is_named(&self.api.app, &self.hints, &admission.tenant).await? {
             access::check_address(&self.api.app, &admission, &self.origin).await?;
             return Ok(self.admitted(admission, ResolvedBy::Credential));
         }
@@ -205,7 +205,7 @@ impl FromRequest for Guest {
 fn guest(request: &HttpRequest) -> Result<Guest, ApiError> {
     let api = Api::of(request)?;
     api_key::of_header(request.headers())?;
-    let hints = hints::read(request, api.settings.base_domain.as_deref())?;
+    let hints = hints::read(request, &api)?;
     let origin = origin::of(request, &api);
     Ok(Guest {
         api,

@@ -5,22 +5,34 @@ use actix_web::{
     http::{header::HeaderMap, uri::Authority},
 };
 use tenantry_domain::kernel::ErrorCode;
-use tenantry_domain::tenant::Slug;
+use tenantry_domain::tenant::{DomainName, Slug};
 use tenantry_tenancy::tenant::access::Hints;
 
-use crate::ApiError;
+use crate::{Api, ApiError};
 
 /// The hints in headers and host.
 ///
 /// # Errors
 /// `invalid_request` when a header is there twice or is not text: then nobody can tell what it names.
-pub(crate) fn read(request: &HttpRequest, base_domain: Option<&str>) -> Result<Hints, ApiError> {
+pub(crate) fn read(request: &HttpRequest, api: &Api) -> Result<Hints, ApiError> {
+    let has_domains = api.app.policy.domains.edge.is_some();
+    of_request(request, api.settings.base_domain.as_deref(), has_domains)
+}
+
+fn of_request(
+    request: &HttpRequest,
+    base_domain: Option<&str>,
+    has_domains: bool,
+) -> Result<Hints, ApiError> {
     let headers = request.headers();
     let host = host(request)?;
     let subdomain = host
         .zip(base_domain)
         .and_then(|(host, base)| subdomain(host, base));
+    let domain = host.filter(|_| has_domains).and_then(DomainName::of_host);
+    let is_own = |domain: &DomainName| base_domain.is_some_and(|base| domain.is_within(base));
     Ok(Hints {
+        domain: domain.filter(|domain| !is_own(domain)),
         id: single(headers, "X-Tenant-ID")?.map(str::to_owned),
         slug: single(headers, "X-Tenant-Slug")?.map(str::to_owned),
         subdomain,
@@ -134,7 +146,7 @@ mod tests {
         let request = TestRequest::default()
             .insert_header(("X-Tenant-Slug", "acme"))
             .to_http_request();
-        let hints = read(&request, None).unwrap();
+        let hints = of_request(&request, None, true).unwrap();
         assert_eq!(
             hints,
             Hints {
@@ -146,7 +158,7 @@ mod tests {
             let request = TestRequest::default()
                 .append_header((name, "a"))
                 .append_header((name, "b"));
-            let error = read(&request.to_http_request(), None).unwrap_err();
+            let error = of_request(&request.to_http_request(), None, true).unwrap_err();
             assert_eq!(error.code(), ErrorCode::InvalidRequest);
         }
     }

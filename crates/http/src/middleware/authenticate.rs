@@ -105,7 +105,7 @@ async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     } else {
         (api_key::presented(request.headers(), &api)?, None)
     };
-    let hints = hints::read(request, api.settings.base_domain.as_deref())?;
+    let hints = hints::read(request, &api)?;
     let origin = origin::of(request, &api);
     let admission = api_key::admit(request, &api, &credential, &origin, context.id.clone()).await?;
     context.identify(&admission.scope);

@@ -62,6 +62,7 @@ const fn name(by: ResolvedBy) -> &'static str {
         ResolvedBy::Credential => "credential",
         ResolvedBy::Header => "header",
         ResolvedBy::Subdomain => "subdomain",
+        ResolvedBy::CustomDomain => "custom_domain",
         ResolvedBy::Body => "body",
     }
 }

@@ -11,7 +11,7 @@ use tenantry_domain::identity::ChallengeError;
 use tenantry_domain::identity::{ApiKey, CustomRole, PasswordError, TokenError};
 use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError, counted};
 use tenantry_domain::operations::QuotaRefusal;
-use tenantry_domain::tenant::{Denied, Refused};
+use tenantry_domain::tenant::{CustomDomain, Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
 use tenantry_tenancy::admin::operator::OperatorError;
 use tenantry_tenancy::admin::operator_job::OperatorJobReason;
@@ -35,6 +35,7 @@ use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
 use tenantry_tenancy::step_up::RECENT_SECONDS;
 use tenantry_tenancy::tenant::TenantReason;
 use tenantry_tenancy::tenant::support_access::SupportReason;
+use tenantry_tenancy::tenant::custom_domain::DomainReason;
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleReason, provision::SignUpError};
 use tenantry_tenancy::work::{project::ProjectReason, reference::ReferenceReason};
 use tenantry_tenancy::{NoReason, OwnReason, Stale, UseCaseError};
@@ -264,6 +265,30 @@ impl From<CustomRoleReason> for ApiError {
                 counted(&users, "user"),
                 counted(&invitations, "invitation")
             )),
+        }
+    }
+}
+
+impl From<DomainReason> for ApiError {
+    fn from(reason: DomainReason) -> Self {
+        let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match reason {
+            DomainReason::NotSetUp => Self::new(ErrorCode::Unavailable)
+                .with_detail("This server has no custom domains: its operator has not set `domains.edge`."),
+            DomainReason::Claimed => conflict("The tenant has this domain already.".into()),
+            DomainReason::TooMany => conflict(format!(
+                "The tenant has {} domains, which is the maximum: delete one first.",
+                CustomDomain::MOST
+            )),
+            DomainReason::Held => conflict(
+                "The domain is proven, but another tenant of this service holds it. It is released when it is deleted there, or \
+                 when the TXT record of that tenant has been missing for 7 days."
+                    .into(),
+            ),
+            DomainReason::Released => conflict("The domain was released: claim it again.".into()),
+            DomainReason::TooSoon(seconds) => Self::new(ErrorCode::RateLimited)
+                .with_detail(format!("The domain was checked just now. Try again in {seconds} seconds."))
+                .with_header(header::RETRY_AFTER, seconds.into()),
         }
     }
 }

@@ -30,6 +30,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(identity::workspace::routes)
         .configure(tenant::tenant::routes)
         .configure(tenant::support_access::routes)
+        .configure(tenant::custom_domain::routes)
         .configure(plans::capability::routes)
         .configure(plans::entitlement::routes)
         .configure(usage::quota::routes)

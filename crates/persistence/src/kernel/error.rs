@@ -133,6 +133,8 @@ fn constraint(name: &str) -> Constraint {
         "invitations_email_key" => Constraint::InvitationEmail,
         "passkeys_credential_key" => Constraint::PasskeyCredential,
         "custom_roles_name_key" => Constraint::RoleName,
+        "tenant_domains_domain_key" => Constraint::DomainClaimed,
+        "domain_hosts_pkey" => Constraint::DomainHeld,
         "operators_email_key" => Constraint::OperatorEmail,
         "projects_name_key" => Constraint::ProjectName,
         "project_members_member_key" => Constraint::ProjectMember,

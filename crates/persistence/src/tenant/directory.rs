@@ -12,7 +12,7 @@ use tenantry_domain::operations::{OperatorPermission, OperatorRole};
 use tenantry_domain::plans::Subscription;
 use tenantry_domain::store::Mode;
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, Initiator, JobFacts, JobLease, MembershipFacts, Slug, SupportFacts, TenantFacts,
+    ApiKeyFacts, Directory, DomainName, Initiator, JobFacts, JobLease, MembershipFacts, Slug, SupportFacts, TenantFacts,
     TenantSelector, TenantStatus,
 };
 
@@ -46,6 +46,18 @@ impl PgDirectory {
         }
     }
 
+    /// The tenant that requests for a host lead to.
+    async fn of_host(
+        &self,
+        because: SystemScope,
+        host: &DomainName,
+    ) -> Result<Option<TenantFacts>, StoreError> {
+        let mut tx = PlatformTx::begin_for_guest(&self.platform, because, Mode::Read).await?;
+        let rows = tx.fetch_fixed(OF_HOST, [host.as_str().into()]).await?;
+        tx.commit().await?;
+        rows.first().map(tenant).transpose()
+    }
+
     /// The tenants for which a condition holds.
     async fn named(mut tx: PlatformTx, condition: SimpleExpr) -> Result<Vec<TenantFacts>, StoreError> {
         let rows = tx
@@ -55,6 +67,11 @@ impl PgDirectory {
         rows.iter().map(TenantFacts::try_from).collect()
     }
 }
+
+/// `$1` is the host. The trigger of `tenant_domains` keeps the hosts.
+const OF_HOST: &str = "\
+SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status \
+  FROM domain_hosts h JOIN tenants t ON t.id = h.of_tenant WHERE h.host = $1 AND h.serves";
 
 /// User, session and tenant in one round trip. Each table is compared with the tenant by itself.
 static MEMBERSHIP: Lookup = Lookup {
@@ -112,12 +129,13 @@ SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, j.
 #[async_trait]
 impl Directory for PgDirectory {
     async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError> {
+        let because = SystemScope::because("find the tenant that a request names");
         let named = match selector {
             TenantSelector::Id(id) => Column::Id.eq(id.uuid()),
             TenantSelector::Slug(slug) => Column::Slug.eq(slug.as_str()),
             TenantSelector::Subdomain(label) => Column::Subdomain.eq(label.as_str()),
+            TenantSelector::Domain(host) => return self.of_host(because, host).await,
         };
-        let because = SystemScope::because("find the tenant that a request names");
         let tx = PlatformTx::begin_for_guest(&self.platform, because, Mode::Read).await?;
         Ok(Self::named(tx, named).await?.pop())
     }

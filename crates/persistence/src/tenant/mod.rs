@@ -1,5 +1,6 @@
 //! Tenants: their rows, the directory that admission reads, and the registry across tenants.
 
+pub(crate) mod custom_domain;
 pub(crate) mod data_key;
 pub(crate) mod directory;
 pub(crate) mod registry;

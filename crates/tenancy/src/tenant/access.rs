@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 use tenantry_domain::identity::{ApiKeyFormat, KeyRefusal, TokenError};
 use tenantry_domain::kernel::{RequestId, StoreError, TenantId};
-use tenantry_domain::tenant::{Admission, Denied, Slug, TenantFacts, TenantSelector};
+use tenantry_domain::tenant::{Admission, Denied, DomainName, Slug, TenantFacts, TenantSelector};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::security_policy;
@@ -21,6 +21,9 @@ pub struct Hints {
     pub slug: Option<String>,
     /// The label before the base domain.
     pub subdomain: Option<String>,
+    /// The host, where it may be a tenant's custom domain. One that is nobody's counts for nothing: servers are reached under names
+    /// of the network too.
+    pub domain: Option<DomainName>,
     /// A slug in the body, on the few endpoints that have one.
     pub body_slug: Option<String>,
 }
@@ -32,8 +35,10 @@ pub enum ResolvedBy {
     Credential,
     /// `X-Tenant-ID` or `X-Tenant-Slug`.
     Header,
-    /// The host.
+    /// The host, below the base domain.
     Subdomain,
+    /// The host, which the tenant has proven to be its own.
+    CustomDomain,
     /// A slug in the body.
     Body,
 }
@@ -115,7 +120,7 @@ pub async fn agree(
     hints: &Hints,
     origin: &Origin,
 ) -> Result<(), AccessError> {
-    if hints.agree_with(&admission.tenant) {
+    if is_named(app, hints, &admission.tenant).await? {
         return Ok(());
     }
     let cx = Cx::new(Arc::clone(app), admission.scope.clone(), origin.clone());
@@ -153,11 +158,33 @@ pub async fn select_tenant(
     hints: &Hints,
     request: RequestId,
 ) -> Result<(Admission, ResolvedBy), AccessError> {
-    let (selector, resolved_by) = hints.selector()?.ok_or(AccessError::TenantRequired)?;
+    let of_domain = of_domain(app, hints).await?;
+    let selected = hints.selector(of_domain.as_ref())?;
+    let (selector, resolved_by) = selected.ok_or(AccessError::TenantRequired)?;
     let admission = app.ports.gate.guest(&selector, request).await?;
     match &hints.body_slug {
         Some(slug) if slug != admission.tenant.slug.as_str() => Err(AccessError::Mismatch),
         _ => Ok((admission, resolved_by)),
+    }
+}
+
+/// Whether everything that the request names a tenant with names this one, a custom domain included.
+///
+/// # Errors
+/// Those of the store.
+pub async fn is_named(app: &Tenancy, hints: &Hints, tenant: &TenantFacts) -> Result<bool, StoreError> {
+    if !hints.agree_with(tenant) {
+        return Ok(false);
+    }
+    let of_domain = of_domain(app, hints).await?;
+    Ok(of_domain.is_none_or(|found| found.id == tenant.id))
+}
+
+/// The tenant whose custom domain the request is for.
+async fn of_domain(app: &Tenancy, hints: &Hints) -> Result<Option<TenantFacts>, StoreError> {
+    match &hints.domain {
+        Some(domain) => app.ports.gate.find(&TenantSelector::Domain(domain.clone())).await,
+        None => Ok(None),
     }
 }
 
@@ -172,13 +199,15 @@ pub async fn record_mismatch(cx: &Cx, hints: &Hints) -> Result<(), StoreError> {
         target: Some(cx.scope().tenant().uuid()),
         actor: cx.scope().user(),
         ip: cx.origin().ip.clone(),
-        details: json!({"tenant_id": hints.id, "tenant_slug": hints.slug, "subdomain": hints.subdomain}),
+        details: json!({
+            "tenant_id": hints.id, "tenant_slug": hints.slug, "subdomain": hints.subdomain, "domain": hints.domain,
+        }),
     };
     refusal::record(cx, refusal).await
 }
 
 impl Hints {
-    /// Whether every hint names this tenant. A hint that names nobody disagrees as well: what a credential may
+    /// Whether every hint but the custom domain, which only the directory knows, names this tenant. A hint that names nobody disagrees as well: what a credential may
     /// see of other tenants is nothing, not even whether they exist.
     pub fn agree_with(&self, tenant: &TenantFacts) -> bool {
         let same_id = |id: &String| id.parse::<TenantId>().is_ok_and(|id| id == tenant.id);
@@ -191,8 +220,11 @@ impl Hints {
             && self.body_slug.as_ref().is_none_or(same_slug)
     }
 
-    /// The first hint in order of precedence.
-    fn selector(&self) -> Result<Option<(TenantSelector, ResolvedBy)>, Denied> {
+    /// The first hint in order of precedence, of which a custom domain is one when it leads to a tenant.
+    fn selector(
+        &self,
+        of_domain: Option<&TenantFacts>,
+    ) -> Result<Option<(TenantSelector, ResolvedBy)>, Denied> {
         if let Some(id) = &self.id {
             let id = id.parse().map_err(|_| Denied::TenantNotFound)?;
             return Ok(Some((TenantSelector::Id(id), ResolvedBy::Header)));
@@ -208,6 +240,9 @@ impl Hints {
                 TenantSelector::Subdomain(parse_slug(label)?),
                 ResolvedBy::Subdomain,
             )));
+        }
+        if let Some(tenant) = of_domain {
+            return Ok(Some((TenantSelector::Id(tenant.id), ResolvedBy::CustomDomain)));
         }
         if let Some(slug) = &self.body_slug {
             return Ok(Some((TenantSelector::Slug(parse_slug(slug)?), ResolvedBy::Body)));

@@ -3,7 +3,9 @@
 pub mod access;
 pub mod audit_export;
 pub mod audit_upkeep;
+pub mod custom_domain;
 pub mod data_key;
+pub mod domain_ask;
 pub mod lifecycle;
 pub mod provision;
 pub mod purge;

@@ -10,6 +10,7 @@ use crate::identity::api_key_expiry::NotifyOfExpiry;
 use crate::operations::job::{JobFailure, Nothing, SystemJobHandler, run_in_each};
 use crate::security::detection::DetectActivity;
 use crate::tenant::audit_upkeep::KeepAudit;
+use crate::tenant::custom_domain::KeepDomains;
 use crate::tenant::data_key::KeepDataKeys;
 use crate::tenant::purge::{Ended, KEPT_DAYS, Purge};
 
@@ -21,7 +22,7 @@ const EVERY: Duration = Duration::minutes(5);
 /// day comes to every part too.
 const PARTS: u32 = 263;
 
-/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`], [`KeepAudit`], [`DetectActivity`], [`KeepDataKeys`] and the upkeep of the ledger of usage.
+/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`], [`KeepAudit`], [`DetectActivity`], [`KeepDataKeys`], [`KeepDomains`] and the upkeep of the ledger of usage.
 #[derive(Debug, Clone, Copy)]
 pub struct TendSome;
 
@@ -37,6 +38,7 @@ impl SystemJobHandler for TendSome {
         run_in_each(app, because, &tenants, &KeepAudit, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &DetectActivity, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &KeepDataKeys, &Nothing {}).await?;
+        run_in_each(app, because, &tenants, &KeepDomains, &Nothing {}).await?;
         app.ports.usage_recorder.keep(app, because, &tenants).await
     }
 

@@ -10,6 +10,7 @@ mod billing;
 mod cache;
 mod challenge;
 mod database;
+mod domains;
 mod guard;
 mod http;
 mod jobs;
@@ -54,6 +55,7 @@ pub use billing::Billing;
 pub use cache::Cache;
 pub use challenge::{Challenge, ChallengeProvider};
 pub use database::Database;
+pub use domains::Domains;
 pub use guard::Guard;
 pub use http::Http;
 pub use jobs::Jobs;
@@ -89,6 +91,7 @@ pub struct Settings {
     pub auth: Auth,
     pub signup: Signup,
     pub tenants: Tenants,
+    pub domains: Domains,
     /// Where exports of tenants are kept.
     pub archive: Archive,
     pub views: Views,
@@ -177,6 +180,7 @@ impl Settings {
         self.billing.check()?;
         self.signup.check(self.profile)?;
         self.tenants.check()?;
+        self.domains.check()?;
         self.views.check()?;
         self.metering.check()?;
         self.cache.check()?;

@@ -14,7 +14,7 @@ use crate::kernel::{
 };
 use crate::plans::Subscription;
 use crate::tenant::{
-    Capability, Initiator, JobLease, Slug, SupportClaims, SupportLevel, SupportTokens, TenantStatus,
+    Capability, DomainName, Initiator, JobLease, Slug, SupportClaims, SupportLevel, SupportTokens, TenantStatus,
 };
 
 /// How a tenant is named from outside when no credential names it.
@@ -26,6 +26,8 @@ pub enum TenantSelector {
     Slug(Slug),
     /// The label before the base domain.
     Subdomain(Slug),
+    /// A host that a tenant has proven to be its own, while requests for it are served.
+    Domain(DomainName),
 }
 
 /// What the directory stores of a tenant.
@@ -387,6 +389,14 @@ impl Gate {
     pub async fn guest(&self, selector: &TenantSelector, request: RequestId) -> Result<Admission, Denied> {
         self.select(selector, Capability::Login, Actor::Guest, request)
             .await
+    }
+
+    /// The tenant that a selector leads to, deleted ones included: for comparing what a request names. It admits nobody.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError> {
+        self.directory.tenant(selector).await
     }
 
     /// Admits the system itself to one tenant, for work in the background.

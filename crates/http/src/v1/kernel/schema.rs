@@ -38,6 +38,13 @@ enums! {
     "The state of a tenant." TenantStatus = domain::tenant::TenantStatus::ALL.map(domain::tenant::TenantStatus::as_str);
     "What an operator may do in a tenant." SupportLevel = domain::tenant::SupportLevel::ALL.map(domain::tenant::SupportLevel::as_str);
     "How a support access stands." SupportStatus = domain::tenant::SupportStatus::ALL.map(domain::tenant::SupportStatus::as_str);
+    "The state of a custom domain. `pending`: claimed. `verified`: proven, and no other tenant can have it; DNS does not lead here yet. \
+     `active`: requests for it lead to the tenant. `failing`: the TXT record is missing. `released`: given up; claim it again to use it."
+    DomainState = domain::tenant::DomainState::ALL.map(domain::tenant::DomainState::as_str);
+    "Why a custom domain was released. `claim_expired`: it was not proven in time. `proof_gone`: the TXT record was missing for too long."
+    DomainReleaseReason = domain::tenant::ReleaseReason::ALL.map(domain::tenant::ReleaseReason::as_str);
+    "What a check of the TXT record found. Only `not_found` and `other_value` make a domain fail."
+    DomainCheckResult = domain::tenant::CheckResult::ALL.map(domain::tenant::CheckResult::as_str);
     "How far an export is." ExportStatus = domain::archive::ExportStatus::ALL.map(domain::archive::ExportStatus::as_str);
     "The state of a project." ProjectStatus = domain::work::ProjectStatus::ALL.map(domain::work::ProjectStatus::as_str);
     "The role of a member of a project." ProjectRole = domain::work::ProjectRole::ALL.map(domain::work::ProjectRole::as_str);

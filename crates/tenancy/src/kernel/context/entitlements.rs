@@ -78,6 +78,8 @@ impl Feature {
     pub const BRANDING: Self = Self("branding");
     /// Exports of the audit log.
     pub const AUDIT_EXPORT: Self = Self("audit_export");
+    /// Host names of the tenant's own.
+    pub const CUSTOM_DOMAIN: Self = Self("custom_domain");
     /// Roles that the tenant defines.
     pub const CUSTOM_ROLES: Self = Self("custom_roles");
 }
@@ -89,17 +91,20 @@ pub enum Countable {
     Users,
     /// Projects that are not deleted.
     Projects,
+    /// Custom domains that are not released.
+    Domains,
 }
 
 impl Countable {
     /// Everything that is counted.
-    pub const ALL: [Self; 2] = [Self::Users, Self::Projects];
+    pub const ALL: [Self; 3] = [Self::Users, Self::Projects, Self::Domains];
 
     /// The limit's name in the plan catalogue.
     pub const fn limit(self) -> &'static str {
         match self {
             Self::Users => "users",
             Self::Projects => "projects",
+            Self::Domains => "domains",
         }
     }
 }

@@ -32,7 +32,7 @@ use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::security::RuleChanges;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{
-    Actor, Denied, Gate, Refused, Settings, SupportTokens, TenantRegistry, TenantRows, TenantScope,
+    Actor, Denied, Dns, Gate, Refused, ReservedDomains, Settings, SupportTokens, TenantRegistry, TenantRows, TenantScope,
     TenantSeals,
 };
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
@@ -139,6 +139,8 @@ pub struct Ports {
     pub configurations: Arc<dyn Configurations>,
     /// What host names mean.
     pub resolver: Arc<dyn HostResolver>,
+    /// DNS as the internet sees it, for custom domains; there are none where it is absent.
+    pub dns: Option<Arc<dyn Dns>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Source of new ids (UUIDv7).
@@ -176,6 +178,8 @@ pub struct Policy {
     pub alert_rules: RuleChanges,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
+    /// What the operator decided about host names.
+    pub domains: DomainPolicy,
 }
 
 /// The defaults of the stock server: sign-up is closed.
@@ -200,6 +204,7 @@ impl Default for Policy {
             mail_limits: MailLimits::default(),
             alert_rules: RuleChanges::default(),
             billing: BillingPolicy::default(),
+            domains: DomainPolicy::default(),
         }
     }
 }
@@ -209,6 +214,17 @@ impl Policy {
     pub fn purge_at(&self, now: Time) -> Time {
         now + chrono::Duration::days(self.purge_after_days.into())
     }
+}
+
+/// What the operator decided about host names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DomainPolicy {
+    /// The name that custom domains must lead to, as CNAME or by its addresses. There are no custom domains where it is absent.
+    pub edge: Option<String>,
+    /// The domain whose subdomains name tenants.
+    pub base_domain: Option<String>,
+    /// The names that no tenant may claim: the product's own.
+    pub reserved: ReservedDomains,
 }
 
 /// What the operator decided about payments.
