@@ -34,6 +34,7 @@ mod dev;
 mod doctor;
 mod domains;
 mod extension;
+mod failed_tenants;
 mod flag;
 mod guard;
 mod health;

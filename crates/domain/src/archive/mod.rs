@@ -12,6 +12,7 @@ mod id_map;
 mod manifest;
 mod person;
 mod row;
+mod row_check;
 mod shape;
 
 pub use content::{Content, Excuse, Fill, content_of, excuses_of, fills_of};
@@ -24,5 +25,6 @@ pub use manifest::{
     TableContent,
 };
 pub use person::{AboutPerson, PersonRows, erased_user, person_rows_of, without_others};
-pub use row::{ErasedPerson, Put, RowBatch, RowSink, Rows, Snapshot, TenantArchive};
+pub use row::{ErasedPerson, ARCHIVES_AT_ONCE, Put, RowBatch, RowSink, Rows, Snapshot, TenantArchive};
+pub use row_check::RowCheck;
 pub use shape::{ColumnShape, ReferenceShape, TableShape};

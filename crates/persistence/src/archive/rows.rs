@@ -2,7 +2,8 @@ use async_trait::async_trait;
 use sea_orm::QueryResult;
 use serde_json::Value;
 use tenantry_domain::archive::{
-    AboutPerson, ArchiveError, ErasedPerson, PersonRows, Put, RowBatch, RowSink, Snapshot, TableShape,
+    AboutPerson, 
+    ARCHIVES_AT_ONCE, ArchiveError, ErasedPerson, PersonRows, Put, RowBatch, RowSink, Snapshot, TableShape,
     TenantArchive,
 };
 use tenantry_domain::kernel::{StoreError, SystemScope, TenantId};
@@ -14,7 +15,7 @@ use crate::kernel::error::{column, from_json, is_own};
 use crate::kernel::tx::{PlatformTx, TenantTx};
 
 /// So many archives are read or written at once by a process, each on a connection of its own.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = ARCHIVES_AT_ONCE as usize;
 
 /// The rows of tenants for archives, over connections of the runtime role that nothing else uses.
 #[derive(Debug, Clone)]

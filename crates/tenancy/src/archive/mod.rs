@@ -8,6 +8,7 @@ mod forget;
 pub mod import;
 pub mod read;
 pub mod trust;
+mod values;
 pub mod write;
 
 /// How far the work on an archive is.

@@ -180,6 +180,8 @@ pub struct Policy {
     pub billing: BillingPolicy,
     /// What the operator decided about host names.
     pub domains: DomainPolicy,
+    /// Keys whose signatures of archives are refused: the names of own keys, or public keys in hexadecimal digits.
+    pub distrusted_keys: Vec<String>,
 }
 
 /// The defaults of the stock server: sign-up is closed.
@@ -205,6 +207,7 @@ impl Default for Policy {
             alert_rules: RuleChanges::default(),
             billing: BillingPolicy::default(),
             domains: DomainPolicy::default(),
+            distrusted_keys: Vec::new(),
         }
     }
 }
