@@ -88,8 +88,8 @@ mod m20261129_000093_tenant_exports;
 mod m20261129_000094_tenant_archive;
 mod m20261129_000095_data_keys;
 mod m20261130_000097_operator_access;
-mod m20261130_000099_security_alerts;
 mod m20261130_000098_support_accesses;
+mod m20261130_000099_security_alerts;
 mod m20261130_000100_erasures;
 mod m20261130_000101_tenant_domains;
 

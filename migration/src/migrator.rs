@@ -22,7 +22,8 @@ use crate::{
     m20261129_000085_workspaces, m20261129_000087_account_ends, m20261129_000088_audit_entries,
     m20261129_000089_audit_chain, m20261129_000091_tenant_lifecycle, m20261129_000092_tenant_rows,
     m20261129_000093_tenant_exports, m20261129_000094_tenant_archive, m20261129_000095_data_keys,
-    m20261130_000097_operator_access, m20261130_000099_security_alerts, m20261130_000098_support_accesses, m20261130_000100_erasures, m20261130_000101_tenant_domains,
+    m20261130_000097_operator_access, m20261130_000098_support_accesses, m20261130_000099_security_alerts,
+    m20261130_000100_erasures, m20261130_000101_tenant_domains,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -160,8 +161,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000094_tenant_archive::Migration),
             Box::new(m20261129_000095_data_keys::Migration),
             Box::new(m20261130_000097_operator_access::Migration),
-            Box::new(m20261130_000099_security_alerts::Migration),
             Box::new(m20261130_000098_support_accesses::Migration),
+            Box::new(m20261130_000099_security_alerts::Migration),
             Box::new(m20261130_000100_erasures::Migration),
             Box::new(m20261130_000101_tenant_domains::Migration),
         ]

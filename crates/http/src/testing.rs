@@ -55,9 +55,9 @@ use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
 use tenantry_domain::tenant::{
     ApiKeyFacts, Directory, Dns, DnsError, DnsRoute, Gate, JobFacts, JobLease, MembershipFacts, RowStep,
-    RowTable, RowWork, SealEpoch, Settings, Slug, SupportClaims, SupportFacts, SupportTokens, Tenant, TenantFacts, TenantRegistry,
-    TenantRows,
-    TenantScope, TenantSeal, TenantSeals, TenantSelector, TenantStatus, Tombstone, TxtRecords,
+    RowTable, RowWork, SealEpoch, Settings, Slug, SupportClaims, SupportFacts, SupportTokens, Tenant,
+    TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSeal, TenantSeals, TenantSelector,
+    TenantStatus, Tombstone, TxtRecords,
 };
 use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,

@@ -25,6 +25,6 @@ pub use manifest::{
     TableContent,
 };
 pub use person::{AboutPerson, PersonRows, erased_user, person_rows_of, without_others};
-pub use row::{ErasedPerson, ARCHIVES_AT_ONCE, Put, RowBatch, RowSink, Rows, Snapshot, TenantArchive};
+pub use row::{ARCHIVES_AT_ONCE, ErasedPerson, Put, RowBatch, RowSink, Rows, Snapshot, TenantArchive};
 pub use row_check::RowCheck;
 pub use shape::{ColumnShape, ReferenceShape, TableShape};

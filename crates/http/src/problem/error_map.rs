@@ -34,8 +34,8 @@ use tenantry_tenancy::identity::{
 use tenantry_tenancy::plans::{NotInPlan, RequiredPlans};
 use tenantry_tenancy::step_up::RECENT_SECONDS;
 use tenantry_tenancy::tenant::TenantReason;
-use tenantry_tenancy::tenant::support_access::SupportReason;
 use tenantry_tenancy::tenant::custom_domain::DomainReason;
+use tenantry_tenancy::tenant::support_access::SupportReason;
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleReason, provision::SignUpError};
 use tenantry_tenancy::work::{project::ProjectReason, reference::ReferenceReason};
 use tenantry_tenancy::{NoReason, OwnReason, Stale, UseCaseError};

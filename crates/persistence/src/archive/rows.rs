@@ -2,9 +2,8 @@ use async_trait::async_trait;
 use sea_orm::QueryResult;
 use serde_json::Value;
 use tenantry_domain::archive::{
-    AboutPerson, 
-    ARCHIVES_AT_ONCE, ArchiveError, ErasedPerson, PersonRows, Put, RowBatch, RowSink, Snapshot, TableShape,
-    TenantArchive,
+    ARCHIVES_AT_ONCE, AboutPerson, ArchiveError, ErasedPerson, PersonRows, Put, RowBatch, RowSink, Snapshot,
+    TableShape, TenantArchive,
 };
 use tenantry_domain::kernel::{StoreError, SystemScope, TenantId};
 use tenantry_domain::store::Mode;

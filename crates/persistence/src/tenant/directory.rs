@@ -12,8 +12,8 @@ use tenantry_domain::operations::{OperatorPermission, OperatorRole};
 use tenantry_domain::plans::Subscription;
 use tenantry_domain::store::Mode;
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, DomainName, Initiator, JobFacts, JobLease, MembershipFacts, Slug, SupportFacts, TenantFacts,
-    TenantSelector, TenantStatus,
+    ApiKeyFacts, Directory, DomainName, Initiator, JobFacts, JobLease, MembershipFacts, Slug, SupportFacts,
+    TenantFacts, TenantSelector, TenantStatus,
 };
 
 use crate::Pool;

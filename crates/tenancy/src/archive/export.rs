@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tenantry_domain::archive::{AboutPerson, ARCHIVES_AT_ONCE, ArchiveError, ArchiveStore, Export};
+use tenantry_domain::archive::{ARCHIVES_AT_ONCE, AboutPerson, ArchiveError, ArchiveStore, Export};
 use tenantry_domain::audit::AuditEvent;
 use tenantry_domain::kernel::{
     Constraint, ExportId, Page, PageRequest, Permission, StoreError, SystemScope, TenantId, Time, UserId, hex,
@@ -102,11 +102,7 @@ fn require_person(cx: &Cx, person: UserId) -> Result<(), Refused> {
     }
 }
 
-async fn enqueue(
-    cx: &Cx,
-    person: Option<UserId>,
-    factor: RecentFactor,
-) -> Result<Export, ExportError> {
+async fn enqueue(cx: &Cx, person: Option<UserId>, factor: RecentFactor) -> Result<Export, ExportError> {
     store(cx.app())?;
     let export = Export::new(ExportId::next(cx.ids()), cx.scope().user(), person, cx.now());
     cx.write(async |work| {
@@ -140,7 +136,12 @@ async fn add(cx: &Cx, work: &mut Work, export: &Export, _: RecentFactor) -> Resu
     let which = Which { export: export.id };
     let asked = job::enqueue::<WriteExport>(cx, work, &which, Terms::default()).await;
     asked.map_err(job::store_error)?;
-    let event = event(cx, export, [PERSON_REQUESTED, "tenant.export_requested"], json!({}));
+    let event = event(
+        cx,
+        export,
+        [PERSON_REQUESTED, "tenant.export_requested"],
+        json!({}),
+    );
     work.audit().record(event).await
 }
 

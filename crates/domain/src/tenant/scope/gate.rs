@@ -14,7 +14,8 @@ use crate::kernel::{
 };
 use crate::plans::Subscription;
 use crate::tenant::{
-    Capability, DomainName, Initiator, JobLease, Slug, SupportClaims, SupportLevel, SupportTokens, TenantStatus,
+    Capability, DomainName, Initiator, JobLease, Slug, SupportClaims, SupportLevel, SupportTokens,
+    TenantStatus,
 };
 
 /// How a tenant is named from outside when no credential names it.

@@ -32,8 +32,8 @@ use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::security::RuleChanges;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{
-    Actor, Denied, Dns, Gate, Refused, ReservedDomains, Settings, SupportTokens, TenantRegistry, TenantRows, TenantScope,
-    TenantSeals,
+    Actor, Denied, Dns, Gate, Refused, ReservedDomains, Settings, SupportTokens, TenantRegistry, TenantRows,
+    TenantScope, TenantSeals,
 };
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
 use uuid::Uuid;
