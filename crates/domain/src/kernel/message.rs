@@ -60,7 +60,7 @@ pub enum MailTemplate {
 
 impl MailTemplate {
     /// Every template.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AccountLink,
         Self::AccountNotice,
         Self::ApiKeys,

@@ -199,7 +199,7 @@ pub(crate) async fn take_of_tenant(
     let Some(limits) = &api.limits else { return Ok(()) };
     let scope = &admission.scope;
     if let Actor::Operator { id, .. } = scope.actor() {
-        let demand = Demand::of_support(id, limits.operators.support, cost(request, api));
+        let demand = Demand::of_support(id, limits.operators.support, announced_cost(request, api));
         return take(request, api, limits, ("support", &demand)).await;
     }
     let payer = Payer {
@@ -208,15 +208,13 @@ pub(crate) async fn take_of_tenant(
         user: scope.api_key().map(|key| key.uuid().into()).or(scope.user()),
         rates: limits.rates.rates(&admission.tenant),
     };
-    let most = api.settings.body_limit_bytes;
-    let length = announced(request).map(|length| length.min(most));
-    let mut demand = payer.demand(cost(request, length.unwrap_or(0)));
+    let mut demand = payer.demand(announced_cost(request, api));
     let pattern = request.match_pattern().unwrap_or_default();
     if pattern.strip_prefix(BILLING).is_some_and(is_below) {
         demand = demand.with_billing(scope.tenant(), limits.billing);
     }
     take(request, api, limits, ("tenant", &demand)).await?;
-    if length.is_none() && !request.method().is_safe() {
+    if announced(request).is_none() && !request.method().is_safe() {
         request.extensions_mut().insert(payer);
     }
     Ok(())
@@ -234,7 +232,7 @@ pub(crate) async fn take_of_operator(
     let (Some(limits), Some(operator)) = (&api.limits, scope.operator()) else {
         return Ok(());
     };
-    let demand = Demand::of_operator(operator, limits.operators.admin, cost(request, api));
+    let demand = Demand::of_operator(operator, limits.operators.admin, announced_cost(request, api));
     take(request, api, limits, ("operator", &demand)).await
 }
 
@@ -519,6 +517,12 @@ fn refused(decision: &Decision) -> ApiError {
 /// Whether what is left of a path is that of the prefix itself, or of something below it.
 fn is_below(rest: &str) -> bool {
     rest.is_empty() || rest.starts_with('/')
+}
+
+/// What a request costs by what it says of its length before the body is read.
+fn announced_cost(request: &HttpRequest, api: &Api) -> u32 {
+    let most = api.settings.body_limit_bytes;
+    cost(request, announced(request).map_or(0, |length| length.min(most)))
 }
 
 /// What a request costs whose body has `length` bytes.
