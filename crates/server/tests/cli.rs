@@ -26,6 +26,8 @@ mod mail;
 mod metering;
 #[path = "cli/operating.rs"]
 mod operating;
+#[path = "cli/provisioning.rs"]
+mod provisioning;
 #[path = "cli/quotas.rs"]
 mod quotas;
 #[path = "cli/serving.rs"]

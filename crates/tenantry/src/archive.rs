@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tenantry_domain::archive::ArchiveError;
 use tenantry_domain::kernel::SystemScope;
-use tenantry_domain::tenant::Tenant;
+use tenantry_domain::tenant::{Slug, Tenant, TenantStatus};
 use tenantry_system::{FileArchiveReader, FileArchiveWriter};
 use tenantry_tenancy::archive::diff::TableDiff;
 use tenantry_tenancy::archive::trust::{Signer, unhex};
@@ -161,12 +161,31 @@ pub async fn import(
         ));
         return Ok(());
     };
-    let imported = import::as_new(app, BECAUSE, verified, (slug, plan), &show)
-        .await
-        .map_err(failed)?;
+    let imported = import::as_new(app, BECAUSE, verified, (slug, plan), &show).await;
+    let imported = match imported {
+        Ok(imported) => imported,
+        Err(error) => return Err(unfinished(booted, slug, &error).await),
+    };
     let (id, rows) = (imported.tenant.id, imported.put.inserted);
     console::say(&format!("{id} {slug}: {rows} rows imported"));
     Ok(())
+}
+
+/// The error of an import, with what to do about a tenant that holds the slug and is not in use.
+async fn unfinished(booted: &Booted, slug: &str, error: &ArchiveError) -> CommandError {
+    let named = async {
+        let slug = Slug::parse(slug)?;
+        let found = booted.app.ports.tenant_rows.tenant_named(BECAUSE, &slug).await;
+        found.ok().flatten()
+    };
+    let is_provisioning = |tenant: &Tenant| tenant.status == TenantStatus::Provisioning;
+    if !named.await.as_ref().is_some_and(is_provisioning) {
+        return other(error);
+    }
+    CommandError::Other(format!(
+        "{error}; the tenant {slug} is still provisioning: start its import again, or erase the tenant with \
+         `tenantry tenant purge {slug} --confirm`, which frees the slug"
+    ))
 }
 
 /// Compares an archive with the tenant that it is of.

@@ -5,6 +5,7 @@ use tenantry_tenancy::audit::verify::{self, Verified};
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
+use crate::failed_tenants::FailedTenants;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 
@@ -59,16 +60,22 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
 /// Verifies every tenant's log, with a line of progress for each few hundred. Returns how many are wrong.
 async fn verify_all(booted: &Booted) -> Result<u64, CommandError> {
     let (mut after, mut wrong, mut seen) = (None, 0, 0);
+    let mut failed = FailedTenants::default();
     loop {
         let registry = &booted.app.ports.registry;
         let tenants = registry.list(BECAUSE, after, AT_A_TIME).await;
         let tenants = tenants.map_err(|error| other(&error))?;
         let Some(last) = tenants.last() else {
+            failed.summary()?;
             return Ok(wrong);
         };
         after = Some(last.id);
         for tenant in &tenants {
-            wrong += u64::from(verify_one(booted, tenant.id, tenant.slug.as_str()).await?);
+            let slug = tenant.slug.as_str();
+            match verify_one(booted, tenant.id, slug).await {
+                Ok(is_wrong) => wrong += u64::from(is_wrong),
+                failure => failed.note(slug, failure.map(drop)),
+            }
         }
         seen += tenants.len();
         console::progress(&format!("{seen} tenants verified, {wrong} wrong"));

@@ -565,6 +565,7 @@ fn policy(settings: &Settings) -> Policy {
             delete_after_days: (settings.billing.dunning.delete_after_days > 0)
                 .then_some(settings.billing.dunning.delete_after_days),
         },
+        distrusted_keys: settings.archive.distrusted_keys.clone(),
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use tenantry_billing::BillingHandlers as _;
 use tenantry_domain::kernel::{JobId, SystemJobId, SystemScope, TenantId};
 use tenantry_domain::operations::{Backoff, JobFilter, JobState, Progress, SystemJobs as _};
-use tenantry_domain::tenant::Denied;
 use tenantry_persistence::{PgJobQueue, PgSystemJobs};
 use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::operations::job::{Handlers, JobError};
@@ -16,6 +15,7 @@ use tenantry_tenancy::tenant::purge::PurgeSystemJobs;
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
+use crate::failed_tenants::FailedTenants;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 
@@ -113,14 +113,17 @@ async fn list(booted: &Booted, tenant: Option<&str>, state: Option<JobState>) ->
     for job in own {
         say(&job.id, "-", &job.kind, &job.progress);
     }
-    let mut after = None;
+    let (mut after, mut failed) = (None, FailedTenants::default());
     loop {
         let tenants = app.ports.registry.list(because, after, 500).await;
         let tenants = tenants.map_err(|error| other(&error))?;
-        let Some(last) = tenants.last() else { return Ok(()) };
+        let Some(last) = tenants.last() else {
+            return failed.summary();
+        };
         after = Some(last.id);
         for tenant in &tenants {
-            list_of(app, tenant.id, tenant.slug.as_str(), state).await?;
+            let slug = tenant.slug.as_str();
+            failed.note(slug, list_of(app, tenant.id, slug, state).await);
         }
     }
 }
@@ -132,8 +135,8 @@ async fn list_of(
     state: Option<JobState>,
 ) -> Result<(), CommandError> {
     let jobs = match job::list(app, tenant, JobFilter { state }, LISTED).await {
-        // Nothing leads into a deleted tenant any more.
-        Err(JobError::Denied(Denied::TenantGone)) => return Ok(()),
+        // Nothing leads into a deleted tenant any more, and into one that is being imported yet.
+        Err(JobError::Denied(denied)) if denied.not_in_use().is_some() => return Ok(()),
         jobs => jobs.map_err(|error| other(&error))?,
     };
     for job in jobs {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use tenantry_domain::identity::PUBLICATION_SECONDS;
 use tenantry_domain::kernel::{SystemScope, TenantId};
-use tenantry_domain::tenant::Denied;
 use tenantry_tenancy::identity::reseal;
 use tenantry_tenancy::identity::signing_key::{self, KeyUsage, ListedKey, SigningKeyError};
 use tenantry_tenancy::tenant::data_key::{self, DataKeyError, DataKeyState};
@@ -139,12 +138,12 @@ async fn rotate_of_all(app: &Arc<Tenancy>) -> Result<(), CommandError> {
 async fn rotate_data_key(app: &Arc<Tenancy>, tenant: TenantId, slug: &str) -> Result<usize, CommandError> {
     let number = match data_key::rotate(app, tenant).await {
         Ok(number) => number,
-        // It seals nothing until it is restored, and its upkeep goes on then.
-        Err(DataKeyError::Denied(Denied::TenantGone)) => {
-            console::say(&format!("{slug} is deleted: its data keys are left as they are"));
+        // It seals nothing until it is in use, and its upkeep begins then.
+        Err(error) => {
+            let why = not_in_use(&error).ok_or_else(|| other(&error))?;
+            console::say(&format!("{slug} {why}: its data keys are left as they are"));
             return Ok(0);
         }
-        Err(error) => return Err(other(&error)),
     };
     let done = reseal::reseal(app, tenant).await.map_err(|error| other(&error))?;
     console::say(&format!(
@@ -155,6 +154,13 @@ async fn rotate_data_key(app: &Arc<Tenancy>, tenant: TenantId, slug: &str) -> Re
         console::error(&format!("{slug} {what} opens with no key that is configured"));
     }
     Ok(done.unreadable.len())
+}
+
+fn not_in_use(error: &DataKeyError) -> Option<&'static str> {
+    let DataKeyError::Denied(denied) = error else {
+        return None;
+    };
+    denied.not_in_use()
 }
 
 async fn list_of(app: &Arc<Tenancy>, slug: &str) -> Result<(), CommandError> {
@@ -180,8 +186,10 @@ async fn check(app: &Arc<Tenancy>, slug: Option<&str>) -> Result<(), CommandErro
     let (count, mut failed) = (checked.len(), 0);
     for (tenant, slug) in checked {
         let found = match data_key::check(app, tenant).await {
-            Err(DataKeyError::Denied(Denied::TenantGone)) => Vec::new(),
-            found => found.map_err(|error| other(&error))?,
+            Ok(found) => found,
+            Err(error) if not_in_use(&error).is_some() => Vec::new(),
+            // The others are checked all the same.
+            Err(error) => vec![error.to_string()],
         };
         failed += usize::from(!found.is_empty());
         found
@@ -189,7 +197,9 @@ async fn check(app: &Arc<Tenancy>, slug: Option<&str>) -> Result<(), CommandErro
             .for_each(|what| console::error(&format!("{slug} {what}")));
     }
     if failed > 0 {
-        let what = format!("{failed} of {count} tenant(s) have lost keys or secrets, or no data key");
+        let what = format!(
+            "{failed} of {count} tenant(s) have lost keys or secrets, have no data key, or could not be checked"
+        );
         return Err(CommandError::Other(what));
     }
     console::say(&format!("the data keys and secrets of {count} tenant(s) open"));

@@ -33,6 +33,7 @@ mod demo_payments;
 mod dev;
 mod doctor;
 mod extension;
+mod failed_tenants;
 mod flag;
 mod guard;
 mod health;

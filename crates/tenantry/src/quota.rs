@@ -7,6 +7,7 @@ use tenantry_domain::usage::{MeterKey, PLAN_KEY_RULE, QuotaDrift, QuotaFinding};
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
+use crate::failed_tenants::FailedTenants;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 
@@ -86,16 +87,19 @@ async fn reconcile(booted: &Booted, tenant: Option<&str>, repair: Repair) -> Res
         let tenant = find(&booted.app, slug).await?;
         return of_tenant(booted, (tenant, slug), repair, |_| true).await;
     }
-    let mut after = None;
+    let (mut after, mut failed) = (None, FailedTenants::default());
     loop {
         let registry = &booted.app.ports.registry;
         let tenants = registry.list(BECAUSE, after, AT_A_TIME).await;
         let tenants = tenants.map_err(|error| other(&error))?;
-        let Some(last) = tenants.last() else { return Ok(()) };
+        let Some(last) = tenants.last() else {
+            return failed.summary();
+        };
         after = Some(last.id);
         let differs = |drift: &QuotaDrift| drift.finding() != QuotaFinding::Agrees;
         for tenant in &tenants {
-            of_tenant(booted, (tenant.id, tenant.slug.as_str()), repair, differs).await?;
+            let slug = tenant.slug.as_str();
+            failed.note(slug, of_tenant(booted, (tenant.id, slug), repair, differs).await);
         }
     }
 }

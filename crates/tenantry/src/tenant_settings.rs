@@ -5,7 +5,6 @@ use std::sync::Arc;
 use serde_json::Value;
 use tenantry_domain::customization::EffectiveSettings;
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId, counted};
-use tenantry_domain::tenant::Denied;
 use tenantry_tenancy::admin::operator_mfa;
 use tenantry_tenancy::customization::setting::{self, SettingError};
 use tenantry_tenancy::identity::{reseal, signing_key};
@@ -152,14 +151,18 @@ async fn rotate_keys_of(app: &Arc<Tenancy>, tenant: TenantId, slug: &str) -> boo
             }
             done.unreadable.is_empty()
         }
-        // It can still be restored, and would have its secrets with the former key then.
-        Err(SettingError::Denied(Denied::TenantGone)) => {
-            console::say(&format!("{slug} is deleted: its secrets are left as they are"));
-            true
-        }
         Err(error) => {
-            console::error(&format!("{slug} {error}"));
-            false
+            let why = if let SettingError::Denied(denied) = &error {
+                denied.not_in_use()
+            } else {
+                None
+            };
+            match why {
+                // It can still be restored or imported to its end, and has its secrets with the former key then.
+                Some(why) => console::say(&format!("{slug} {why}: its secrets are left as they are")),
+                None => console::error(&format!("{slug} {error}")),
+            }
+            why.is_some()
         }
     }
 }

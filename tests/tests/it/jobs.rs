@@ -766,6 +766,7 @@ fn claim(world: &World, limit: u32, per_tenant: u32) -> Claim {
         now: tenantry_domain::kernel::Clock::now(world.clock.as_ref()),
         limit,
         per_tenant,
+        places: BTreeMap::new(),
     }
 }
 
@@ -1030,6 +1031,88 @@ impl Started {
             let _ = stopped.await;
         }));
         Self { stop, ended }
+    }
+}
+
+/// Waits for something of which there is little.
+#[derive(Clone, Default)]
+struct Scarce(Wait);
+
+impl JobHandler for Scarce {
+    const KIND: &'static str = "test.scarce";
+    const AT_ONCE: Option<u32> = Some(2);
+    type Payload = ();
+
+    async fn run(&self, cx: &Cx, (): ()) -> Result<(), JobFailure> {
+        self.0.run(cx, ()).await
+    }
+}
+
+/// Twenty other tenants, each with a job of acme's kind that is due.
+async fn copy_jobs_to_others(world: &World) {
+    world
+        .sql(
+            "CREATE TEMPORARY TABLE others AS SELECT n, gen_random_uuid() AS id FROM generate_series(1, 20) n;
+         INSERT INTO tenants (id, name, slug, plan, status, settings, created_at, updated_at, version)
+         SELECT id, 'Other', 'other-' || n, 'free', 'active', '{}', now(), now(), 1 FROM others;
+         INSERT INTO jobs (tenant_id, id, kind, schema_version, payload, state, run_at, attempts, max_attempts,
+                           actor_type, request_id, created_at)
+         SELECT o.id, gen_random_uuid(), kind, 1, payload, 'queued', run_at, 0, 10, 'user', 'r', created_at
+           FROM jobs, others o",
+        )
+        .await;
+}
+
+/// A kind with a maximum of its own takes no place that other kinds need: its other jobs wait in the queue.
+#[actix_web::test]
+async fn jobs_of_a_scarce_kind_leave_places_to_others() {
+    let world = World::new().await;
+    let (scarce, count) = (Scarce::default(), Count::default());
+    ask::<Scarce>(&world, &world.acme, &(), Terms::default()).await;
+    copy_jobs_to_others(&world).await;
+    let handlers = Handlers::default().with(scarce.clone()).with(count.clone());
+    let settings = WorkerSettings {
+        at_once: 8,
+        per_tenant: 4,
+        ..quick()
+    };
+    let started = Started::new(worker_with(&world, handlers, settings));
+    scarce.0.begun.notified().await;
+    // Behind those of its own tenant and of others.
+    ask::<Count>(&world, &world.acme, &0, Terms::default()).await;
+    ask::<Count>(&world, &world.globex, &0, Terms::default()).await;
+    let until = async |what: &str, rows: u64| {
+        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        while world.sql(format!("SELECT FROM jobs WHERE {what}")).await != rows {
+            assert!(std::time::Instant::now() < deadline, "{what}");
+            tokio::task::yield_now().await;
+        }
+    };
+    until("kind = 'test.count' AND state = 'done'", 2).await;
+    until("kind = 'test.scarce' AND state = 'running'", 2).await;
+    scarce.0.go.add_permits(21);
+    until("kind = 'test.scarce' AND state = 'done'", 21).await;
+    started.stop.send(()).unwrap();
+    started.ended.await.unwrap();
+}
+
+/// Exports are such a kind. A worker with one place still runs them.
+#[actix_web::test]
+async fn exports_take_turns_before_they_take_places() {
+    assert_eq!(tenantry_tenancy::archive::export::WriteExport::AT_ONCE, Some(2));
+    let world = World::new().await;
+    let scarce = Scarce::default();
+    scarce.0.go.add_permits(3);
+    for _ in 0..3 {
+        ask::<Scarce>(&world, &world.acme, &(), Terms::default()).await;
+    }
+    let settings = WorkerSettings {
+        at_once: 1,
+        ..quick()
+    };
+    let worker = worker_with(&world, Handlers::default().with(scarce), settings);
+    for _ in 0..3 {
+        assert_eq!(outcomes(&worker).await, [Outcome::Done]);
     }
 }
 

@@ -34,6 +34,7 @@ mod errors;
 mod exports;
 mod fairness;
 mod features;
+mod foreign_archives;
 mod headers;
 mod idempotency;
 mod invitations;

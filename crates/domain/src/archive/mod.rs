@@ -11,6 +11,7 @@ mod file;
 mod id_map;
 mod manifest;
 mod row;
+mod row_check;
 mod shape;
 
 pub use content::{Content, Excuse, Fill, content_of, excuses_of, fills_of};
@@ -21,5 +22,6 @@ pub use id_map::{IdMap, row_columns, row_id};
 pub use manifest::{
     LeftOutColumn, LeftOutTable, Manifest, ManifestSignature, ManifestTable, ManifestTenant, TableContent,
 };
-pub use row::{Put, RowBatch, RowSink, Rows, Snapshot, TenantArchive};
+pub use row::{ARCHIVES_AT_ONCE, Put, RowBatch, RowSink, Rows, Snapshot, TenantArchive};
+pub use row_check::RowCheck;
 pub use shape::{ColumnShape, ReferenceShape, TableShape};

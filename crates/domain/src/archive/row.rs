@@ -4,6 +4,9 @@ use serde_json::Value;
 use super::{ArchiveError, TableShape};
 use crate::kernel::{StoreError, SystemScope, TenantId};
 
+/// Maximum number of archives that a process reads or writes at once.
+pub const ARCHIVES_AT_ONCE: u32 = 2;
+
 /// Some rows of a table: JSON objects, each on a line that ends with `\n`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rows {

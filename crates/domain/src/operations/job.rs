@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use chrono::Duration;
 use serde_json::Value;
@@ -443,6 +445,9 @@ pub struct Claim {
     pub limit: u32,
     /// At most so many of one tenant, with those that are running.
     pub per_tenant: u32,
+    /// The places that are left of kinds with a maximum of their own. A job of a kind without a place stays in the queue; kinds that
+    /// are absent have no such maximum.
+    pub places: BTreeMap<String, u32>,
 }
 
 /// How many jobs there are.

@@ -1,7 +1,9 @@
 use async_trait::async_trait;
 use sea_orm::QueryResult;
 use serde_json::Value;
-use tenantry_domain::archive::{ArchiveError, Put, RowBatch, RowSink, Snapshot, TableShape, TenantArchive};
+use tenantry_domain::archive::{
+    ARCHIVES_AT_ONCE, ArchiveError, Put, RowBatch, RowSink, Snapshot, TableShape, TenantArchive,
+};
 use tenantry_domain::kernel::{StoreError, SystemScope, TenantId};
 use tenantry_domain::store::Mode;
 
@@ -10,7 +12,7 @@ use crate::kernel::error::{column, from_json, is_own};
 use crate::kernel::tx::{PlatformTx, TenantTx};
 
 /// So many archives are read or written at once by a process, each on a connection of its own.
-const AT_ONCE: usize = 2;
+const AT_ONCE: usize = ARCHIVES_AT_ONCE as usize;
 
 /// The rows of tenants for archives, over connections of the runtime role that nothing else uses.
 #[derive(Debug, Clone)]

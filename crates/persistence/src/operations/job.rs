@@ -225,7 +225,7 @@ impl PgJobQueue {
 }
 
 /// `$1` now, `$2` lease, `$3` its milliseconds, `$4` worker, `$5` limit, `$6` share of a tenant, `$7` the tenant behind which the round
-/// goes on, `$8` how many steps of it.
+/// goes on, `$8` how many steps of it, `$9` the places that are left of kinds with a maximum of their own.
 ///
 /// However many jobs and tenants there are, it looks at so many tenants only: the next ones of a round through all that have open
 /// jobs, which hops through the index from tenant to tenant. An index by time alone would find what is due sooner, and lead
@@ -244,7 +244,7 @@ WITH RECURSIVE round (tenant_id, step) AS (
      ) next
      WHERE r.step < $8
 ), free AS (
-    SELECT f.tenant_id, f.id, f.run_at, t.status,
+    SELECT f.tenant_id, f.id, f.kind, f.run_at, t.status,
            r.running + row_number() OVER (PARTITION BY f.tenant_id ORDER BY f.run_at, f.id) AS turn
       FROM round w
       JOIN tenants t ON t.id = w.tenant_id
@@ -253,20 +253,28 @@ WITH RECURSIVE round (tenant_id, step) AS (
          WHERE j.tenant_id = w.tenant_id AND j.state = 'running' AND j.lease_until > statement_timestamp()
      ) r
      CROSS JOIN LATERAL (
-        (SELECT j.tenant_id, j.id, j.run_at FROM jobs j
+        (SELECT j.tenant_id, j.id, j.kind, j.run_at FROM jobs j
           WHERE j.tenant_id = w.tenant_id AND j.state = 'queued' AND j.run_at <= $1
+            AND coalesce(($9::jsonb ->> j.kind)::bigint, 1) > 0
           ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
         UNION ALL
-        (SELECT j.tenant_id, j.id, j.run_at FROM jobs j
+        (SELECT j.tenant_id, j.id, j.kind, j.run_at FROM jobs j
           WHERE j.tenant_id = w.tenant_id AND j.state = 'parked' AND t.status = 'active'
+            AND coalesce(($9::jsonb ->> j.kind)::bigint, 1) > 0
           ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
         UNION ALL
-        (SELECT j.tenant_id, j.id, j.run_at FROM jobs j
+        (SELECT j.tenant_id, j.id, j.kind, j.run_at FROM jobs j
           WHERE j.tenant_id = w.tenant_id AND j.state = 'running' AND j.lease_until <= statement_timestamp()
+            AND coalesce(($9::jsonb ->> j.kind)::bigint, 1) > 0
           ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
      ) f
+), placed AS (
+    SELECT f.tenant_id, f.id, f.kind, f.run_at, f.status, f.turn,
+           row_number() OVER (PARTITION BY f.kind ORDER BY f.turn, f.run_at, f.id) AS place
+      FROM free f WHERE f.turn <= $6
 ), chosen AS (
-    SELECT tenant_id, id, run_at, status, turn FROM free WHERE turn <= $6 ORDER BY turn, run_at, id LIMIT $5
+    SELECT tenant_id, id, run_at, status, turn FROM placed
+     WHERE place <= coalesce(($9::jsonb ->> kind)::bigint, place) ORDER BY turn, run_at, id LIMIT $5
 ), locked AS (
     SELECT j.tenant_id, j.id, c.run_at, c.turn FROM chosen c
       JOIN jobs j ON j.tenant_id = c.tenant_id AND j.id = c.id
@@ -335,6 +343,7 @@ impl JobQueue for PgJobQueue {
             i64::from(claim.per_tenant).into(),
             self.seen().into(),
             STEPS.into(),
+            json!(claim.places).into(),
         ];
         let rows = tx.fetch_fixed(CLAIM, arguments).await?;
         tx.commit().await?;

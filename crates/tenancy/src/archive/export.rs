@@ -7,7 +7,7 @@ use std::time::Duration;
 use chrono::DateTime;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tenantry_domain::archive::{ArchiveError, ArchiveStore, Export};
+use tenantry_domain::archive::{ARCHIVES_AT_ONCE, ArchiveError, ArchiveStore, Export};
 use tenantry_domain::kernel::{
     Constraint, ExportId, Page, PageRequest, Permission, StoreError, SystemScope, TenantId, Time, hex,
 };
@@ -298,6 +298,8 @@ impl JobHandler for WriteExport {
     const KIND: &'static str = "tenant.export";
     /// A suspended tenant can be exported.
     const WRITES: bool = false;
+    /// Each needs a connection of archives while it runs.
+    const AT_ONCE: Option<u32> = Some(ARCHIVES_AT_ONCE);
     type Payload = Which;
 
     async fn run(&self, cx: &Cx, which: Which) -> Result<(), JobFailure> {

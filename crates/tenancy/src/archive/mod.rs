@@ -7,6 +7,7 @@ pub mod export;
 pub mod import;
 pub mod read;
 pub mod trust;
+mod values;
 pub mod write;
 
 /// How far the work on an archive is.

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use tenantry_domain::archive::{ArchiveError, ArchiveSource, IdMap, TableShape, fills_of, row_columns};
+use tenantry_domain::archive::{
+    ArchiveError, ArchiveSource, IdMap, RowCheck, TableShape, fills_of, row_columns,
+};
 use tenantry_domain::kernel::SystemScope;
 
 use crate::Tenancy;
 use crate::archive::trust::{self, Signer};
+use crate::archive::values::ValueCheck;
 
 /// So many bytes of rows are in memory, and written in a transaction.
 pub(super) const BATCH: usize = 512 * 1024;
@@ -36,7 +39,7 @@ pub async fn verify<'a>(
     source: &'a mut dyn ArchiveSource,
     trusted: &[Vec<u8>],
 ) -> Result<Verified<'a>, ArchiveError> {
-    let signer = trust::verify(&app.ports, source.manifest(), trusted)?;
+    let signer = trust::verify(app, source.manifest(), trusted)?;
     source.verify().await?;
     Ok(Verified { source, signer })
 }
@@ -60,14 +63,30 @@ pub(super) async fn fit(
     let shapes = app.ports.tenant_archive.tables(because).await?;
     let manifest = source.manifest().clone();
     manifest.check_tables(&shapes)?;
-    let data = |shape: &TableShape| manifest.data().any(|table| table.name == shape.name);
-    let tables: Vec<TableShape> = shapes.into_iter().filter(data).collect();
+    manifest.check_content(&shapes)?;
+    let tables: Vec<TableShape> = shapes
+        .into_iter()
+        .filter(|shape| manifest.imports(shape))
+        .collect();
+    // The use cases of this installation have stored what its own archives have.
+    let values = match trust::is_own(&app.ports, &manifest) {
+        true => None,
+        false => Some(ValueCheck::new(app, because).await?),
+    };
     let mut ids = IdMap::new(manifest.tenant.id, manifest.tenant.id);
     let mut columns = BTreeMap::new();
     for table in &tables {
         source.open(&table.name).await?;
+        let mut checked = RowCheck::new(table, manifest.tenant.id);
         loop {
             let rows = source.next(BATCH).await?;
+            for row in &rows {
+                checked.check(row)?;
+                if let Some(values) = &values {
+                    let holds = values.check(&table.name, row);
+                    holds.map_err(|problem| checked.misfit(&problem))?;
+                }
+            }
             let Some(first) = rows.first() else { break };
             if !columns.contains_key(&table.name) {
                 let given = row_columns(first);

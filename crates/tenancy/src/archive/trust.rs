@@ -3,7 +3,7 @@
 use tenantry_domain::archive::{ArchiveError, Manifest, ManifestSignature};
 use tenantry_domain::kernel::hex;
 
-use crate::Ports;
+use crate::{Ports, Tenancy};
 
 /// Whose archive it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,8 +35,9 @@ pub fn sign(ports: &Ports, manifest: &mut Manifest) -> Result<(), ArchiveError> 
 /// Verifies the signature of a manifest. It must be of a key of this installation, or of one of these public keys.
 ///
 /// # Errors
-/// [`ArchiveError::Untrusted`].
-pub fn verify(ports: &Ports, manifest: &Manifest, trusted: &[Vec<u8>]) -> Result<Signer, ArchiveError> {
+/// [`ArchiveError::Untrusted`]; also for a key that the operator distrusts.
+pub fn verify(app: &Tenancy, manifest: &Manifest, trusted: &[Vec<u8>]) -> Result<Signer, ArchiveError> {
+    let ports = &app.ports;
     let untrusted = |problem: &str| ArchiveError::Untrusted(problem.to_owned());
     let signature = manifest.signature.as_ref();
     let signature = signature.ok_or_else(|| untrusted("it is not signed"))?;
@@ -46,13 +47,16 @@ pub fn verify(ports: &Ports, manifest: &Manifest, trusted: &[Vec<u8>]) -> Result
     if signature.alg != "EdDSA" || !ports.key_ring.verifies(&key, message.as_bytes(), &value) {
         return Err(untrusted("the signature is wrong"));
     }
-    let sealed = bytes(&signature.sealed_key)?;
-    if ports
-        .seal
-        .open(&Manifest::place(&signature.kid), &sealed)
-        .as_ref()
-        == Some(&key)
-    {
+    let own = is_own(ports, manifest);
+    // The name of a key is bound to it where it is this installation's; of another one's only the key itself counts.
+    let distrusted = &app.policy.distrusted_keys;
+    if own && distrusted.contains(&signature.kid) || distrusted.contains(&hex(&key)) {
+        let kid = &signature.kid;
+        return Err(untrusted(&format!(
+            "it is signed with the key {kid}, which the operator distrusts"
+        )));
+    }
+    if own {
         return Ok(Signer::Own);
     }
     if trusted.contains(&key) {
@@ -62,6 +66,16 @@ pub fn verify(ports: &Ports, manifest: &Manifest, trusted: &[Vec<u8>]) -> Result
     Err(ArchiveError::Untrusted(format!(
         "it is signed by another installation, with the public key {key}, which nobody has said to trust"
     )))
+}
+
+/// Whether the public key of the signature is one that this installation has signed with: it was sealed here.
+pub fn is_own(ports: &Ports, manifest: &Manifest) -> bool {
+    let own = manifest.signature.as_ref().and_then(|signature| {
+        let (key, sealed) = (unhex(&signature.public_key)?, unhex(&signature.sealed_key)?);
+        let opened = ports.seal.open(&Manifest::place(&signature.kid), &sealed)?;
+        Some(opened == key)
+    });
+    own.unwrap_or(false)
 }
 
 /// The bytes of hexadecimal digits.

@@ -67,6 +67,9 @@ pub trait JobHandler: Send + Sync + 'static {
     const AFTER_DELETION: bool = false;
     /// After how many failures a job is given up.
     const MAX_ATTEMPTS: u32 = NewJob::MAX_ATTEMPTS;
+    /// Maximum number of its jobs that a worker runs at once; `None` for no other maximum than the worker's. A kind that waits for
+    /// something of which there is little has one: its other jobs stay in the queue, and take no place from other kinds.
+    const AT_ONCE: Option<u32> = None;
     /// What it needs to know.
     type Payload: Serialize + DeserializeOwned + Send + Sync;
 
@@ -153,6 +156,12 @@ impl Handlers {
 
     pub(crate) fn of(&self, kind: &str) -> Option<&dyn AnyHandler> {
         self.tenant.get(kind).map(AsRef::as_ref)
+    }
+
+    /// The kinds of tenants' jobs with a maximum of their own.
+    pub(crate) fn bounded(&self) -> impl Iterator<Item = (&'static str, u32)> {
+        let bounds = self.tenant.iter();
+        bounds.filter_map(|(kind, handler)| Some((*kind, handler.at_once()?)))
     }
 
     pub(crate) fn of_system(&self, kind: &str) -> Option<&dyn AnySystemHandler> {
@@ -402,6 +411,7 @@ pub(crate) async fn change(
 pub(crate) trait AnyHandler: Send + Sync {
     fn writes(&self) -> bool;
     fn after_deletion(&self) -> bool;
+    fn at_once(&self) -> Option<u32>;
     async fn run(&self, cx: &Cx, schema_version: i32, payload: Value) -> Result<(), JobFailure>;
 }
 
@@ -434,6 +444,10 @@ impl<H: JobHandler> AnyHandler for Typed<H> {
 
     fn after_deletion(&self) -> bool {
         H::AFTER_DELETION
+    }
+
+    fn at_once(&self) -> Option<u32> {
+        H::AT_ONCE
     }
 
     async fn run(&self, cx: &Cx, schema_version: i32, payload: Value) -> Result<(), JobFailure> {

@@ -167,7 +167,8 @@ impl Worker {
     pub async fn run_once(&self) -> Result<Vec<Ran>, StoreError> {
         self.schedule().await?;
         let mut ran = Vec::new();
-        for held in self.claim(self.settings.at_once).await? {
+        let places = self.places(&Running::default());
+        for held in self.claim(self.settings.at_once, places).await? {
             ran.push(self.perform(&held).await);
         }
         Ok(ran)
@@ -214,7 +215,7 @@ impl Worker {
     /// Leases jobs and starts them; whether there were as many as asked for.
     async fn fill(self: &Arc<Self>, running: &mut Running, free: u32) -> bool {
         let claimed = match self.schedule().await {
-            Ok(()) => self.claim(free).await,
+            Ok(()) => self.claim(free, self.places(running)).await,
             Err(error) => Err(error),
         };
         let claimed = claimed.unwrap_or_else(|error| {
@@ -264,7 +265,17 @@ impl Worker {
         scheduled.get(kind).copied()
     }
 
-    async fn claim(&self, limit: u32) -> Result<Vec<Held>, StoreError> {
+    /// The places that are left of kinds with a maximum of their own. None of them may take all places of the worker.
+    fn places(&self, running: &Running) -> BTreeMap<String, u32> {
+        let most = self.settings.at_once.saturating_sub(1).max(1);
+        let left = |(kind, at_once): (&str, u32)| {
+            let left = at_once.min(most).saturating_sub(running.count_of(kind));
+            (kind.to_owned(), left)
+        };
+        self.handlers.bounded().map(left).collect()
+    }
+
+    async fn claim(&self, limit: u32, places: BTreeMap<String, u32>) -> Result<Vec<Held>, StoreError> {
         let because = SystemScope::because("lease jobs");
         let mut claim = Claim {
             lease: LeaseId::next(self.ids()),
@@ -273,6 +284,7 @@ impl Worker {
             now: self.now(),
             limit,
             per_tenant: self.settings.per_tenant,
+            places,
         };
         let system = self.queues.system_jobs.claim(because, &claim).await?;
         let mut held: Vec<Held> = system
@@ -526,6 +538,11 @@ struct Running {
 impl Running {
     fn count(&self) -> u32 {
         u32::try_from(self.held.len()).unwrap_or(u32::MAX)
+    }
+
+    fn count_of(&self, kind: &str) -> u32 {
+        let of_kind = self.held.values().filter(|(held, _)| held.kind() == kind);
+        u32::try_from(of_kind.count()).unwrap_or(u32::MAX)
     }
 
     fn start(&mut self, held: Held, work: impl Future<Output = ()> + Send + 'static) {

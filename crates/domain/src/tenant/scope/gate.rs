@@ -154,6 +154,22 @@ impl From<PasswordError> for Denied {
     }
 }
 
+impl Denied {
+    /// Why a tenant that is listed cannot be entered, in words for an operator: it is deleted, or not in use yet. `None` for a failure.
+    pub const fn not_in_use(&self) -> Option<&'static str> {
+        match self {
+            Self::TenantGone => Some("is deleted"),
+            Self::TenantNotFound => Some("is provisioning (its import has not ended) or gone"),
+            Self::Token(_)
+            | Self::Revoked
+            | Self::ApiKey(_)
+            | Self::Address
+            | Self::LeaseLost
+            | Self::Store(_) => None,
+        }
+    }
+}
+
 /// What a caller is answered who is not admitted.
 impl From<&Denied> for ErrorCode {
     fn from(denied: &Denied) -> Self {

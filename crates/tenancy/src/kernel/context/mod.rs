@@ -170,6 +170,8 @@ pub struct Policy {
     pub mail_limits: MailLimits,
     /// What the operator decided about payments.
     pub billing: BillingPolicy,
+    /// Keys whose signatures of archives are refused: the names of own keys, or public keys in hexadecimal digits.
+    pub distrusted_keys: Vec<String>,
 }
 
 /// The defaults of the stock server: sign-up is closed.
@@ -193,6 +195,7 @@ impl Default for Policy {
             app_url: "http://127.0.0.1:8080/".into(),
             mail_limits: MailLimits::default(),
             billing: BillingPolicy::default(),
+            distrusted_keys: Vec::new(),
         }
     }
 }
