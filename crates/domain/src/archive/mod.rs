@@ -12,6 +12,7 @@ mod id_map;
 mod manifest;
 mod row;
 mod shape;
+mod version;
 
 pub use content::{Content, Excuse, Fill, content_of, excuses_of, fills_of};
 pub use error::ArchiveError;
