@@ -88,6 +88,7 @@ mod m20261129_000093_tenant_exports;
 mod m20261129_000094_tenant_archive;
 mod m20261129_000095_data_keys;
 mod m20261130_000097_operator_access;
+mod m20261130_000102_restored_versions;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -22,7 +22,7 @@ use crate::{
     m20261129_000085_workspaces, m20261129_000087_account_ends, m20261129_000088_audit_entries,
     m20261129_000089_audit_chain, m20261129_000091_tenant_lifecycle, m20261129_000092_tenant_rows,
     m20261129_000093_tenant_exports, m20261129_000094_tenant_archive, m20261129_000095_data_keys,
-    m20261130_000097_operator_access,
+    m20261130_000097_operator_access, m20261130_000102_restored_versions,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -156,6 +156,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000094_tenant_archive::Migration),
             Box::new(m20261129_000095_data_keys::Migration),
             Box::new(m20261130_000097_operator_access::Migration),
+            Box::new(m20261130_000102_restored_versions::Migration),
         ]
     }
 }

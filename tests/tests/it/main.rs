@@ -10,6 +10,7 @@ mod account_mail;
 mod account_passwords;
 mod api_keys;
 mod architecture;
+mod archives;
 mod audit;
 mod auth;
 mod authenticator;

@@ -13,6 +13,7 @@ mod manifest;
 mod row;
 mod row_check;
 mod shape;
+mod version;
 
 pub use content::{Content, Excuse, Fill, content_of, excuses_of, fills_of};
 pub use error::ArchiveError;
