@@ -92,6 +92,7 @@ mod m20261130_000098_support_accesses;
 mod m20261130_000099_security_alerts;
 mod m20261130_000100_erasures;
 mod m20261130_000101_tenant_domains;
+mod m20261130_000102_restored_versions;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -93,7 +93,7 @@ END $$";
 /// Writes a batch of rows of the tenant that is set, into one table: rows that are missing are inserted, with what `fills` has for
 /// columns that the archive leaves out; with `replace` rows that differ are changed to what the archive has. Doing it twice is the
 /// same as once.
-const WRITE_SQL: &str = "\
+pub(crate) const WRITE_SQL: &str = "\
 CREATE OR REPLACE FUNCTION tenant_archive_write(
     in_table text, in_rows jsonb, fills jsonb, replace boolean, OUT inserted bigint, OUT replaced bigint
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

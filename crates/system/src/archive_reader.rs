@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -8,15 +8,15 @@ use sha2::{Digest as _, Sha256};
 use tenantry_domain::archive::{ArchiveError, ArchiveSource, Manifest, ManifestTable};
 use tenantry_domain::kernel::hex;
 
-use crate::archive_writer::named;
+use crate::archive_writer::{BLOCK, header_of, named};
 
 /// The largest manifest, and the largest JSON Schema of a table.
 const LARGEST_TEXT: u64 = 16 * 1024 * 1024;
 
-/// The most bytes of a row, so many are in memory at the most.
+/// Maximum bytes of a row, which are in memory at a time.
 const LONGEST_ROW: u64 = 64 * 1024 * 1024;
 
-/// The largest window of the compression (2^23 bytes): so much memory reading takes at the most.
+/// Maximum window of the compression, 2^23 bytes, which is the memory that reading takes.
 const WINDOW_LOG: u32 = 23;
 
 /// An archive that is read from a file. The file is from anywhere, so nothing of it is believed: it is never unpacked, only the members
@@ -52,9 +52,9 @@ impl FileArchiveReader {
         let members = members(&file)?;
         let missing = || ArchiveError::Malformed(format!("there is no {}", Manifest::FILE));
         let member = *members.get(Manifest::FILE).ok_or_else(missing)?;
-        let text = text(&file, Manifest::FILE, member)?;
+        let manifest = Manifest::read(&text(&file, Manifest::FILE, member)?)?;
         Ok(Self {
-            manifest: Manifest::read(&text)?,
+            manifest,
             path,
             file,
             members,
@@ -75,6 +75,7 @@ impl FileArchiveReader {
     }
 
     fn verify_all(&self) -> Result<(), ArchiveError> {
+        self.verify_frame()?;
         for table in &self.manifest.tables {
             let name = &table.json_schema;
             let member = self.members.get(name).copied();
@@ -95,6 +96,55 @@ impl FileArchiveReader {
             None => Ok(()),
             Some(name) => Err(ArchiveError::tampered(name, "the manifest does not name it")),
         }
+    }
+
+    /// Compares what is around the files with what a writer writes: the headers, the padding and the end of the tar file, and the form
+    /// of the manifest, of which the signature covers the values alone.
+    fn verify_frame(&self) -> Result<(), ArchiveError> {
+        let text = text(&self.file, Manifest::FILE, self.members[Manifest::FILE])?;
+        let written = serde_json::to_vec_pretty(&self.manifest);
+        if written.map_err(|error| ArchiveError::Io(error.to_string()))? != text {
+            let problem = "it is not as an export writes it";
+            return Err(ArchiveError::tampered(Manifest::FILE, problem));
+        }
+        let mut members: Vec<_> = self.members.iter().collect();
+        members.sort_by_key(|(_, member)| member.at);
+        let (mut at, mut last) = (0, Manifest::FILE);
+        for (name, member) in members {
+            let header = header_of(name, member.size);
+            let header = header.map_err(|error| ArchiveError::tampered(name, error.to_string()))?;
+            let end = member.at.saturating_add(member.size);
+            let padded = end.checked_next_multiple_of(BLOCK).unwrap_or(end);
+            if member.at != at + BLOCK || self.bytes(at, BLOCK)? != header.as_bytes() {
+                return Err(ArchiveError::tampered(
+                    name,
+                    "its header is not as an export writes it",
+                ));
+            }
+            if self.bytes(end, padded - end)?.iter().any(|byte| *byte != 0) {
+                return Err(ArchiveError::tampered(
+                    name,
+                    "there is something between it and the next file",
+                ));
+            }
+            (at, last) = (padded, name.as_str());
+        }
+        // One byte more than there may be shows that there is more.
+        let rest = self.bytes(at, 2 * BLOCK + 1)?;
+        match rest.len() as u64 == 2 * BLOCK && rest.iter().all(|byte| *byte == 0) {
+            true => Ok(()),
+            false => Err(ArchiveError::tampered(last, "the archive does not end behind it")),
+        }
+    }
+
+    /// Some bytes of the tar file; fewer at its end.
+    fn bytes(&self, at: u64, count: u64) -> Result<Vec<u8>, ArchiveError> {
+        let failed = |error: io::Error| named(&self.path, &error);
+        let mut handle = self.handle()?;
+        handle.seek(SeekFrom::Start(at)).map_err(failed)?;
+        let mut bytes = Vec::new();
+        handle.take(count).read_to_end(&mut bytes).map_err(failed)?;
+        Ok(bytes)
     }
 }
 
@@ -249,10 +299,12 @@ impl Read for Hashed {
 /// The members of an archive. Only headers are read.
 fn members(file: &File) -> Result<BTreeMap<String, Member>, ArchiveError> {
     let malformed = |problem: String| ArchiveError::Malformed(problem);
-    let failed = |error: io::Error| malformed(error.to_string());
+    // The message of the error is not shown: it quotes bytes of the file, which may be a file of another kind.
+    let failed = |_: io::Error| malformed("it is no complete tar file".to_owned());
     let mut tar = tar::Archive::new(file);
     let mut members = BTreeMap::new();
-    for entry in tar.entries_with_seek().map_err(failed)? {
+    // Raw: extensions of the format, such as names of any length, are entries that an archive does not have.
+    for entry in tar.entries_with_seek().map_err(failed)?.raw(true) {
         let entry = entry.map_err(failed)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         if !entry.header().entry_type().is_file() {

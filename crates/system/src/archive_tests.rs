@@ -97,29 +97,89 @@ async fn an_archive_that_was_not_finished_leaves_nothing() {
     assert_eq!(fs::read_dir(&folder.0).unwrap().count(), 0);
 }
 
-/// Each byte of the archive, changed, is noticed; the error names a file.
+/// Each byte of the archive, changed, is noticed: in headers, in the padding, and at the end of the file as well. The values of the
+/// manifest are under the signature, which is verified elsewhere.
 #[tokio::test]
 async fn every_changed_byte_is_noticed() {
     let folder = Folder::new("bytes");
     let path = folder.0.join("a.tar");
     write(&path, &["{\"id\": 1}"], |_| {}).await;
+    verdict(&path).await.unwrap();
     let whole = fs::read(&path).unwrap();
-    let names = ["schemas/notes.json", "tables/notes.ndjson.zst"];
-    for name in names {
-        let at = whole
-            .windows(name.len())
-            .position(|window| window == name.as_bytes())
-            .unwrap();
-        for offset in [at + 512, at + 513] {
-            let mut changed = whole.clone();
-            changed[offset] ^= 1;
-            fs::write(&path, &changed).unwrap();
-            let error = verdict(&path).await.unwrap_err();
-            assert!(error.to_string().contains(name), "{name}: {error}");
-        }
+    let place = |text: &str| {
+        let mut windows = whole.windows(text.len());
+        windows.position(|window| window == text.as_bytes()).unwrap()
+    };
+    let end = "\"left_out\": []\n}";
+    let values = place("{\n  \"format\"")..place(end) + end.len();
+    for at in (0..whole.len()).filter(|at| !values.contains(at)) {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        fs::write(&path, &changed).unwrap();
+        assert!(verdict(&path).await.is_err(), "byte {at}");
     }
+    for name in ["schemas/notes.json", "tables/notes.ndjson.zst"] {
+        let mut changed = whole.clone();
+        changed[place(name) + 512] ^= 1;
+        fs::write(&path, &changed).unwrap();
+        let error = verdict(&path).await.unwrap_err();
+        assert!(error.to_string().contains(name), "{name}: {error}");
+    }
+    let text = String::from_utf8_lossy(&whole).into_owned();
+    assert!(text.contains("\"version\": 1,"));
+    let mut spaced = whole.clone();
+    let at = place("\"version\": 1,") + 10;
+    (spaced[at], spaced[at + 1], spaced[at + 2]) = (b' ', b'1', b',');
+    spaced[at + 3] = b' ';
+    fs::write(&path, &spaced).unwrap();
+    verdict(&path).await.unwrap_err();
+    fs::write(&path, [&whole[..], b"\0"].concat()).unwrap();
+    verdict(&path).await.unwrap_err();
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     verdict(&path).await.unwrap_err();
+}
+
+/// What was at the name before is neither followed nor reused.
+#[tokio::test]
+async fn archive_is_a_new_file_of_its_owner() {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+    let folder = Folder::new("new");
+    let (path, part) = (folder.0.join("a.tar"), folder.0.join("a.tar.part"));
+    fs::write(&part, "left").unwrap();
+    fs::set_permissions(&part, fs::Permissions::from_mode(0o666)).unwrap();
+    write(&path, &["{\"id\": 1}"], |_| {}).await;
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let victim = folder.0.join("victim");
+    fs::write(&victim, "kept").unwrap();
+    symlink(&victim, &part).unwrap();
+    write(&path, &["{\"id\": 1}"], |_| {}).await;
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "kept");
+    assert!(fs::symlink_metadata(&path).unwrap().is_file());
+}
+
+#[tokio::test]
+async fn second_writer_of_an_archive_is_refused() {
+    let folder = Folder::new("busy");
+    let path = folder.0.join("a.tar");
+    let first = FileArchiveWriter::create(&path).unwrap();
+    let second = FileArchiveWriter::create(&path);
+    assert!(matches!(second, Err(ArchiveError::Busy(_))), "{second:?}");
+    assert!(folder.0.join("a.tar.part").exists(), "the first goes on");
+    drop(first);
+    FileArchiveWriter::create(&path).unwrap();
+}
+
+/// A file of another kind is refused in one line that has nothing of it.
+#[tokio::test]
+async fn content_of_other_files_is_not_shown() {
+    let folder = Folder::new("foreign");
+    let path = folder.0.join("passwd");
+    fs::write(&path, "root:x:0:0:root:/root:/bin/bash\n".repeat(100)).unwrap();
+    let error = FileArchiveReader::open(&path).await.unwrap_err().to_string();
+    assert!(
+        !error.contains("root") && !error.contains('\n') && error.len() < 200,
+        "{error}"
+    );
 }
 
 /// No more is decompressed than the manifest says, whatever the file holds.

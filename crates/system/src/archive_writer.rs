@@ -1,6 +1,6 @@
-use std::fs::{File, OpenOptions};
-use std::io::{self, Seek as _, SeekFrom, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Seek as _, SeekFrom, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -9,17 +9,23 @@ use tenantry_domain::archive::{ArchiveError, ArchiveSink, Manifest, StoredFile};
 use tenantry_domain::kernel::hex;
 
 /// The size of a header and of the unit that files are padded to.
-const BLOCK: u64 = 512;
+pub(crate) const BLOCK: u64 = 512;
+
+/// How often a file is created anew when another process creates and deletes it at the same time.
+const CREATED_AGAIN: usize = 5;
 
 /// The level of compression: a third of the size, faster than the database reads.
 const LEVEL: i32 = 3;
 
-/// An archive that is written into a file. The file has another name until it is finished, and is deleted if it never is.
+/// An archive that is written into a file. The file has another name until it is finished, and is deleted if it never is. It is locked
+/// meanwhile, so a second writer of the same archive is refused and a file that a killed one has left is replaced.
 #[derive(Debug)]
 pub struct FileArchiveWriter {
     tar: Option<Tar>,
     path: PathBuf,
     part: PathBuf,
+    /// Holds the lock.
+    locked: File,
     finished: bool,
 }
 
@@ -27,16 +33,11 @@ impl FileArchiveWriter {
     /// Begins an archive at a path, which only this user of the machine can read. A file that is there is replaced at the end.
     ///
     /// # Errors
-    /// [`ArchiveError::Io`].
+    /// [`ArchiveError::Busy`] while another one writes it; [`ArchiveError::Io`].
     pub fn create(path: &Path) -> Result<Self, ArchiveError> {
         let part = part_path(path);
-        let open = OpenOptions::new()
-            .create(true)
-            .truncate(true)
-            .write(true)
-            .mode(0o600)
-            .open(&part);
-        let file = open.map_err(|error| named(&part, &error))?;
+        let file = create_locked(&part)?;
+        let locked = file.try_clone().map_err(|error| named(&part, &error))?;
         Ok(Self {
             tar: Some(Tar {
                 place: Place::Between(Between { file }),
@@ -45,6 +46,7 @@ impl FileArchiveWriter {
             }),
             path: path.to_owned(),
             part,
+            locked,
             finished: false,
         })
     }
@@ -68,7 +70,7 @@ impl FileArchiveWriter {
 
 impl Drop for FileArchiveWriter {
     fn drop(&mut self) {
-        if !self.finished {
+        if !self.finished && is_at(&self.locked, &self.part) {
             let _ = std::fs::remove_file(&self.part);
         }
     }
@@ -93,11 +95,16 @@ impl ArchiveSink for FileArchiveWriter {
         let text =
             serde_json::to_vec_pretty(manifest).map_err(|error| ArchiveError::Io(error.to_string()))?;
         let (part, path) = (self.part.clone(), self.path.clone());
+        let locked = self.locked.try_clone();
+        let locked = locked.map_err(|error| named(&part, &error))?;
         let finish = move |tar: &mut Tar| {
             tar.begin(Manifest::FILE.to_owned())?;
             tar.write(&text)?;
             tar.end()?;
             let bytes = tar.close()?;
+            if !is_at(&locked, &part) {
+                return Err(io::Error::other("the file was replaced while it was written"));
+            }
             std::fs::rename(&part, &path)?;
             Ok(bytes)
         };
@@ -105,6 +112,68 @@ impl ArchiveSink for FileArchiveWriter {
         self.finished = true;
         Ok(bytes)
     }
+}
+
+/// Creates a file that only this user can read and write, and locks it. What is at its name is not followed and not reused: it is
+/// deleted, unless another writer has locked it.
+fn create_locked(path: &Path) -> Result<File, ArchiveError> {
+    let io = |error: io::Error| named(path, &error);
+    let busy = || ArchiveError::Busy(format!("{}: another process writes it", path.display()));
+    for _ in 0..CREATED_AGAIN {
+        // A symbolic link is not followed, since the file must be new.
+        let create = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path);
+        let created = match create {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                remove_abandoned(path).map_err(|error| error.map_or_else(busy, io))?;
+                continue;
+            }
+            Err(error) => return Err(io(error)),
+        };
+        match created.try_lock() {
+            Ok(()) if is_at(&created, path) => return Ok(created),
+            Ok(()) | Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(io(error)),
+        }
+    }
+    Err(busy())
+}
+
+/// Deletes what is at a path; `Err(None)` when another writer has locked it.
+fn remove_abandoned(path: &Path) -> Result<(), Option<io::Error>> {
+    let gone = |error: &io::Error| error.kind() == ErrorKind::NotFound;
+    let kind = match std::fs::symlink_metadata(path) {
+        Ok(found) => found.file_type(),
+        Err(error) if gone(&error) => return Ok(()),
+        Err(error) => return Err(Some(error)),
+    };
+    // A writer has a plain file. One that this user cannot open is not locked by a writer of theirs, and deleting it may be refused.
+    let held = kind
+        .is_file()
+        .then(|| OpenOptions::new().write(true).open(path).ok())
+        .flatten();
+    if let Some(held) = &held
+        && is_at(held, path)
+        && matches!(held.try_lock(), Err(TryLockError::WouldBlock))
+    {
+        return Err(None);
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if !gone(&error) => Err(Some(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an open file is the one at a path.
+fn is_at(file: &File, path: &Path) -> bool {
+    let (Ok(open), Ok(found)) = (file.metadata(), std::fs::symlink_metadata(path)) else {
+        return false;
+    };
+    (open.dev(), open.ino()) == (found.dev(), found.ino())
 }
 
 /// A tar file whose members are written without knowing their size: the header is written again behind them.
@@ -200,12 +269,7 @@ impl Tar {
             .file
             .write_all(&[0; BLOCK as usize][..usize::try_from(padding).unwrap_or_default()])?;
         let end = counted.file.stream_position()?;
-        let mut header = tar::Header::new_ustar();
-        header.set_path(&self.name)?;
-        header.set_size(counted.bytes);
-        header.set_mode(0o600);
-        header.set_entry_type(tar::EntryType::Regular);
-        header.set_cksum();
+        let header = header_of(&self.name, counted.bytes)?;
         counted.file.seek(SeekFrom::Start(self.header_at))?;
         counted.file.write_all(header.as_bytes())?;
         counted.file.seek(SeekFrom::Start(end))?;
@@ -237,6 +301,17 @@ pub(crate) fn part_path(path: &Path) -> PathBuf {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");
     PathBuf::from(part)
+}
+
+/// The header of a file of an archive. Each archive has the same bytes for the same file.
+pub(crate) fn header_of(name: &str, size: u64) -> io::Result<tar::Header> {
+    let mut header = tar::Header::new_ustar();
+    header.set_path(name)?;
+    header.set_size(size);
+    header.set_mode(0o600);
+    header.set_entry_type(tar::EntryType::Regular);
+    header.set_cksum();
+    Ok(header)
 }
 
 /// An error of a file, with its name.

@@ -11,7 +11,7 @@ use tenantry_system::{FileArchiveReader, FileArchiveWriter};
 use tenantry_tenancy::archive::diff::TableDiff;
 use tenantry_tenancy::archive::trust::{Signer, unhex};
 use tenantry_tenancy::archive::write::Subject;
-use tenantry_tenancy::archive::{ArchiveProgress, diff, import, read, write};
+use tenantry_tenancy::archive::{ArchiveProgress, diff, file_export, import, read};
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
@@ -37,10 +37,10 @@ enum Action {
     },
 }
 
-/// Whose archives are accepted besides this installation's.
+/// Other installations whose archives are accepted.
 #[derive(Debug, clap::Args)]
 pub struct Trust {
-    /// The public key of another installation, in hexadecimal digits, as its manifests have it.
+    /// The public key of another installation: 64 hexadecimal digits, `signature.public_key` of its manifests.
     #[arg(long = "trust-key", value_name = "HEX", value_parser = key)]
     keys: Vec<Key>,
 }
@@ -64,7 +64,7 @@ impl Trust {
 
 const BECAUSE: SystemScope = SystemScope::because("an archive of a tenant is used on the command line");
 
-/// How long an archive may be written.
+/// Maximum time that an archive may be written.
 const LONGEST: chrono::Duration = chrono::Duration::hours(12);
 
 /// Runs `tenantry export`.
@@ -114,7 +114,7 @@ pub async fn export(
     let until = booted.app.ports.clock.now() + LONGEST;
     let shown = Shown::default();
     let show = |progress: &ArchiveProgress| shown.show(progress);
-    let written = write::write(
+    let written = file_export::export(
         &booted.app,
         BECAUSE,
         Subject { tenant, person },
@@ -162,14 +162,17 @@ pub async fn import(
             .await
             .map_err(failed)?;
         restoration.diffs.iter().for_each(say);
-        if !restoration.diffs.iter().any(TableDiff::is_restorable) {
+        let is_equal = !restoration.diffs.iter().any(TableDiff::is_restorable);
+        if is_equal {
             console::say("nothing is to be restored");
-            return Ok(());
         }
         if !yes {
-            console::say("nothing was written: add --yes to write what is missing or differs");
+            if !is_equal {
+                console::say("nothing was written: add --yes to write what is missing or differs");
+            }
             return Ok(());
         }
+        // Also where nothing is missing: a run that was killed may have left the rest of its work.
         let put = restoration.run(app, BECAUSE, &show).await.map_err(failed)?;
         console::say(&format!(
             "restored: {} rows inserted, {} changed",
@@ -250,7 +253,9 @@ impl Shown {
         let Ok(mut last) = self.last.lock() else { return };
         if last.is_none_or(|last| last.elapsed() >= Duration::from_millis(250)) {
             *last = Some(Instant::now());
-            let ArchiveProgress { work, table, rows } = progress;
+            let ArchiveProgress {
+                work, table, rows, ..
+            } = progress;
             console::progress(&format!("{work} {table}: {rows} rows"));
         }
     }

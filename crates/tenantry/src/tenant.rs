@@ -91,6 +91,7 @@ enum Action {
     /// Write everything that a tenant owns into an archive: one file, signed, of one point in time.
     #[command(after_help = "Example: tenantry tenant export acme --out acme.tar")]
     Export {
+        /// Slug of the tenant.
         slug: String,
         /// The file, which only you can read.
         #[arg(long)]

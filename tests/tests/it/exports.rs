@@ -9,12 +9,15 @@ use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::archive::{ArchiveSource as _, Manifest};
 use tenantry_domain::kernel::SystemScope;
+use tenantry_domain::operations::JobFilter;
+use tenantry_http::HttpSettings;
 use tenantry_system::FileArchiveReader;
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::archive::{export, read};
+use tenantry_tenancy::operations::job;
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::tenant::lifecycle;
-use tenantry_tests::World;
+use tenantry_tests::{Options, World};
 
 use crate::jobs::worker;
 
@@ -275,4 +278,129 @@ async fn suspended_tenant_is_exported_and_a_purge_deletes_the_archive() {
         .await
         .unwrap();
     assert!(!folder(&world).exists());
+}
+
+async fn downloads(world: &World) -> Vec<Value> {
+    let entries = world.audit(&world.acme).await.into_iter();
+    let downloads = entries.filter(|(action, _)| action == "tenant.export_downloaded");
+    downloads.map(|(_, row)| row).collect()
+}
+
+/// Every part is a download, not only the one that begins at the first byte. Each caller has one entry an hour.
+#[actix_web::test]
+async fn download_of_any_part_is_recorded_once_with_its_caller() {
+    let world = World::new().await;
+    let export = exported(&world).await;
+    let link = export["download_url"].as_str().unwrap();
+    for range in ["bytes=1-", "bytes=2-3", "bytes=0-", "bytes=-1"] {
+        let part = world.client.get(link).header("Range", range);
+        part.header("User-Agent", "curl/8").send().await.expect(206);
+    }
+    let entries = downloads(&world).await;
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    assert_eq!(entries[0]["after"]["by_link"], true);
+    assert_eq!(
+        (&entries[0]["ip"], &entries[0]["user_agent"]),
+        (&json!("203.0.113.7"), &json!("curl/8"))
+    );
+    let direct = format!("{EXPORTS}/{}/download", export["id"].as_str().unwrap());
+    let direct = world.get(&world.acme.admin, &direct).header("Range", "bytes=1-");
+    direct.send().await.expect(206);
+    let entries = downloads(&world).await;
+    assert_eq!(entries.len(), 2, "{entries:?}");
+    assert_eq!(entries[1]["after"]["by_link"], false);
+    assert_eq!(entries[1]["actor_id"], json!(world.acme.admin.id));
+    world.clock.advance(Duration::minutes(61));
+    tenantry_tenancy::audit::refusal::flush(&world.app).await;
+    let entries = downloads(&world).await;
+    assert_eq!(
+        entries.last().unwrap()["after"]["repeated"]["count"],
+        4,
+        "{entries:?}"
+    );
+}
+
+#[actix_web::test]
+async fn link_does_not_work_from_a_network_that_the_policy_refuses() {
+    let options = Options::default();
+    let http = HttpSettings {
+        trust_forwarded_for: true,
+        ..options.http
+    };
+    let world = World::with(Options { http, ..options }).await;
+    let export = exported(&world).await;
+    let link = export["download_url"].as_str().unwrap();
+    let policy = json!({"denied_networks": ["10.0.0.0/8"]});
+    world
+        .patch(&world.acme.admin, "/api/v1/security/policy", &policy)
+        .send()
+        .await
+        .expect(200);
+    let from = |address: &str| world.client.get(link).header("X-Forwarded-For", address).send();
+    from("10.1.1.1").await.problem(403, "forbidden");
+    assert!(downloads(&world).await.is_empty());
+    let refused = world.audit(&world.acme).await;
+    let refused = refused
+        .iter()
+        .find(|(action, _)| action == "network.refused")
+        .unwrap();
+    assert_eq!(refused.1["ip"], "10.1.1.1");
+    from("198.51.100.7").await.expect(200);
+}
+
+/// The end of the job is the end of the export, whoever ends it.
+#[actix_web::test]
+async fn cancelled_job_ends_its_export() {
+    let world = World::new().await;
+    let asked = world.post(&world.acme.admin, EXPORTS, &json!({})).send().await;
+    let path = asked.expect(202).header("location").unwrap().to_owned();
+    let get = async || {
+        world
+            .get(&world.acme.admin, &path)
+            .send()
+            .await
+            .expect(200)
+            .json()
+    };
+    assert_eq!(get().await["status"], "queued");
+    let jobs = job::list(&world.app, world.acme.id, JobFilter::default(), 10)
+        .await
+        .unwrap();
+    let job = jobs.iter().find(|job| job.kind == "tenant.export").unwrap();
+    job::cancel(&world.app, world.acme.id, job.id).await.unwrap();
+    let ended = get().await;
+    assert_eq!(ended["status"], "failed");
+    assert!(
+        ended["failure"].as_str().unwrap().contains("cancelled"),
+        "{ended}"
+    );
+    let failed = world.audit(&world.acme).await;
+    assert_eq!(
+        failed
+            .iter()
+            .filter(|(action, _)| action == "tenant.export_failed")
+            .count(),
+        1
+    );
+    world
+        .post(&world.acme.admin, EXPORTS, &json!({}))
+        .send()
+        .await
+        .expect(202);
+
+    // Nobody has looked: the next request ends it, too.
+    let jobs = job::list(&world.app, world.acme.id, JobFilter::default(), 10)
+        .await
+        .unwrap();
+    world
+        .sql(format!(
+            "UPDATE jobs SET state = 'dead', finished_at = now() WHERE id = '{}'",
+            jobs[0].id
+        ))
+        .await;
+    world
+        .post(&world.acme.admin, EXPORTS, &json!({}))
+        .send()
+        .await
+        .expect(202);
 }

@@ -12,6 +12,7 @@ mod alerts;
 mod api_keys;
 mod architecture;
 mod archive_faults;
+mod archives;
 mod audit;
 mod auth;
 mod authenticator;

@@ -443,7 +443,7 @@ async fn ended_session_gets_no_token_by_a_late_step_up() {
     let mut app = app_of(&enrolled.expect(200).json());
     let code = json!({"code": app.next_code(&world)});
     let confirmed = send(&world, &olga, "POST", "/api/v1/admin/mfa/confirm", code).await;
-    app.set_recovery_codes(codes_of(&confirmed.expect(200).json()));
+    app.set_recovery_codes(codes_of(&confirmed.expect(200)));
 
     let request = RequestId::next(world.app.ports.ids.as_ref());
     let scope = world

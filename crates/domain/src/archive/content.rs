@@ -157,10 +157,70 @@ const UNKNOWN: &str = "it is not decided yet whether it may be exported";
 
 pub(super) const NAMED_SO: &str = "its name says that it is a secret";
 
-/// Words in the names of columns that hold secrets.
-pub(super) const SECRET_WORDS: [&str; 9] = [
-    "password", "passwd", "secret", "secrets", "token", "hash", "sealed", "digest", "salt",
+/// Words in the names of columns that hold secrets. Their plurals count as well, and so does a name such as `apiKey`. Words that are
+/// joined by `_` stand one behind the other.
+pub(super) const SECRET_WORDS: [&str; 24] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "passcode",
+    "pwd",
+    "secret",
+    "credential",
+    "token",
+    "jwt",
+    "cookie",
+    "otp",
+    "totp",
+    "hash",
+    "sealed",
+    "encrypted",
+    "ciphertext",
+    "digest",
+    "salt",
+    "api_key",
+    "access_key",
+    "private_key",
+    "signing_key",
+    "encryption_key",
+    "apikey",
 ];
+
+/// Types of which no value is a secret. Every other type is taken for one that can hold it, so that a new type opens nothing.
+const NO_SECRETS: [&str; 10] = [
+    "boolean",
+    "smallint",
+    "integer",
+    "bigint",
+    "real",
+    "double precision",
+    "date",
+    "time without time zone",
+    "timestamp with time zone",
+    "interval",
+];
+
+/// Whether the name of a column says that it holds a secret.
+fn is_secret_name(name: &str) -> bool {
+    let mut words = String::from("_");
+    let mut was_lower = false;
+    for c in name.chars() {
+        match c.is_alphanumeric() {
+            true if c.is_uppercase() && was_lower => words.push('_'),
+            true => {}
+            false => words.push('_'),
+        }
+        words.extend(c.to_lowercase().filter(|c| c.is_alphanumeric()));
+        was_lower = c.is_lowercase() || c.is_numeric();
+    }
+    words.push('_');
+    SECRET_WORDS.iter().any(|word| {
+        let forms = ["", "s", "es"];
+        forms
+            .iter()
+            .any(|plural| words.contains(&format!("_{word}{plural}_")))
+    })
+}
 
 /// What an archive has of a table. All tables of a service that embeds the product are data.
 pub fn content_of(table: &TableShape) -> Content {
@@ -192,9 +252,15 @@ pub fn excuses_of(table: &TableShape) -> Vec<Excuse> {
             .collect();
     }
     let secret = table.columns.iter().filter(|column| {
-        let holds_text =
-            ["text", "bytea", "jsonb", "json", "character varying"].contains(&column.kind.as_str());
-        holds_text && column.name.split('_').any(|word| SECRET_WORDS.contains(&word))
+        let identifies = column.kind == "uuid"
+            && (column.name.ends_with("_id")
+                || table.key.contains(&column.name)
+                || table
+                    .refers
+                    .iter()
+                    .any(|reference| reference.columns.contains(&column.name)));
+        let is_harmless = identifies || NO_SECRETS.contains(&column.kind.trim_end_matches("[]"));
+        !is_harmless && is_secret_name(&column.name)
     });
     let excuse = |name: &String| Excuse {
         column: name.clone(),
@@ -278,7 +344,7 @@ mod tests {
                 continue;
             }
             for (column, kind) in &tables[table] {
-                let named_so = column.split('_').any(|word| SECRET_WORDS.contains(&word));
+                let named_so = is_secret_name(column);
                 let name = format!("{table}.{column}");
                 let looks_so = kind.starts_with("bytea") || named_so;
                 assert_eq!(
@@ -304,6 +370,54 @@ mod tests {
     }
 
     #[test]
+    fn names_of_secrets_are_recognized() {
+        for name in [
+            "password",
+            "api_key",
+            "api_keys",
+            "apiKey",
+            "ApiKey",
+            "private_key",
+            "credential",
+            "credentials",
+            "passphrase",
+            "token_hashes",
+            "stripe_secret_key",
+            "refresh-token",
+            "totp",
+            "old_passwords",
+            "apikey",
+        ] {
+            assert!(is_secret_name(name), "{name}");
+        }
+        for name in [
+            "key",
+            "keyboard",
+            "hashtag",
+            "tokenized",
+            "monkey",
+            "public_key",
+            "salted_fish",
+            "title",
+            "basalt",
+        ] {
+            assert!(!is_secret_name(name), "{name}");
+        }
+    }
+
+    /// docs/archives.md has the list of the code.
+    #[test]
+    fn words_of_secrets_are_in_the_documentation() {
+        let page = include_str!("../../../../docs/archives.md");
+        let words: Vec<_> = SECRET_WORDS.iter().map(|word| format!("`{word}`")).collect();
+        let list = words.join(", ");
+        assert!(
+            page.contains(&list),
+            "docs/archives.md must have this list of words: {list}"
+        );
+    }
+
+    #[test]
     fn a_table_of_a_service_is_exported_without_its_secrets() {
         use super::super::ColumnShape;
         let column = |name: &str, kind: &str, nullable| ColumnShape {
@@ -320,9 +434,16 @@ mod tests {
                 column("id", "uuid", false),
                 column("api_token", "text", true),
                 column("token_count", "integer", false),
+                column("api_keys", "text[]", true),
+                column("private_key", "character", true),
+                column("token_id", "uuid", false),
+                column("invite_token", "uuid", true),
             ],
             key: vec!["tenant_id".into(), "id".into()],
-            refers: Vec::new(),
+            refers: vec![super::super::ReferenceShape {
+                table: "tokens".into(),
+                columns: vec!["tenant_id".into(), "token_id".into()],
+            }],
             changes: true,
         };
         assert_eq!(content_of(&table), Data);
@@ -330,7 +451,7 @@ mod tests {
             .into_iter()
             .map(|excuse| excuse.column)
             .collect();
-        assert_eq!(excuses, ["api_token"]);
+        assert_eq!(excuses, ["api_token", "api_keys", "private_key", "invite_token"]);
         table.columns[1].nullable = false;
         assert!(matches!(content_of(&table), Record(_)));
         table.own = true;

@@ -23,6 +23,9 @@ pub enum ArchiveError {
     /// The archive does not fit the tables of this database.
     #[error("the archive does not fit this database: {0}")]
     Misfit(String),
+    /// Another process writes the same archive.
+    #[error("{0}")]
+    Busy(String),
     /// Something else is in the way.
     #[error("{0}")]
     Refused(String),

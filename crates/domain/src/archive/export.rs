@@ -78,7 +78,7 @@ impl Export {
         self.status == ExportStatus::Ready && self.expires_at.is_some_and(|at| at > now)
     }
 
-    /// It is being written, and so many rows are.
+    /// It is being written: the number of rows that are.
     pub fn progress(&mut self, rows: u64) {
         self.status = ExportStatus::Running;
         self.rows_written = rows;
@@ -98,6 +98,16 @@ impl Export {
         self.status = ExportStatus::Failed;
         self.failure = Some(failure.chars().take(500).collect());
         self.finished_at = Some(now);
+    }
+
+    /// The states that an export can have before it gets its present one.
+    pub const fn states_before(&self) -> &'static [ExportStatus] {
+        match self.status {
+            ExportStatus::Expired => &[ExportStatus::Ready],
+            ExportStatus::Queued | ExportStatus::Running | ExportStatus::Ready | ExportStatus::Failed => {
+                &[ExportStatus::Queued, ExportStatus::Running]
+            }
+        }
     }
 
     /// Its archive is deleted.
@@ -127,6 +137,6 @@ pub trait Exports: Send {
     /// Those whose time is over, up to a few hundred.
     async fn overdue(&mut self, now: Time) -> Result<Vec<Export>, StoreError>;
 
-    /// Stores how far one is.
-    async fn update(&mut self, export: &Export) -> Result<(), StoreError>;
+    /// Stores how far one is, and returns whether it was: one that has ended is not changed, except that a ready one expires.
+    async fn update(&mut self, export: &Export) -> Result<bool, StoreError>;
 }

@@ -112,19 +112,19 @@ fn id(text: &str) -> Option<Uuid> {
 }
 
 /// Where a string of a row is.
-struct Place<'a> {
+pub(super) struct Place<'a> {
     /// Where its text begins, behind the quote.
-    start: usize,
+    pub(super) start: usize,
     /// How many objects and arrays are around it.
-    depth: usize,
+    pub(super) depth: usize,
     /// Whether it is the name of a member.
-    is_key: bool,
+    pub(super) is_key: bool,
     /// The name of the outermost member around it.
-    column: &'a str,
+    pub(super) column: &'a str,
 }
 
 /// Visits each string of a JSON object, keys included, as it is written.
-fn each_string(row: &str, mut visit: impl FnMut(&str, &Place<'_>)) {
+pub(super) fn each_string(row: &str, mut visit: impl FnMut(&str, &Place<'_>)) {
     let bytes = row.as_bytes();
     let (mut at, mut depth, mut column) = (0, 0_usize, "");
     while let Some(byte) = bytes.get(at) {

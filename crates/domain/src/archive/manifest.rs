@@ -137,7 +137,7 @@ impl Manifest {
     /// The name of the manifest in an archive.
     pub const FILE: &'static str = "manifest.json";
 
-    /// The most tables of an archive.
+    /// Maximum number of tables of an archive.
     pub const MOST_TABLES: usize = 1_000;
 
     /// The place that the public key of a signature is sealed for.
@@ -184,9 +184,13 @@ impl Manifest {
     /// Reads a manifest.
     ///
     /// # Errors
-    /// [`ArchiveError::Malformed`] for what is none of this version, or names files that an archive has not.
+    /// [`ArchiveError::Malformed`] for a manifest of another version, or with names of files that no archive has.
     pub fn read(bytes: &[u8]) -> Result<Self, ArchiveError> {
-        let malformed = |problem: String| ArchiveError::Malformed(format!("{}: {problem}", Self::FILE));
+        // A file of any content is shown in one short line.
+        let malformed = |problem: String| {
+            let problem: String = problem.chars().filter(|c| !c.is_control()).take(200).collect();
+            ArchiveError::Malformed(format!("{}: {problem}", Self::FILE))
+        };
         let manifest: Self = serde_json::from_slice(bytes).map_err(|error| malformed(error.to_string()))?;
         if manifest.format != Self::FORMAT || manifest.version != Self::VERSION {
             let (format, version) = (&manifest.format, manifest.version);

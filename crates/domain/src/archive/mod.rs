@@ -14,6 +14,7 @@ mod person;
 mod row;
 mod row_check;
 mod shape;
+mod version;
 
 pub use content::{Content, Excuse, Fill, content_of, excuses_of, fills_of};
 pub use error::ArchiveError;

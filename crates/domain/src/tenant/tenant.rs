@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use super::data_key::DataKey;
 use super::status::{RowWork, StatusChange, TenantStatus};
 use crate::kernel::{
     Check, Invalid, Patch, StoreError, TenantId, Time, check_text, is_language_tag, is_time_zone,
@@ -358,8 +359,8 @@ pub trait Tenants: Send {
     async fn current(&mut self) -> Result<Option<Tenant>, StoreError>;
     /// The tenant, locked until the transaction ends: serialises rules over all of its users.
     async fn current_for_update(&mut self) -> Result<Option<Tenant>, StoreError>;
-    /// Adds the tenant that the scope was founded for.
-    async fn insert(&mut self, tenant: &Tenant) -> Result<(), StoreError>;
+    /// Adds the tenant that the scope was founded for, with its first data key: no tenant is without one.
+    async fn insert(&mut self, tenant: &Tenant, first_key: &DataKey) -> Result<(), StoreError>;
     /// Stores the tenant's new state.
     async fn update(&mut self, tenant: &Tenant) -> Result<(), StoreError>;
 }

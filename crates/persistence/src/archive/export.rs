@@ -5,7 +5,7 @@ use sea_orm::sea_query::SimpleExpr;
 use tenantry_domain::archive::{Export, ExportStatus, Exports};
 use tenantry_domain::kernel::{ExportId, Page, PageRequest, StoreError, Time, UserId};
 
-use crate::kernel::store::{PgStore, exactly_one, unknown};
+use crate::kernel::store::{PgStore, unknown};
 
 mod entity {
     use sea_orm::entity::prelude::*;
@@ -37,7 +37,7 @@ use entity::{ActiveModel, Column, Entity, Model};
 /// What a unique key finds in the one export that is under way.
 const OPEN: &str = "open";
 
-/// So many are expired at a time.
+/// Maximum number of exports that are expired at a time.
 const OVERDUE: u64 = 200;
 
 #[async_trait]
@@ -88,9 +88,13 @@ impl Exports for PgStore {
         rows.into_iter().map(Export::try_from).collect()
     }
 
-    async fn update(&mut self, export: &Export) -> Result<(), StoreError> {
+    async fn update(&mut self, export: &Export) -> Result<bool, StoreError> {
+        let before = export.states_before().iter().map(|status| status.as_str());
         let update = self.tx.update::<Entity>().set(changes(export)?);
-        exactly_one(update.filter(Column::Id.eq(export.id.uuid())).run().await?)
+        let update = update
+            .filter(Column::Id.eq(export.id.uuid()))
+            .filter(Column::Status.is_in(before));
+        Ok(update.run().await? == 1)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::Pool;
 use crate::kernel::error::{column, from_json, is_own};
 use crate::kernel::tx::{PlatformTx, TenantTx};
 
-/// So many archives are read or written at once by a process, each on a connection of its own.
+/// Maximum number of archives that a process reads or writes at once, each on a connection of its own.
 const AT_ONCE: usize = ARCHIVES_AT_ONCE as usize;
 
 /// The rows of tenants for archives, over connections of the runtime role that nothing else uses.

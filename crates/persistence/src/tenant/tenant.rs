@@ -4,7 +4,9 @@ use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ActiveValue::Unchanged};
 use tenantry_domain::kernel::{Change, StoreError};
 use tenantry_domain::plans::Subscription;
-use tenantry_domain::tenant::{RowWork, Slug, StatusChange, Tenant, TenantFacts, TenantStatus, Tenants};
+use tenantry_domain::tenant::{
+    DataKey, DataKeys, RowWork, Slug, StatusChange, Tenant, TenantFacts, TenantStatus, Tenants,
+};
 
 use crate::kernel::error::from_json;
 use crate::kernel::store::{PgStore, exactly_one, unknown};
@@ -75,14 +77,15 @@ impl Tenants for PgStore {
             .transpose()
     }
 
-    async fn insert(&mut self, tenant: &Tenant) -> Result<(), StoreError> {
+    async fn insert(&mut self, tenant: &Tenant, first_key: &DataKey) -> Result<(), StoreError> {
         self.changes.note(Change::Tenant(tenant.id));
         let row = ActiveModel {
             id: Set(tenant.id.uuid()),
             created_at: Set(tenant.created_at),
             ..changes(tenant)?
         };
-        self.tx.insert(row).await
+        self.tx.insert(row).await?;
+        DataKeys::insert(self, first_key).await
     }
 
     async fn update(&mut self, tenant: &Tenant) -> Result<(), StoreError> {

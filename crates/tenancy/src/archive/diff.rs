@@ -1,6 +1,7 @@
-//! Comparing an archive with what is stored.
+//! Comparing an archive with what is stored. Each comparison reads all rows of the tenant, so it is recorded.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::archive::{ArchiveError, ArchiveSource, RowSink, Rows, TableShape, row_id};
@@ -8,7 +9,8 @@ use tenantry_domain::kernel::{SystemScope, TenantId};
 
 use crate::Tenancy;
 use crate::archive::forget::Forgetting;
-use crate::archive::read::{BATCH, Fit, Verified, fit};
+use crate::archive::read::{BATCH, CheckedArchive, Verified, check};
+use crate::archive::record::Records;
 
 /// How the rows of a table differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,28 +41,31 @@ impl TableDiff {
 /// # Errors
 /// [`ArchiveError`].
 pub async fn diff(
-    app: &Tenancy,
+    app: &Arc<Tenancy>,
     because: SystemScope,
     archive: Verified<'_>,
 ) -> Result<Vec<TableDiff>, ArchiveError> {
     let mut source = Forgetting::of(app, because, archive.source, false).await?;
-    let fit = fit(app, because, &mut source).await?;
-    compare(app, because, &mut source, &fit).await
+    let checked = check(app, because, &mut source).await?;
+    compare(app, because, &mut source, &checked).await
 }
 
 pub(super) async fn compare(
-    app: &Tenancy,
+    app: &Arc<Tenancy>,
     because: SystemScope,
     source: &mut dyn ArchiveSource,
-    fit: &Fit,
+    checked: &CheckedArchive,
 ) -> Result<Vec<TableDiff>, ArchiveError> {
     let tenant: TenantId = source.manifest().tenant.id;
+    let records = Records::of(app, because, source.manifest())?;
+    records.store(tenant, "tenant.archive_compared", &[]).await?;
     let mut snapshot = app.ports.tenant_archive.snapshot(because, tenant).await?;
     let mut diffs = Vec::new();
-    for table in &fit.tables {
+    for table in &checked.tables {
         source.open(&table.name).await?;
         let mut compared = Compared {
             source: &mut *source,
+            shape: table,
             waiting: VecDeque::new(),
             diff: TableDiff {
                 table: table.name.clone(),
@@ -69,7 +74,7 @@ pub(super) async fn compare(
             },
         };
         snapshot
-            .read(&table.name, &not_given(table, fit), &mut compared)
+            .read(&table.name, &not_given(table, checked), &mut compared)
             .await?;
         while compared.head().await?.is_some() {
             compared.waiting.pop_front();
@@ -82,8 +87,8 @@ pub(super) async fn compare(
 }
 
 /// The columns that the rows of the archive do not have.
-fn not_given(table: &TableShape, fit: &Fit) -> Vec<String> {
-    let Some(given) = fit.columns.get(&table.name) else {
+fn not_given(table: &TableShape, checked: &CheckedArchive) -> Vec<String> {
+    let Some(given) = checked.columns.get(&table.name) else {
         return Vec::new();
     };
     let names = table.columns.iter().map(|column| &column.name);
@@ -93,6 +98,7 @@ fn not_given(table: &TableShape, fit: &Fit) -> Vec<String> {
 /// Both sides come in the order of their ids, so a few rows of each are in memory.
 struct Compared<'a> {
     source: &'a mut dyn ArchiveSource,
+    shape: &'a TableShape,
     waiting: VecDeque<String>,
     diff: TableDiff,
 }
@@ -109,6 +115,7 @@ impl Compared<'_> {
 #[async_trait]
 impl RowSink for Compared<'_> {
     async fn rows(&mut self, rows: Rows) -> Result<(), ArchiveError> {
+        let shape = self.shape;
         for row in rows.lines.lines() {
             let id = row_id(row);
             loop {
@@ -121,7 +128,7 @@ impl RowSink for Compared<'_> {
                     self.diff.surplus += 1;
                     break;
                 }
-                let (found, equal) = (archived == id, head == row);
+                let (found, equal) = (archived == id, shape.are_equal(head, row));
                 let count = match (found, equal) {
                     (true, true) => &mut self.diff.same,
                     (true, false) => &mut self.diff.different,

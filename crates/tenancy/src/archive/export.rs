@@ -13,23 +13,23 @@ use tenantry_domain::kernel::{
     Constraint, ExportId, Page, PageRequest, Permission, StoreError, SystemScope, TenantId, Time, UserId, hex,
 };
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::Refused;
+use tenantry_domain::tenant::{Denied, Refused};
 use tokio::time::{MissedTickBehavior, interval};
 
+use crate::archive::export_end::{self, end_if_abandoned, settled};
 use crate::archive::trust::unhex;
 use crate::archive::write::{Subject, Written, write};
+use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::customization::security_policy;
 use crate::kernel::step_up::{ActingAdmin, RecentFactor, require_acting_admin};
-use crate::operations::job::{self, JobFailure, JobHandler, Terms};
-use crate::{Cx, OwnReason, Tenancy, UseCaseError};
+use crate::operations::job::{self, JobFailure, JobHandler};
+use crate::{Cx, Origin, OwnReason, Tenancy, UseCaseError};
 
-/// So many archives of a tenant are kept at once.
+/// Maximum number of archives of a tenant that are kept at once.
 const MOST_KEPT: u64 = 5;
 
-/// So long an archive may be written: its snapshot keeps the database from cleaning up.
+/// Maximum time that an archive may be written: its snapshot keeps the database from cleaning up.
 const LONGEST: chrono::Duration = chrono::Duration::hours(1);
-
-/// An export that is under way for so long was given up by its job.
-const ABANDONED: chrono::Duration = chrono::Duration::hours(6);
 
 /// How often the number of written rows is stored.
 const SHOWN_EVERY: Duration = Duration::from_secs(2);
@@ -48,7 +48,7 @@ pub enum ExportReason {
     /// Another one is under way.
     #[error("another export is under way")]
     UnderWay,
-    /// So many are kept already.
+    /// The maximum number is kept already.
     #[error("{0} exports are kept already")]
     TooMany(u64),
     /// It is not finished, or has failed.
@@ -119,7 +119,7 @@ async fn enqueue(cx: &Cx, person: Option<UserId>, factor: RecentFactor) -> Resul
             let is_erased = work.persons().erasure(person).await?.is_some();
             found.filter(|_| !is_erased).ok_or(ExportError::NotFound)?;
         }
-        give_up_abandoned(cx, work, person).await?;
+        end_abandoned(cx, work, person).await?;
         let kept = work.exports().count_kept(person).await?;
         if kept >= MOST_KEPT {
             return Err(ExportReason::TooMany(kept).into());
@@ -134,7 +134,7 @@ async fn enqueue(cx: &Cx, person: Option<UserId>, factor: RecentFactor) -> Resul
 async fn add(cx: &Cx, work: &mut Work, export: &Export, _: RecentFactor) -> Result<(), StoreError> {
     work.exports().insert(export).await?;
     let which = Which { export: export.id };
-    let asked = job::enqueue::<WriteExport>(cx, work, &which, Terms::default()).await;
+    let asked = job::enqueue::<WriteExport>(cx, work, &which, export_end::terms(export.id)).await;
     asked.map_err(job::store_error)?;
     let event = event(
         cx,
@@ -160,17 +160,14 @@ fn event(cx: &Cx, export: &Export, actions: [&'static str; 2], more: Value) -> A
     }
 }
 
-/// A worker that was killed too often has given its job up, and nobody else has noticed.
-async fn give_up_abandoned(cx: &Cx, work: &mut Work, person: Option<UserId>) -> Result<(), StoreError> {
+/// The one that is under way may have lost its job, and nobody has read it since.
+async fn end_abandoned(cx: &Cx, work: &mut Work, person: Option<UserId>) -> Result<(), StoreError> {
     let first = PageRequest {
         limit: 10,
         after: None,
     };
     for mut export in work.exports().list(person, first).await?.items {
-        if export.is_open() && export.created_at + ABANDONED < cx.now() {
-            export.fail("the job that wrote it was given up", cx.now());
-            work.exports().update(&export).await?;
-        }
+        end_if_abandoned(cx, work, &mut export).await?;
     }
     Ok(())
 }
@@ -181,8 +178,13 @@ async fn give_up_abandoned(cx: &Cx, work: &mut Work, person: Option<UserId>) -> 
 /// [`ExportError`].
 pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Export>, ExportError> {
     cx.require(Permission::ExportTenant)?;
-    cx.read(async |work| Ok(work.exports().list(None, page).await?))
-        .await
+    let found = cx
+        .read(async |work| work.exports().list(None, page).await)
+        .await?;
+    Ok(Page {
+        items: settled(cx, found.items).await?,
+        next: found.next,
+    })
 }
 
 /// One export of the tenant.
@@ -191,10 +193,8 @@ pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Export>, ExportErro
 /// [`ExportError`].
 pub async fn get(cx: &Cx, id: ExportId) -> Result<Export, ExportError> {
     cx.require(Permission::ExportTenant)?;
-    find(cx, id)
-        .await?
-        .filter(|export| export.person.is_none())
-        .ok_or(ExportError::NotFound)
+    let found = find(cx, id).await?.filter(|export| export.person.is_none());
+    settled_one(cx, found).await
 }
 
 /// One export of a person.
@@ -203,10 +203,13 @@ pub async fn get(cx: &Cx, id: ExportId) -> Result<Export, ExportError> {
 /// [`ExportError`].
 pub async fn get_of(cx: &Cx, person: UserId, id: ExportId) -> Result<Export, ExportError> {
     require_person(cx, person)?;
-    let found = find(cx, id).await?;
-    found
-        .filter(|export| export.person == Some(person))
-        .ok_or(ExportError::NotFound)
+    let found = find(cx, id).await?.filter(|export| export.person == Some(person));
+    settled_one(cx, found).await
+}
+
+async fn settled_one(cx: &Cx, found: Option<Export>) -> Result<Export, ExportError> {
+    let found = settled(cx, found.into_iter().collect()).await?;
+    found.into_iter().next().ok_or(ExportError::NotFound)
 }
 
 async fn find(cx: &Cx, id: ExportId) -> Result<Option<Export>, ExportError> {
@@ -261,14 +264,15 @@ pub fn link(cx: &Cx, export: &Export) -> Result<Option<DownloadLink>, ExportErro
     }))
 }
 
-/// Admits the bearer of a link to the tenant that it names, for this archive.
+/// Admits the bearer of a link to the tenant that it names, for this archive, from an address that its security policy allows.
 ///
 /// # Errors
-/// [`ExportReason::WrongLink`]; [`ExportError::NotFound`] once the tenant is gone.
+/// [`ExportReason::WrongLink`]; [`ExportError::Denied`] from another address; [`ExportError::NotFound`] once the tenant is gone.
 pub async fn open_link(
     app: &Arc<Tenancy>,
     export: ExportId,
     (tenant, expires, signature): (TenantId, i64, &str),
+    origin: Origin,
 ) -> Result<Cx, ExportError> {
     let wrong = || ExportError::from(ExportReason::WrongLink);
     let digest: [u8; 32] = unhex(signature)
@@ -282,9 +286,27 @@ pub async fn open_link(
         return Err(wrong());
     }
     let because = SystemScope::because("a signed link to an export is followed");
-    Cx::enter(app, because, tenant)
-        .await?
-        .ok_or(ExportError::NotFound)
+    let entered = Cx::enter(app, because, tenant).await?;
+    let cx = entered.ok_or(ExportError::NotFound)?.with_origin(origin);
+    check_address(&cx).await?;
+    Ok(cx)
+}
+
+/// Refuses, and records that, an address that the security policy of the tenant does not allow.
+async fn check_address(cx: &Cx) -> Result<(), ExportError> {
+    let checked = security_policy::check_address(cx.app(), cx.scope(), cx.origin()).await;
+    if checked == Err(Denied::Address) {
+        let refusal = Refusal {
+            action: RefusedAction::Network,
+            target_type: "tenant",
+            target: Some(cx.scope().tenant().uuid()),
+            actor: None,
+            ip: cx.origin().ip.clone(),
+            details: json!({"by_link": true}),
+        };
+        refusal::record(cx, refusal).await?;
+    }
+    Ok(checked?)
 }
 
 /// An archive that can be downloaded: of the tenant by an admin, each by the bearer of its link.
@@ -306,35 +328,37 @@ pub async fn ready(cx: &Cx, id: ExportId) -> Result<Export, ExportError> {
     }
 }
 
-/// Records that a download was begun.
+/// Records that a caller downloads an archive, or any part of it: the first time at once, and the repeats of an hour with their number.
 ///
 /// # Errors
 /// [`ExportError`].
 pub async fn record_download(cx: &Cx, export: &Export) -> Result<(), ExportError> {
     require_read(cx)?;
-    cx.write(async |work| {
-        let actions = ["user.export_downloaded", "tenant.export_downloaded"];
-        let event = event(cx, export, actions, json!({}));
-        Ok(work.audit().record(event).await?)
-    })
-    .await
+    let by_link = cx.require(Permission::RunExport).is_ok();
+    let download = Refusal {
+        action: RefusedAction::Download,
+        target_type: "tenant_export",
+        target: Some(export.id.uuid()),
+        actor: cx.scope().user(),
+        ip: cx.origin().ip.clone(),
+        details: json!({"export_id": export.id, "person_id": export.person, "by_link": by_link}),
+    };
+    Ok(refusal::record(cx, download).await?)
 }
 
 /// Bytes of an archive.
 ///
 /// # Errors
 /// [`ExportError`].
-pub async fn part(
-    app: &Tenancy,
-    (tenant, export): (TenantId, ExportId),
-    offset: u64,
-    at_most: usize,
-) -> Result<Vec<u8>, ExportError> {
-    let read = store(app)?.read(tenant, export, offset, at_most).await;
+pub async fn part(cx: &Cx, export: ExportId, offset: u64, at_most: usize) -> Result<Vec<u8>, ExportError> {
+    require_read(cx)?;
+    let read = store(cx.app())?
+        .read(cx.scope().tenant(), export, offset, at_most)
+        .await;
     read.map_err(ExportReason::from)?.ok_or(ExportError::NotFound)
 }
 
-/// Deletes the archives whose time is over.
+/// Deletes the archives whose time is over, and ends an export that has lost its job.
 ///
 /// # Errors
 /// [`JobFailure`].
@@ -343,6 +367,7 @@ pub async fn expire(cx: &Cx) -> Result<(), JobFailure> {
         return Ok(());
     };
     let now = cx.now();
+    cx.write(async |work| end_abandoned(cx, work, None).await).await?;
     let overdue = cx.read(async |work| work.exports().overdue(now).await).await?;
     for mut export in overdue {
         let removed = store.remove(cx.scope().tenant(), export.id).await;
@@ -370,7 +395,7 @@ pub struct Which {
 }
 
 impl JobHandler for WriteExport {
-    const KIND: &'static str = "tenant.export";
+    const KIND: &'static str = export_end::JOB;
     /// A suspended tenant can be exported.
     const WRITES: bool = false;
     /// Each needs a connection of archives while it runs.
@@ -390,17 +415,19 @@ impl JobHandler for WriteExport {
                 export.finish(written.rows(), written.bytes, cx.now());
                 let stored = settle(cx, &export, ["user.exported", "tenant.exported"]).await;
                 if !matches!(stored, Ok(true)) {
-                    remove(cx, export.id).await;
+                    remove_unless_ready(cx, export.id).await;
                 }
                 stored?;
                 Ok(())
             }
+            // The other writer ends the export; should it die, a later attempt does.
+            Err(ArchiveError::Busy(problem)) => Err(JobFailure::Retry(problem)),
             Err(ArchiveError::Store(error @ (StoreError::Unavailable(_) | StoreError::Contention))) => {
                 Err(error.into())
             }
             Err(error) => {
                 tracing::error!(%error, export = %export.id, "an export of a tenant has failed");
-                // What is wrong with the server's disk or database is none of the tenant's business.
+                // The tenant's admins are not told what is wrong with the disk or the database of the server.
                 let failure = match &error {
                     ArchiveError::Refused(problem) | ArchiveError::Misfit(problem) => problem.as_str(),
                     _ => "the archive could not be written; ask the operator",
@@ -428,7 +455,7 @@ async fn run(cx: &Cx, export: &Export) -> Result<Written, ArchiveError> {
     };
     let sink = store.create(tenant.id, export.id).await?;
     let rows = AtomicU64::new(0);
-    let notice = |progress: &super::ArchiveProgress| rows.store(progress.rows, Ordering::Relaxed);
+    let notice = |progress: &super::ArchiveProgress| rows.store(progress.total, Ordering::Relaxed);
     let until = cx.now() + LONGEST;
     let writing = write(
         cx.app(),
@@ -447,14 +474,16 @@ async fn run(cx: &Cx, export: &Export) -> Result<Written, ArchiveError> {
             ticks.tick().await;
             let mut export = export.clone();
             export.progress(rows.load(Ordering::Relaxed));
-            if let Err(error) = cx.write(async |work| work.exports().update(&export).await).await {
-                tracing::warn!(%error, "the progress of an export is not stored");
+            match cx.write(async |work| work.exports().update(&export).await).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => tracing::warn!(%error, "the progress of an export is not stored"),
             }
         }
     };
     tokio::select! {
         written = writing => written,
-        () = showing => unreachable!("it shows the progress for ever"),
+        () = showing => Err(gone("the export was ended while it was written")),
     }
 }
 
@@ -477,7 +506,7 @@ pub async fn about(cx: &Cx, person: UserId) -> Result<Option<AboutPerson>, Store
     .await
 }
 
-/// Stores how an export has ended; not that of a person who was erased meanwhile.
+/// Stores how an export has ended, unless it has ended otherwise meanwhile, or the person was erased.
 async fn settle(cx: &Cx, export: &Export, actions: [&'static str; 2]) -> Result<bool, StoreError> {
     cx.write(async |work| {
         if let Some(person) = export.person
@@ -485,7 +514,9 @@ async fn settle(cx: &Cx, export: &Export, actions: [&'static str; 2]) -> Result<
         {
             return Ok(false);
         }
-        work.exports().update(export).await?;
+        if !work.exports().update(export).await? {
+            return Ok(false);
+        }
         let details = json!({"rows": export.rows_written, "bytes": export.bytes});
         let event = event(cx, export, actions, details);
         work.audit().record(event).await?;
@@ -494,7 +525,12 @@ async fn settle(cx: &Cx, export: &Export, actions: [&'static str; 2]) -> Result<
     .await
 }
 
-async fn remove(cx: &Cx, export: ExportId) {
+/// Deletes an archive that nobody can download. Another worker may have finished the same export.
+async fn remove_unless_ready(cx: &Cx, export: ExportId) {
+    let found = cx.read(async |work| work.exports().find(export).await).await;
+    if found.is_ok_and(|found| found.is_some_and(|found| found.is_ready(cx.now()))) {
+        return;
+    }
     if let Some(store) = &cx.ports().archive_store
         && let Err(error) = store.remove(cx.scope().tenant(), export).await
     {

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use sha2::{Digest as _, Sha256};
 use tenantry_domain::archive::{
     ArchiveError, ArchiveSource, IdMap, Manifest, Put, RowBatch, TableShape, fills_of,
 };
-use tenantry_domain::kernel::{Constraint, RequestId, StoreError, SystemScope, TenantId, hex};
+use tenantry_domain::kernel::{Constraint, StoreError, SystemScope, TenantId};
 use tenantry_domain::tenant::{Capability, NewTenant, Slug, StatusChange, Tenant, TenantStatus};
 
 use crate::archive::diff::{TableDiff, compare};
 use crate::archive::forget::Forgetting;
-use crate::archive::read::{BATCH, Fit, Verified, fit};
+use crate::archive::read::{BATCH, CheckedArchive, Verified, check, check_rows};
+use crate::archive::record::{Records, counts, digest};
 use crate::archive::trust::Signer;
 use crate::archive::{ArchiveProgress, Notice};
-use crate::{Cx, OperatorCx, Origin, Tenancy};
+use crate::{Changed, Cx, Origin, Tenancy};
 
 /// A tenant that an archive was imported into.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,32 +40,40 @@ pub async fn as_new(
 ) -> Result<Imported, ArchiveError> {
     let mut forgetting = Forgetting::of(app, because, archive.source, true).await?;
     let source: &mut dyn ArchiveSource = &mut forgetting;
-    let fit = fit(app, because, source).await?;
-    let import = Import::of(source.manifest())?;
-    let tenant = import.tenant(app, because, slug, plan).await?;
-    if tenant.status != TenantStatus::Provisioning {
-        return Ok(Imported {
-            tenant,
-            put: Put::default(),
-        });
+    let from = source.manifest().tenant.id;
+    let mut ids = IdMap::new(from, from);
+    let checked = check_rows(app, because, source, |row| ids.learn(row)).await?;
+    let import = Import::of(app, because, source.manifest())?;
+    let mut put = Put::default();
+    let tenant = import.tenant(slug, plan).await?;
+    if tenant.status == TenantStatus::Provisioning {
+        let ids = ids.to(tenant.id);
+        let writer = Writer {
+            app,
+            because,
+            tenant: tenant.id,
+            ids: Some(&ids),
+            notice,
+        };
+        let written = writer.all(source, &checked.tables, &mut put).await;
+        if let Err(error) = &written {
+            let failed = "tenant.import_failed";
+            import
+                .records
+                .store_failure(tenant.id, failed, error, &counts(put))
+                .await;
+        }
+        written?;
     }
-    let ids = fit.ids.clone().to(tenant.id);
-    let writer = Writer {
-        app,
-        because,
-        tenant: tenant.id,
-        ids: Some(&ids),
-        notice,
-    };
-    let put = writer.all(source, &fit.tables).await?;
-    let tenant = import.finish(app, because, tenant.id, put).await?;
+    let tenant = import.finish(tenant.id, put).await?;
     Ok(Imported { tenant, put })
 }
 
 /// How a tenant differs from its archive, before it is restored.
 ///
 /// # Errors
-/// [`ArchiveError::Refused`] for an archive of another installation, and for a tenant that is not there or cannot be written to.
+/// [`ArchiveError::Refused`] for an archive of another installation, and for a tenant that is not there or is deleted. A suspended tenant
+/// can be restored: only operators do it, and while it is suspended nobody else changes its rows.
 pub async fn plan_restore<'a>(
     app: &'a Arc<Tenancy>,
     because: SystemScope,
@@ -90,11 +98,11 @@ pub async fn plan_restore<'a>(
         )));
     }
     let mut source = Forgetting::of(app, because, source, false).await?;
-    let fit = fit(app, because, &mut source).await?;
-    let diffs = compare(app, because, &mut source, &fit).await?;
+    let checked = check(app, because, &mut source).await?;
+    let diffs = compare(app, because, &mut source, &checked).await?;
     Ok(Restoration {
         source,
-        fit,
+        checked,
         tenant,
         diffs,
     })
@@ -103,7 +111,7 @@ pub async fn plan_restore<'a>(
 /// A restoration that was not begun.
 pub struct Restoration<'a> {
     source: Forgetting<'a>,
-    fit: Fit,
+    checked: CheckedArchive,
     /// As it is before anything is written.
     pub tenant: Tenant,
     /// How its tables differ from the archive.
@@ -119,7 +127,9 @@ impl std::fmt::Debug for Restoration<'_> {
 }
 
 impl Restoration<'_> {
-    /// Writes what is missing or differs. Rows that the archive does not have stay.
+    /// Writes what is missing or differs. Rows that the archive does not have stay. The beginning is recorded before the first row, and
+    /// so is the end or the failure with the numbers of rows that were written until then. Where nothing is to be written, what an
+    /// earlier run that was killed has left to do is done.
     ///
     /// # Errors
     /// [`ArchiveError`].
@@ -129,43 +139,80 @@ impl Restoration<'_> {
         because: SystemScope,
         notice: Notice<'_>,
     ) -> Result<Put, ArchiveError> {
-        let writer = Writer {
-            app,
-            because,
-            tenant: self.tenant.id,
-            ids: None,
-            notice,
-        };
-        let put = writer.all(&mut self.source, &self.fit.tables).await?;
-        app.ports.tenant_archive.settle(because, self.tenant.id).await?;
-        let import = Import::of(self.source.manifest())?;
-        let cx = OperatorCx::command(app, because);
-        let mut work = cx.begin().await?;
-        // Publishes that the tenant has changed, since what is cached of its users is not true any more.
-        if let Some(tenant) = work.tenant_for_update(self.tenant.id).await? {
-            work.update_lifecycle(&tenant).await?;
+        let tenant = self.tenant.id;
+        let records = Records::of(app, because, self.source.manifest())?;
+        let mut put = Put::default();
+        let mut written = Ok(());
+        if self.diffs.iter().any(TableDiff::is_restorable) {
+            records.store(tenant, "tenant.archive_restore_begun", &[]).await?;
+            let writer = Writer {
+                app,
+                because,
+                tenant,
+                ids: None,
+                notice,
+            };
+            written = writer.all(&mut self.source, &self.checked.tables, &mut put).await;
         }
-        let details = import.details(put);
-        work.commit(cx.record("tenant.archive_restored", Some(self.tenant.id), details))
-            .await?;
-        import
-            .record(app, because, self.tenant.id, "tenant.archive_restored", put)
-            .await?;
-        Ok(put)
+        // Also after a failure: what was written until then counts.
+        let settled = app.ports.tenant_archive.settle(because, tenant).await;
+        let done = written.and(settled.map_err(ArchiveError::from));
+        let recorded = end(&records, tenant, (&done, put)).await;
+        match (done, recorded) {
+            (Ok(()), recorded) => recorded.map(|()| put),
+            (Err(error), Ok(())) => Err(error),
+            (Err(error), Err(lost)) => {
+                tracing::warn!(%lost, "the failure of a restoration is not recorded");
+                Err(error)
+            }
+        }
     }
 }
 
-/// What identifies an archive.
-struct Import {
+/// Records how a restoration has ended, and publishes that the tenant has changed: what is cached of its users is stale.
+async fn end(
+    records: &Records<'_>,
+    tenant: TenantId,
+    (done, put): (&Result<(), ArchiveError>, Put),
+) -> Result<(), ArchiveError> {
+    let action = match done {
+        Ok(()) => "tenant.archive_restored",
+        Err(_) => "tenant.archive_restore_failed",
+    };
+    let error = done
+        .as_ref()
+        .err()
+        .map(|error| ("error", json!(error.to_string())));
+    let details: Vec<_> = counts(put).into_iter().chain(error).collect();
+    let cx = records.operators();
+    let mut work = cx.begin().await?;
+    if let Some(tenant) = work.tenant_for_update(tenant).await? {
+        work.update_lifecycle(&tenant).await?;
+    }
+    work.commit(cx.record(action, Some(tenant), records.details(&details)))
+        .await?;
+    // What is wrong with the server is for its operators.
+    records.store_in_tenant(tenant, action, &counts(put)).await?;
+    Ok(())
+}
+
+/// An archive that becomes a new tenant.
+struct Import<'a> {
+    app: &'a Arc<Tenancy>,
+    because: SystemScope,
+    records: Records<'a>,
     name: String,
     digest: String,
 }
 
-impl Import {
-    fn of(manifest: &Manifest) -> Result<Self, ArchiveError> {
+impl<'a> Import<'a> {
+    fn of(app: &'a Arc<Tenancy>, because: SystemScope, manifest: &Manifest) -> Result<Self, ArchiveError> {
         Ok(Self {
+            app,
+            because,
+            records: Records::of(app, because, manifest)?,
             name: manifest.tenant.name.clone(),
-            digest: hex(&Sha256::digest(manifest.message()?)),
+            digest: digest(manifest)?,
         })
     }
 
@@ -179,31 +226,50 @@ impl Import {
         change.map_err(|bad| ArchiveError::Refused(bad.to_string()))
     }
 
-    fn details(&self, put: Put) -> Value {
-        json!({"archive": self.digest, "inserted": put.inserted, "replaced": put.replaced})
+    /// The tenant of an earlier run, or a new one.
+    async fn tenant(&self, slug: &str, plan: Option<&str>) -> Result<Tenant, ArchiveError> {
+        let invalid = |problem: String| ArchiveError::Refused(problem);
+        let taken = || invalid(format!("the slug '{slug}' is taken by another tenant"));
+        let parsed = Slug::parse(slug).ok_or_else(|| invalid(format!("'{slug}' cannot be a slug")))?;
+        let rows = &self.app.ports.tenant_rows;
+        if let Some(found) = rows.tenant_named(self.because, &parsed).await? {
+            let change = found.status_change.as_ref();
+            let is_ours = change.is_some_and(|change| change.reason == self.reason());
+            return if is_ours { Ok(found) } else { Err(taken()) };
+        }
+        let (cx, tenant) = self.new_tenant(slug, plan)?;
+        let record = self.records.operators().record(
+            "tenant.import_begun",
+            Some(tenant.id),
+            self.records.details(&[("slug", json!(slug))]),
+        );
+        self.records.operators().announce(record).await?;
+        let inserted = cx
+            .write(async |work| {
+                work.tenants().insert(&tenant, &cx.first_data_key()).await?;
+                cx.record(work, Changed::created(&tenant)).await?;
+                let details = self.records.details(&[]);
+                let event = cx.security("tenant.import_begun", "tenant", Some(tenant.id.uuid()), details);
+                work.audit().record(event).await
+            })
+            .await;
+        let failure = match inserted {
+            Ok(()) => return Ok(tenant),
+            Err(StoreError::Unique(Constraint::TenantSlug | Constraint::TenantSubdomain)) => taken(),
+            Err(error) => error.into(),
+        };
+        let failed = "tenant.import_failed";
+        self.records.store_failure(tenant.id, failed, &failure, &[]).await;
+        Err(failure)
     }
 
-    /// The tenant of an earlier run, or a new one.
-    async fn tenant(
-        &self,
-        app: &Arc<Tenancy>,
-        because: SystemScope,
-        slug: &str,
-        plan: Option<&str>,
-    ) -> Result<Tenant, ArchiveError> {
+    /// A tenant that is not stored yet, with the context that may store it.
+    fn new_tenant(&self, slug: &str, plan: Option<&str>) -> Result<(Cx, Tenant), ArchiveError> {
         let invalid = |problem: String| ArchiveError::Refused(problem);
-        let parsed = Slug::parse(slug).ok_or_else(|| invalid(format!("'{slug}' cannot be a slug")))?;
-        if let Some(found) = app.ports.tenant_rows.tenant_named(because, &parsed).await? {
-            let change = found.status_change.as_ref();
-            if change.is_some_and(|change| change.reason == self.reason()) {
-                return Ok(found);
-            }
-            return Err(invalid(format!("the slug '{slug}' is taken by another tenant")));
-        }
-        let request = RequestId::next(app.ports.ids.as_ref());
-        let scope = app.ports.gate.found(because, request);
-        let cx = Cx::new(Arc::clone(app), scope, Origin::default());
-        let plans = &app.ports.plans;
+        let request = self.records.operators().scope().request().clone();
+        let scope = self.app.ports.gate.found(self.because, request);
+        let cx = Cx::new(Arc::clone(self.app), scope, Origin::default());
+        let plans = &self.app.ports.plans;
         let plan = plan.unwrap_or_else(|| plans.default_plan());
         let terms = plans.current(plan).filter(|_| plans.offers(plan));
         let terms =
@@ -214,7 +280,7 @@ impl Import {
             subdomain: None,
             plan: None,
         };
-        let settings = app.policy.default_settings.clone();
+        let settings = self.app.policy.default_settings.clone();
         let tenant = Tenant::new(
             cx.scope().tenant(),
             new,
@@ -225,55 +291,33 @@ impl Import {
         let mut tenant = tenant.map_err(|bad| invalid(bad.to_string()))?;
         tenant.status = TenantStatus::Provisioning;
         tenant.status_change = Some(self.change()?);
-        let inserted = cx.write(async |work| work.tenants().insert(&tenant).await).await;
-        match inserted {
-            Ok(()) => Ok(tenant),
-            Err(StoreError::Unique(Constraint::TenantSlug | Constraint::TenantSubdomain)) => {
-                Err(invalid(format!("the slug '{slug}' is taken by another tenant")))
-            }
-            Err(error) => Err(error.into()),
-        }
+        Ok((cx, tenant))
     }
 
-    /// The tenant is in use from here on.
-    async fn finish(
-        &self,
-        app: &Arc<Tenancy>,
-        because: SystemScope,
-        id: TenantId,
-        put: Put,
-    ) -> Result<Tenant, ArchiveError> {
-        let cx = OperatorCx::command(app, because);
-        let mut work = cx.begin().await?;
+    /// The tenant is in use from here on, and becomes a customer where payments are taken: its admins are there now. A later run does
+    /// again what one that was killed behind the activation has left.
+    async fn finish(&self, id: TenantId, put: Put) -> Result<Tenant, ArchiveError> {
         let gone = || ArchiveError::Refused("the tenant is gone".to_owned());
+        let cx = self.records.operators();
+        let mut work = cx.begin().await?;
         let mut tenant = work.tenant_for_update(id).await?.ok_or_else(gone)?;
-        let activated = tenant.activate(self.change()?, cx.now());
-        activated.map_err(|error| ArchiveError::Refused(error.to_string()))?;
-        work.update_lifecycle(&tenant).await?;
-        work.commit(cx.record("tenant.imported", Some(id), self.details(put)))
+        if tenant.status == TenantStatus::Provisioning {
+            let activated = tenant.activate(self.change()?, cx.now());
+            activated.map_err(|error| ArchiveError::Refused(error.to_string()))?;
+            work.update_lifecycle(&tenant).await?;
+        }
+        let details = self.records.details(&counts(put));
+        work.commit(cx.record("tenant.imported", Some(id), details.clone()))
             .await?;
-        self.record(app, because, id, "tenant.imported", put).await?;
-        Ok(tenant)
-    }
-
-    /// The entry in the tenant's own log.
-    async fn record(
-        &self,
-        app: &Arc<Tenancy>,
-        because: SystemScope,
-        tenant: TenantId,
-        action: &'static str,
-        put: Put,
-    ) -> Result<(), ArchiveError> {
-        let Some(cx) = Cx::enter(app, because, tenant).await? else {
-            return Ok(());
-        };
+        let cx = self.records.enter(id).await?.ok_or_else(gone)?;
         cx.write(async |work| {
-            let event = cx.security(action, "tenant", Some(tenant.uuid()), self.details(put));
+            let subscriptions = &cx.ports().subscriptions;
+            subscriptions.provision(&cx, work, &tenant.plan).await?;
+            let event = cx.security("tenant.imported", "tenant", Some(id.uuid()), details.clone());
             work.audit().record(event).await
         })
         .await?;
-        Ok(())
+        Ok(tenant)
     }
 }
 
@@ -288,16 +332,22 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     /// Writes all tables. A row that refers to one that is not there yet is written in a later pass, as long as there is progress.
-    async fn all(&self, source: &mut dyn ArchiveSource, tables: &[TableShape]) -> Result<Put, ArchiveError> {
-        let (mut put, mut left) = (Put::default(), u64::MAX);
+    /// What was written before an error is counted.
+    async fn all(
+        &self,
+        source: &mut dyn ArchiveSource,
+        tables: &[TableShape],
+        put: &mut Put,
+    ) -> Result<(), ArchiveError> {
+        let mut left = u64::MAX;
         loop {
             let mut waiting = Waiting::default();
             for table in tables {
                 source.open(&table.name).await?;
-                self.table(source, table, &mut put, &mut waiting).await?;
+                self.table(source, table, put, &mut waiting).await?;
             }
             match waiting.error {
-                None => return Ok(put),
+                None => return Ok(()),
                 Some(error) if waiting.rows >= left => return Err(error),
                 Some(_) => left = waiting.rows,
             }
@@ -313,6 +363,7 @@ impl Writer<'_> {
     ) -> Result<(), ArchiveError> {
         let unusable = self.app.ports.passwords.unusable();
         let fills = fills_of(table, unusable.as_str());
+        let before = put.inserted + put.replaced;
         loop {
             let rows = source.next(BATCH).await?;
             if rows.is_empty() {
@@ -336,7 +387,8 @@ impl Writer<'_> {
             (self.notice)(&ArchiveProgress {
                 work: "import",
                 table: table.name.clone(),
-                rows: put.inserted + put.replaced,
+                rows: put.inserted + put.replaced - before,
+                total: put.inserted + put.replaced,
             });
         }
     }
@@ -357,8 +409,12 @@ impl Writer<'_> {
         done.map_err(|error| match error {
             StoreError::Unique(constraint) => {
                 let name = &table.name;
+                let constraint = match constraint {
+                    Constraint::Other(name) => name,
+                    known => format!("{known:?}"),
+                };
                 ArchiveError::Refused(format!(
-                    "a row of the table {name} has what another row must have alone: {constraint:?}"
+                    "a row of the table {name} violates the unique constraint {constraint}"
                 ))
             }
             other => other.into(),

@@ -1,12 +1,15 @@
 //! Archives of tenants: exports, imports, and comparing an archive with what is stored.
 //!
-//! May use: `kernel`, `operations`.
+//! May use: `kernel`, `audit`, `operations`, `customization`.
 
 pub mod diff;
 pub mod export;
+mod export_end;
+pub mod file_export;
 mod forget;
 pub mod import;
 pub mod read;
+mod record;
 pub mod trust;
 mod values;
 pub mod write;
@@ -18,9 +21,11 @@ pub struct ArchiveProgress {
     pub work: &'static str,
     /// The table that is worked on.
     pub table: String,
-    /// How many rows are done, of all tables.
+    /// How many of its rows are done.
     pub rows: u64,
+    /// How many rows are done, of all tables.
+    pub total: u64,
 }
 
-/// Hears how far the work is, after each batch of rows.
+/// Called after each batch of rows.
 pub type Notice<'a> = &'a (dyn Fn(&ArchiveProgress) + Sync);

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use tenantry_domain::archive::{
-    ArchiveError, ArchiveSource, IdMap, RowCheck, TableShape, fills_of, row_columns,
-};
+use tenantry_domain::archive::{ArchiveError, ArchiveSource, RowCheck, TableShape, fills_of, row_columns};
 use tenantry_domain::kernel::SystemScope;
 
 use crate::Tenancy;
 use crate::archive::trust::{self, Signer};
 use crate::archive::values::ValueCheck;
 
-/// So many bytes of rows are in memory, and written in a transaction.
+/// Bytes of rows that are in memory at a time, and written in one transaction.
 pub(super) const BATCH: usize = 512 * 1024;
 
 /// An archive whose every byte was verified.
@@ -44,22 +42,30 @@ pub async fn verify<'a>(
     Ok(Verified { source, signer })
 }
 
-/// What is known of an archive once all of its rows were seen.
-pub(super) struct Fit {
+/// An archive whose rows were all compared with the tables here.
+pub(super) struct CheckedArchive {
     /// The tables to write, each behind those that it refers to.
     pub tables: Vec<TableShape>,
-    /// The ids of all rows.
-    pub ids: IdMap,
     /// The columns that the rows of a table have.
     pub columns: BTreeMap<String, Vec<String>>,
 }
 
-/// Looks at every row that would be written, and at whether the tables here have its columns.
-pub(super) async fn fit(
+/// Checks that the tables here have the columns of every row that would be written.
+pub(super) async fn check(
     app: &Tenancy,
     because: SystemScope,
     source: &mut dyn ArchiveSource,
-) -> Result<Fit, ArchiveError> {
+) -> Result<CheckedArchive, ArchiveError> {
+    check_rows(app, because, source, |_| {}).await
+}
+
+/// The same, and shows each row.
+pub(super) async fn check_rows(
+    app: &Tenancy,
+    because: SystemScope,
+    source: &mut dyn ArchiveSource,
+    mut see: impl FnMut(&str) + Send,
+) -> Result<CheckedArchive, ArchiveError> {
     let shapes = app.ports.tenant_archive.tables(because).await?;
     let manifest = source.manifest().clone();
     if manifest.person.is_some() {
@@ -77,7 +83,6 @@ pub(super) async fn fit(
         true => None,
         false => Some(ValueCheck::new(app, because).await?),
     };
-    let mut ids = IdMap::new(manifest.tenant.id, manifest.tenant.id);
     let mut columns = BTreeMap::new();
     for table in &tables {
         source.open(&table.name).await?;
@@ -97,10 +102,10 @@ pub(super) async fn fit(
                 check_columns(table, &given)?;
                 columns.insert(table.name.clone(), given);
             }
-            rows.iter().for_each(|row| ids.learn(row));
+            rows.iter().for_each(|row| see(row));
         }
     }
-    Ok(Fit { tables, ids, columns })
+    Ok(CheckedArchive { tables, columns })
 }
 
 fn check_columns(table: &TableShape, given: &[String]) -> Result<(), ArchiveError> {

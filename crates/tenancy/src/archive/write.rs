@@ -96,6 +96,7 @@ pub async fn write(
             app,
             sink: sink.as_mut(),
             rows,
+            before: rows,
             table: &table.name,
             until,
             notice,
@@ -157,6 +158,8 @@ struct Writing<'a> {
     sink: &'a mut dyn ArchiveSink,
     table: &'a str,
     rows: u64,
+    /// The rows of the tables before this one.
+    before: u64,
     until: Time,
     notice: Notice<'a>,
     /// Whose entries of the audit log are written, without what they tell about others.
@@ -239,7 +242,8 @@ impl RowSink for Writing<'_> {
         (self.notice)(&ArchiveProgress {
             work: "export",
             table: self.table.to_owned(),
-            rows: self.rows,
+            rows: self.rows - self.before,
+            total: self.rows,
         });
         Ok(())
     }

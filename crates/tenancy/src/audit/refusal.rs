@@ -1,4 +1,5 @@
-//! Records of refused requests: failed logins, refused API keys, requests that name another tenant.
+//! Records of refused requests: failed logins, refused API keys, requests that name another tenant. Downloads of archives are recorded in
+//! the same way, since one comes in any number of parts.
 //!
 //! Callers without an account can cause them, so the number of rows they leave is bounded. The first of a kind is
 //! recorded at once. Repeats within an hour are counted in memory and recorded as one entry when the hour is over, with
@@ -59,6 +60,8 @@ pub enum RefusedAction {
     Network,
     /// A mail beyond the limits of the tenant.
     Mail,
+    /// A download of an archive, which is not refused: its parts are counted in the same way.
+    Download,
 }
 
 impl RefusedAction {
@@ -75,6 +78,7 @@ impl RefusedAction {
             Self::ApiKey => "api_key.refused",
             Self::Network => "network.refused",
             Self::Mail => "mail.not_sent",
+            Self::Download => "tenant.export_downloaded",
         }
     }
 }

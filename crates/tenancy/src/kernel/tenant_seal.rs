@@ -75,13 +75,21 @@ impl Cx {
     pub(crate) async fn add_data_key(&self, work: &mut Work) -> Result<i32, StoreError> {
         let stored = work.data_keys().list().await?;
         let number = stored.keys.last().map_or(0, |key| key.number) + 1;
+        work.data_keys().insert(&self.new_data_key(number)).await?;
+        Ok(number)
+    }
+
+    /// Returns the first data key of a tenant that is being created.
+    pub(crate) fn first_data_key(&self) -> DataKey {
+        self.new_data_key(1)
+    }
+
+    fn new_data_key(&self, number: i32) -> DataKey {
         let place = DataKey::place(self.scope().tenant(), number);
-        let key = DataKey {
+        DataKey {
             number,
             sealed: self.ports().seal.new_data_key(&place),
             created_at: self.now(),
-        };
-        work.data_keys().insert(&key).await?;
-        Ok(number)
+        }
     }
 }

@@ -318,8 +318,7 @@ async fn store(
 ) -> Result<SignedUp, SignUpError> {
     let (session, refresh_token) = session_start::new_session(cx, admin.id);
     cx.write(async |work| {
-        work.tenants().insert(&tenant).await?;
-        cx.add_data_key(work).await?;
+        work.tenants().insert(&tenant, &cx.first_data_key()).await?;
         work.users().insert(&admin).await?;
         work.sessions().insert(&session).await?;
         cx.record(work, Changed::created(&tenant)).await?;

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use actix_web::{
     HttpRequest, HttpResponse,
     http::{StatusCode, header, header::HeaderValue},
@@ -10,8 +8,8 @@ use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::archive::{Export, ExportStatus};
 use tenantry_domain::kernel::{ErrorCode, ExportId, TenantId, UserId};
+use tenantry_tenancy::Cx;
 use tenantry_tenancy::archive::export;
-use tenantry_tenancy::{Cx, Tenancy};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::guest::Guest;
@@ -20,7 +18,7 @@ use crate::v1::kernel::schema;
 use crate::v1::work::project::NoParams;
 use crate::{Answer, ApiError, Ctx, Endpoint, Id, PageView, Paged, Query, permission::ExportTenant};
 
-/// So many bytes of an archive are in memory at a time.
+/// Bytes of an archive that are in memory at a time.
 const CHUNK: usize = 256 * 1024;
 
 /// An export of the tenant.
@@ -184,7 +182,8 @@ pub(crate) async fn download(cx: Ctx<ExportTenant>, id: Id<ExportId>, request: H
 
 /// Follow a link to an export
 ///
-/// Returns the archive as `download_tenant_export` does, to the bearer of a `download_url`. 404 after the link has expired.
+/// Returns the archive as `download_tenant_export` does, to the bearer of a `download_url`. 404 after the link has expired; 403 from an
+/// address that the security policy of the tenant refuses.
 #[utoipa::path(
     get, path = "/api/v1/export-links/{id}", operation_id = "follow_export_link", tag = "Tenant",
     params(("id" = Uuid, Path), LinkParams),
@@ -192,7 +191,7 @@ pub(crate) async fn download(cx: Ctx<ExportTenant>, id: Id<ExportId>, request: H
         (status = 200, description = "The archive.", body = String, content_type = "application/x-tar", headers(("ETag"))),
         (status = 206, description = "The part of it.", body = String, content_type = "application/x-tar", headers(("ETag"))),
     ),
-    extensions(("x-errors" = json!(["validation_failed", "unknown_field", "not_found", "conflict", "unavailable", "range_not_satisfiable"]))),
+    extensions(("x-errors" = json!(["validation_failed", "unknown_field", "forbidden", "not_found", "conflict", "unavailable", "range_not_satisfiable"]))),
 )]
 pub(crate) async fn follow(
     guest: Guest,
@@ -201,7 +200,8 @@ pub(crate) async fn follow(
     request: HttpRequest,
 ) -> Answer {
     let link = &query.0;
-    let cx = export::open_link(guest.app(), id.0, (link.tenant, link.expires, &link.signature)).await?;
+    let signed = (link.tenant, link.expires, link.signature.as_str());
+    let cx = export::open_link(guest.app(), id.0, signed, guest.origin()).await?;
     serve(&cx, id.0, &request).await
 }
 
@@ -215,16 +215,14 @@ async fn serve(cx: &Cx, id: ExportId, request: &HttpRequest) -> Answer {
     let part = part(request, &etag, size)?;
     let (start, end) = part.unwrap_or((0, size));
     let archive = Archive {
-        app: Arc::clone(cx.shared_app()),
-        which: (cx.scope().tenant(), id),
+        cx: cx.clone(),
+        id,
         at: start,
         end,
     };
     // A file that is gone is 404 rather than a response that breaks off.
-    export::part(&archive.app, archive.which, start, 1).await?;
-    if start == 0 {
-        export::record_download(cx, &export).await?;
-    }
+    export::part(cx, id, start, 1).await?;
+    export::record_download(cx, &export).await?;
     let mut response = HttpResponse::build(part.map_or(StatusCode::OK, |_| StatusCode::PARTIAL_CONTENT));
     if part.is_some() {
         response.insert_header((header::CONTENT_RANGE, format!("bytes {start}-{}/{size}", end - 1)));
@@ -282,8 +280,8 @@ fn part(request: &HttpRequest, etag: &str, size: u64) -> Result<Option<Part>, Ap
 
 /// An archive that is sent.
 struct Archive {
-    app: Arc<Tenancy>,
-    which: (TenantId, ExportId),
+    cx: Cx,
+    id: ExportId,
     at: u64,
     end: u64,
 }
@@ -295,7 +293,7 @@ impl Archive {
         if left == 0 {
             return None;
         }
-        let bytes = match export::part(&self.app, self.which, self.at, left).await {
+        let bytes = match export::part(&self.cx, self.id, self.at, left).await {
             Ok(bytes) if bytes.is_empty() => return Some(Err(ErrorCode::NotFound.into())),
             Ok(bytes) => bytes,
             Err(error) => return Some(Err(error.into())),
