@@ -5,37 +5,44 @@ use std::sync::Arc;
 use serde_json::json;
 use tenantry_domain::archive::{ArchiveError, ArchiveSink};
 use tenantry_domain::kernel::{SystemScope, Time};
-use tenantry_domain::tenant::Tenant;
 
 use crate::Tenancy;
 use crate::archive::Notice;
 use crate::archive::record::Records;
-use crate::archive::write::{Written, write};
+use crate::archive::write::{Subject, Written, write};
 
-/// Writes everything that a tenant owns, with records in the log of the operators and in that of the tenant: before the first row is
-/// read, and of the end.
+/// Writes everything that a tenant owns, or what is stored about one person of it, with records in the log of the operators and in that
+/// of the tenant: before the first row is read, and of the end.
 ///
 /// # Errors
 /// [`ArchiveError`].
 pub async fn export(
     app: &Arc<Tenancy>,
     because: SystemScope,
-    tenant: &Tenant,
+    subject: Subject<'_>,
     sink: Box<dyn ArchiveSink>,
     (until, notice): (Time, Notice<'_>),
 ) -> Result<Written, ArchiveError> {
+    let tenant = subject.tenant.id;
+    let person = subject.person.map(|person| ("person_id", json!(person.id)));
+    let [requested, exported, failed] = match person {
+        Some(_) => ["user.export_requested", "user.exported", "user.export_failed"],
+        None => [
+            "tenant.export_requested",
+            "tenant.exported",
+            "tenant.export_failed",
+        ],
+    };
+    let mut details: Vec<_> = person.into_iter().collect();
     let records = Records::new(app, because);
-    records.store(tenant.id, "tenant.export_requested", &[]).await?;
-    let written = write(app, because, tenant, sink, (until, notice)).await;
+    records.store(tenant, requested, &details).await?;
+    let written = write(app, because, subject, sink, (until, notice)).await;
     match &written {
         Ok(written) => {
-            let size = [("rows", json!(written.rows())), ("bytes", json!(written.bytes))];
-            records.store(tenant.id, "tenant.exported", &size).await?;
+            details.extend([("rows", json!(written.rows())), ("bytes", json!(written.bytes))]);
+            records.store(tenant, exported, &details).await?;
         }
-        Err(error) => {
-            let failed = "tenant.export_failed";
-            records.store_failure(tenant.id, failed, error, &[]).await;
-        }
+        Err(error) => records.store_failure(tenant, failed, error, &details).await,
     }
     written
 }
