@@ -142,6 +142,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         app_url: "http://127.0.0.1:8080/".into(),
         mail_limits: MailLimits::default(),
         billing: BillingPolicy::default(),
+        ..Policy::default()
     };
     Api::new(
         Arc::new(Tenancy::new(ports, policy)),
