@@ -149,6 +149,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
             edge: Some("edge.example.com".into()),
             ..DomainPolicy::default()
         },
+        ..Policy::default()
     };
     Api::new(
         Arc::new(Tenancy::new(ports, policy)),
