@@ -24,7 +24,7 @@ use tenantry_billing::billing::billing_provision::PaidSubscriptions;
 use tenantry_billing::plans::entitlement::PlanEntitlements;
 use tenantry_billing::usage::quota_recovery::LeaseRecovery;
 use tenantry_billing::usage::usage_rollup::LedgerRecorder;
-use tenantry_domain::archive::{Put, RowBatch, Snapshot, TableShape, TenantArchive};
+use tenantry_domain::archive::{ErasedPerson, Put, RowBatch, Snapshot, TableShape, TenantArchive};
 use tenantry_domain::billing::{
     CustomerRef, Customers, EventRef, EventState, KnownCustomer, ProviderEvents, ReceivedEvent,
 };
@@ -602,6 +602,10 @@ impl TenantArchive for Fake {
 
     async fn put(&self, _: SystemScope, _: TenantId, _: RowBatch<'_>) -> Result<Put, StoreError> {
         Ok(Put::default())
+    }
+
+    async fn erased(&self, _: SystemScope, _: TenantId) -> Result<Vec<ErasedPerson>, StoreError> {
+        Ok(Vec::new())
     }
 
     async fn settle(&self, _: SystemScope, _: TenantId) -> Result<(), StoreError> {

@@ -47,6 +47,7 @@ async fn write(path: &Path, rows: &[&str], change: impl FnOnce(&mut Manifest)) {
             slug: "acme".into(),
             name: "Acme".into(),
         },
+        person: None,
         taken_at: chrono::DateTime::UNIX_EPOCH,
         schema_version: String::new(),
         tables: vec![ManifestTable {

@@ -527,7 +527,8 @@ async fn admins_get_one_mail_an_hour_about_a_rule() {
     let acme = &world.acme;
     world.sql("UPDATE users SET email_verified = true").await;
     for round in 0..3 {
-        let user = json!({"user_id": [acme.member.id, acme.viewer.id, acme.admin.id][round]});
+        let person = [&acme.member, &acme.viewer, &acme.admin][round];
+        let user = json!({"user_id": person.id});
         record(
             world,
             acme,

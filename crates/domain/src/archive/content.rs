@@ -443,6 +443,7 @@ mod tests {
             refers: vec![super::super::ReferenceShape {
                 table: "tokens".into(),
                 columns: vec!["tenant_id".into(), "token_id".into()],
+                cascades: false,
             }],
             changes: true,
         };
