@@ -10,6 +10,7 @@ use tenantry_domain::kernel::SystemScope;
 use tenantry_system::{FileArchiveReader, FileArchiveWriter};
 use tenantry_tenancy::archive::diff::TableDiff;
 use tenantry_tenancy::archive::import::{self, Imported};
+use tenantry_tenancy::archive::write::Subject;
 use tenantry_tenancy::archive::{file_export, read};
 use tenantry_tests::World;
 
@@ -23,9 +24,18 @@ async fn exported(world: &World) -> PathBuf {
     let tenant = tenant.unwrap().unwrap();
     let sink = Box::new(FileArchiveWriter::create(&file).unwrap());
     let until = world.app.ports.clock.now() + chrono::Duration::hours(1);
-    file_export::export(&world.app, BECAUSE, &tenant, sink, (until, &|_| {}))
-        .await
-        .unwrap();
+    file_export::export(
+        &world.app,
+        BECAUSE,
+        Subject {
+            tenant: &tenant,
+            person: None,
+        },
+        sink,
+        (until, &|_| {}),
+    )
+    .await
+    .unwrap();
     file
 }
 

@@ -37,9 +37,18 @@ impl<'w> Forge<'w> {
         let acme = rows.tenant(BECAUSE, world.acme.id).await.unwrap().unwrap();
         let sink = Box::new(FileArchiveWriter::create(&path).unwrap());
         let until = world.clock.now() + Duration::hours(1);
-        write::write(&world.app, BECAUSE, &acme, sink, (until, &|_| ()))
-            .await
-            .unwrap();
+        write::write(
+            &world.app,
+            BECAUSE,
+            write::Subject {
+                tenant: &acme,
+                person: None,
+            },
+            sink,
+            (until, &|_| ()),
+        )
+        .await
+        .unwrap();
         let mut source = FileArchiveReader::open(&path).await.unwrap();
         let manifest = source.manifest().clone();
         let mut tables = Tables::new();
