@@ -66,7 +66,7 @@ const TENANCY: Layer = Layer {
         ("billing", &["kernel"]),
         ("audit", &["kernel"]),
         ("operations", &["kernel", "audit"]),
-        ("customization", &["kernel"]),
+        ("customization", &["kernel", "audit"]),
         ("archive", &["kernel", "audit", "operations", "customization"]),
         ("identity", &["kernel", "audit", "operations", "customization"]),
         ("admin", &["kernel", "audit", "operations", "identity"]),

@@ -12,7 +12,7 @@ use tenantry_domain::kernel::{
     Constraint, ExportId, Page, PageRequest, Permission, StoreError, SystemScope, TenantId, Time, hex,
 };
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::{Denied, Refused};
+use tenantry_domain::tenant::Refused;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::archive::export_end::{self, end_if_abandoned, settled};
@@ -81,7 +81,7 @@ pub async fn request(cx: &Cx) -> Result<Export, ExportError> {
     store(cx.app())?;
     let factor = cx.require_recent_factor().await??;
     let export = Export::new(ExportId::next(cx.ids()), cx.scope().user(), cx.now());
-    cx.write(async |work| {
+    cx.write_as_admin(async |work, _| {
         end_abandoned(cx, work).await?;
         let kept = work.exports().count_kept().await?;
         if kept >= MOST_KEPT {
@@ -210,25 +210,8 @@ pub async fn open_link(
     let because = SystemScope::because("a signed link to an export is followed");
     let entered = Cx::enter(app, because, tenant).await?;
     let cx = entered.ok_or(ExportError::NotFound)?.with_origin(origin);
-    check_address(&cx).await?;
+    security_policy::check_address(app, cx.scope(), cx.origin()).await?;
     Ok(cx)
-}
-
-/// Refuses, and records that, an address that the security policy of the tenant does not allow.
-async fn check_address(cx: &Cx) -> Result<(), ExportError> {
-    let checked = security_policy::check_address(cx.app(), cx.scope(), cx.origin()).await;
-    if checked == Err(Denied::Address) {
-        let refusal = Refusal {
-            action: RefusedAction::Network,
-            target_type: "tenant",
-            target: Some(cx.scope().tenant().uuid()),
-            actor: None,
-            ip: cx.origin().ip.clone(),
-            details: json!({"by_link": true}),
-        };
-        refusal::record(cx, refusal).await?;
-    }
-    Ok(checked?)
 }
 
 /// An archive that can be downloaded.
