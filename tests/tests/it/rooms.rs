@@ -68,7 +68,7 @@ const TENANCY: Layer = Layer {
         ("billing", &["kernel"]),
         ("audit", &["kernel"]),
         ("operations", &["kernel", "audit"]),
-        ("customization", &["kernel"]),
+        ("customization", &["kernel", "audit"]),
         ("archive", &["kernel", "audit", "operations", "customization"]),
         ("identity", &["kernel", "audit", "operations", "customization"]),
         ("security", &["kernel", "operations", "customization", "identity"]),

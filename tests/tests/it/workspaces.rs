@@ -567,7 +567,14 @@ async fn switch_obeys_the_networks_of_the_other_tenant() {
     let far = Some(json!(["10.0.0.0/8"]));
     let key = "security.allowed_networks";
     setting::operate(&world.app, globex.id, key, far).await.unwrap();
-    switch(world, &bob, "globex").await.problem(404, "not_found");
+    let nowhere = switch(world, &bob, "nowhere").await;
+    let hidden = switch(world, &bob, "globex").await;
+    for reply in [&nowhere, &hidden] {
+        assert_eq!(
+            (reply.status, &reply.json()["code"]),
+            (404, &json!("tenant_not_found"))
+        );
+    }
     let body = json!({"tenant_slug": "globex", "invitation_token": "0".repeat(40)});
     let invited = world.post(&bob, SWITCH, &body).send().await;
     assert_eq!(invited.status, 404, "{}", invited.text());

@@ -13,7 +13,7 @@ use tenantry_domain::kernel::{
     Constraint, ExportId, Page, PageRequest, Permission, StoreError, SystemScope, TenantId, Time, UserId, hex,
 };
 use tenantry_domain::store::Work;
-use tenantry_domain::tenant::{Denied, Refused};
+use tenantry_domain::tenant::Refused;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::archive::export_end::{self, end_if_abandoned, settled};
@@ -105,7 +105,7 @@ fn require_person(cx: &Cx, person: UserId) -> Result<(), Refused> {
 async fn enqueue(cx: &Cx, person: Option<UserId>, factor: RecentFactor) -> Result<Export, ExportError> {
     store(cx.app())?;
     let export = Export::new(ExportId::next(cx.ids()), cx.scope().user(), person, cx.now());
-    cx.write(async |work| {
+    cx.write_as_admin(async |work, _| {
         if let Some(person) = person {
             if cx.scope().user() != Some(person) {
                 // Whoever takes the role of the admin away locks the tenant first.
@@ -288,25 +288,8 @@ pub async fn open_link(
     let because = SystemScope::because("a signed link to an export is followed");
     let entered = Cx::enter(app, because, tenant).await?;
     let cx = entered.ok_or(ExportError::NotFound)?.with_origin(origin);
-    check_address(&cx).await?;
+    security_policy::check_address(app, cx.scope(), cx.origin()).await?;
     Ok(cx)
-}
-
-/// Refuses, and records that, an address that the security policy of the tenant does not allow.
-async fn check_address(cx: &Cx) -> Result<(), ExportError> {
-    let checked = security_policy::check_address(cx.app(), cx.scope(), cx.origin()).await;
-    if checked == Err(Denied::Address) {
-        let refusal = Refusal {
-            action: RefusedAction::Network,
-            target_type: "tenant",
-            target: Some(cx.scope().tenant().uuid()),
-            actor: None,
-            ip: cx.origin().ip.clone(),
-            details: json!({"by_link": true}),
-        };
-        refusal::record(cx, refusal).await?;
-    }
-    Ok(checked?)
 }
 
 /// An archive that can be downloaded: of the tenant by an admin, each by the bearer of its link.

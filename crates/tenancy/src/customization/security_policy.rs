@@ -1,13 +1,15 @@
 //! The security policy of a tenant: the settings whose keys begin with `security.`, as one document.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tenantry_domain::customization::EffectiveSettings;
 use tenantry_domain::identity::Password;
 use tenantry_domain::kernel::{FieldError, Invalid, Patch, Permission, Resolved, StoreError};
 use tenantry_domain::tenant::{Denied, TenantScope};
 
+use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::product_settings::PASSWORD_MIN_LENGTH;
 use crate::customization::setting::{self, Changed, SettingError};
 use crate::{Cx, Origin, Precondition, Tenancy};
@@ -64,21 +66,31 @@ fn renamed(Invalid(errors): Invalid) -> Invalid {
     Invalid(errors.into_iter().map(own).collect())
 }
 
-/// Refuses an address that the policy of the scope's tenant does not allow. The policy is the cached one.
+/// Refuses to enter the scope's tenant from an address that its policy does not allow, and records that in the tenant's log. The policy
+/// is the cached one.
 ///
 /// # Errors
 /// [`Denied::Address`]; those of the store.
-pub async fn check_address(app: &Tenancy, scope: &TenantScope, origin: &Origin) -> Result<(), Denied> {
+pub async fn check_address(app: &Arc<Tenancy>, scope: &TenantScope, origin: &Origin) -> Result<(), Denied> {
     let configurations = &app.ports.configurations;
     let configuration = match configurations.cached(scope.tenant()) {
         Some(configuration) => configuration,
         None => configurations.of(scope).await?,
     };
     if configuration.addresses.permit(origin.address()) {
-        Ok(())
-    } else {
-        Err(Denied::Address)
+        return Ok(());
     }
+    let refusal = Refusal {
+        action: RefusedAction::Network,
+        target_type: "tenant",
+        target: Some(scope.tenant().uuid()),
+        actor: scope.user(),
+        ip: origin.ip.clone(),
+        details: json!({"api_key_id": scope.api_key()}),
+    };
+    let cx = Cx::new(Arc::clone(app), scope.clone(), origin.clone());
+    refusal::record(&cx, refusal).await?;
+    Err(Denied::Address)
 }
 
 /// Holds a password that somebody chooses to the minimum length of the tenant. Those that exist already stay as they are.

@@ -11,6 +11,7 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Denied, Refused, Slug, TenantSelector};
 
 use crate::Cx;
+use crate::customization::security_policy;
 use crate::identity::account::{self, AccountError};
 use crate::identity::auth::{self, AuthError};
 use crate::identity::invitation;
@@ -18,7 +19,6 @@ use crate::identity::session;
 use crate::identity::session_start::{self, LoggedIn};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::RecentFactor;
-use crate::tenant::access;
 
 /// Why no session begins in the other tenant.
 #[derive(Debug, thiserror::Error)]
@@ -95,9 +95,8 @@ pub async fn switch(
     };
     let admitted = cx.ports().gate.guest(&selector, request).await;
     let admission = admitted.map_err(unseen)?;
-    access::check_address(cx.shared_app(), &admission, cx.origin())
-        .await
-        .map_err(unseen)?;
+    let checked = security_policy::check_address(cx.shared_app(), &admission.scope, cx.origin()).await;
+    checked.map_err(unseen)?;
     let there = cx.without_key().in_scope(admission.scope);
     let entered = match invitation {
         None => auth::enter_by_mailbox(&there, entry).await,

@@ -92,21 +92,7 @@ pub async fn admit(
 /// # Errors
 /// [`Denied::Address`]; those of the store.
 pub async fn check_address(app: &Arc<Tenancy>, admission: &Admission, origin: &Origin) -> Result<(), Denied> {
-    let scope = &admission.scope;
-    let checked = security_policy::check_address(app, scope, origin).await;
-    if checked == Err(Denied::Address) {
-        let cx = Cx::new(Arc::clone(app), scope.clone(), origin.clone());
-        let refusal = Refusal {
-            action: RefusedAction::Network,
-            target_type: "tenant",
-            target: Some(scope.tenant().uuid()),
-            actor: scope.user(),
-            ip: origin.ip.clone(),
-            details: json!({"api_key_id": scope.api_key()}),
-        };
-        refusal::record(&cx, refusal).await?;
-    }
-    checked
+    security_policy::check_address(app, &admission.scope, origin).await
 }
 
 /// The second half of admitting the bearer of an access token: a header or host that names another tenant is

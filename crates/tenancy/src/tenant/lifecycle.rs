@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tenantry_domain::kernel::{Check, OperatorId, Page, PageRequest, SystemScope, TenantId, Time};
 use tenantry_domain::operations::{OperatorEvent, OperatorPermission, OperatorWork};
 use tenantry_domain::tenant::{
@@ -173,7 +173,8 @@ async fn change(
 }
 
 /// Does the same, and adds an entry to the tenant's own log just before the commit: no change is without an entry, and nothing leads
-/// into a tenant that is deleted. A crash in between leaves an entry of a change that was undone.
+/// into a tenant that is deleted. Where the commit fails, another entry says so; a crash in between leaves an entry of a change that was
+/// undone.
 async fn change_and_tell(
     cx: &OperatorCx,
     id: TenantId,
@@ -183,8 +184,14 @@ async fn change_and_tell(
 ) -> Result<Tenant, LifecycleError> {
     let log = Log::of(cx, id).await;
     let (work, record, before, tenant) = begin_change(cx, id, action, reason, apply).await?;
-    log?.record(action, (before, tenant.status), reason).await?;
-    work.commit(record).await?;
+    let log = log?;
+    log.record(action, (before, tenant.status), reason).await?;
+    if let Err(error) = work.commit(record).await {
+        if let Err(lost) = log.record_failure(action, reason).await {
+            tracing::warn!(%lost, action, "the failure of a change is not in the log of its tenant");
+        }
+        return Err(error.into());
+    }
     Ok(tenant)
 }
 
@@ -227,11 +234,26 @@ impl Log {
         reason: &str,
     ) -> Result<(), LifecycleError> {
         let details = json!({"status": after, "reason": reason, "operator_id": self.operator});
+        self.add(action, Some(json!({"status": before})), details).await
+    }
+
+    /// Adds an entry of a change whose entry is there, and which failed.
+    async fn record_failure(&self, action: &'static str, reason: &str) -> Result<(), LifecycleError> {
+        let details = json!({"action": action, "reason": reason, "operator_id": self.operator});
+        self.add("tenant.change_failed", None, details).await
+    }
+
+    async fn add(
+        &self,
+        action: &'static str,
+        before: Option<Value>,
+        after: Value,
+    ) -> Result<(), LifecycleError> {
         let target = self.cx.scope().tenant().uuid();
         self.cx
             .write(async |work| {
-                let mut event = self.cx.security(action, "tenant", Some(target), details.clone());
-                event.before = Some(json!({"status": before}));
+                let mut event = self.cx.security(action, "tenant", Some(target), after.clone());
+                event.before = before.clone();
                 work.audit().record(event).await
             })
             .await?;
