@@ -21,7 +21,7 @@ use crate::archive::trust::unhex;
 use crate::archive::write::{Subject, Written, write};
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::customization::security_policy;
-use crate::kernel::step_up::{ActingAdmin, RecentFactor, require_acting_admin};
+use crate::kernel::step_up::{ActingAdmin, RecentFactor, lock_tenant, require_acting_admin};
 use crate::operations::job::{self, JobFailure, JobHandler};
 use crate::{Cx, Origin, OwnReason, Tenancy, UseCaseError};
 
@@ -105,16 +105,13 @@ fn require_person(cx: &Cx, person: UserId) -> Result<(), Refused> {
 async fn enqueue(cx: &Cx, person: Option<UserId>, factor: RecentFactor) -> Result<Export, ExportError> {
     store(cx.app())?;
     let export = Export::new(ExportId::next(cx.ids()), cx.scope().user(), person, cx.now());
-    cx.write_as_admin(async |work, _| {
+    cx.write(async |work| {
+        if person.is_none() || person != cx.scope().user() {
+            // Whoever takes the role of the admin away locks the tenant first.
+            lock_tenant(work).await?;
+            let _: ActingAdmin = require_acting_admin(cx, work).await??;
+        }
         if let Some(person) = person {
-            if cx.scope().user() != Some(person) {
-                // Whoever takes the role of the admin away locks the tenant first.
-                work.tenants()
-                    .current_for_update()
-                    .await?
-                    .ok_or(ExportError::NotFound)?;
-                let _: ActingAdmin = require_acting_admin(cx, work).await??;
-            }
             let found = work.persons().find(person).await?;
             let is_erased = work.persons().erasure(person).await?.is_some();
             found.filter(|_| !is_erased).ok_or(ExportError::NotFound)?;
