@@ -506,12 +506,15 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
     let bearer = bearer_of(&answer);
     assert_eq!(dev.request("GET", "/api/v1/admin/tenants", &bearer, "").0, 401);
     let list = String::from_utf8(output(&["operator", "list"], &settings).stdout).unwrap();
-    assert!(list.contains(&format!("{email} deactivated Olga")), "{list}");
-    assert!(list.contains("otto@platform.example active Otto"), "{list}");
+    assert!(
+        list.contains(&format!("{email} owner deactivated Olga")),
+        "{list}"
+    );
+    assert!(list.contains("otto@platform.example owner active Otto"), "{list}");
 
     let activated = output(&["operator", "activate", email], &settings);
     let line = String::from_utf8(activated.stdout).unwrap();
-    assert!(line.contains(&format!("{email} active Olga")), "{line}");
+    assert!(line.contains(&format!("{email} owner active Olga")), "{line}");
     assert_eq!(login(email, password).0, 200);
     assert_eq!(
         dev.request("GET", "/api/v1/admin/tenants", &bearer, "").0,

@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tenantry_domain::archive::{ArchiveError, Put};
@@ -39,14 +39,14 @@ async fn exported(world: &World) -> PathBuf {
     file
 }
 
-async fn restored(world: &World, file: &PathBuf) -> Result<Put, ArchiveError> {
+async fn restored(world: &World, file: &Path) -> Result<Put, ArchiveError> {
     let mut source = FileArchiveReader::open(file).await.unwrap();
     let verified = read::verify(&world.app, &mut source, &[]).await.unwrap();
     let restoration = import::plan_restore(&world.app, BECAUSE, verified).await.unwrap();
     restoration.run(&world.app, BECAUSE, &|_| {}).await
 }
 
-async fn differs(world: &World, file: &PathBuf) -> bool {
+async fn differs(world: &World, file: &Path) -> bool {
     let mut source = FileArchiveReader::open(file).await.unwrap();
     let verified = read::verify(&world.app, &mut source, &[]).await.unwrap();
     let restoration = import::plan_restore(&world.app, BECAUSE, verified).await.unwrap();

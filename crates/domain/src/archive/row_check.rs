@@ -239,7 +239,9 @@ fn check_single(kind: &str, value: &str) -> Result<(), String> {
         }
         "bytea" => {
             let digits = text.and_then(|text| text.strip_prefix("\\\\x"));
-            let hex = |digits: &str| digits.len() % 2 == 0 && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            let hex = |digits: &str| {
+                digits.len().is_multiple_of(2) && digits.bytes().all(|b| b.is_ascii_hexdigit())
+            };
             (digits.is_some_and(hex), "bytes in hexadecimal digits")
         }
         _ => (true, ""),

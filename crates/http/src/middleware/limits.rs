@@ -800,7 +800,7 @@ mod tests {
             ("150000", 35),
             ("99999999999", 254),
         ] {
-            let call = Call::post("/api/v1/projects", "{}").bearer("admin");
+            let call = Call::new(Method::POST, "/api/v1/projects").bearer("admin");
             call.header("Content-Length", length).send(&api).await;
             assert_eq!(asked(&recorder), [(vec!["tenant", "user"], cost)], "{length}");
         }

@@ -137,7 +137,7 @@ impl OperatorCx {
     /// Returns the details of what this operator did with an idempotency key within the last day.
     ///
     /// # Errors
-    /// [`KeyTaken::Reused`] when the key identifies another request, and those of the store.
+    /// [`KeyTaken::Reused`](tenantry_domain::kernel::KeyTaken::Reused) when the key identifies another request, and those of the store.
     pub async fn done_before(
         &self,
         work: &mut dyn OperatorWork,
