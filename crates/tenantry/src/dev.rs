@@ -19,9 +19,10 @@ use crate::demo_payments::{self, FakeTime};
 use crate::extension::Schema;
 use crate::guard::Guard;
 use crate::migrate::database_of;
+use crate::serve::{self, StopSignals};
 use crate::sources::Sources;
 use crate::tenant::other;
-use crate::{CommandError, console, log, seed, serve};
+use crate::{CommandError, console, log, seed};
 
 /// Where, and with what.
 #[derive(Debug, clap::Args)]
@@ -173,6 +174,7 @@ async fn bring_up(
     seed::seed(&booted.app).await?;
     let guard = Guard::before_serving(settings).await?;
     claim.publish(&address, settings)?;
+    let stop = StopSignals::listen()?;
     welcome(&address, sources);
     if let Some(fake) = stripe {
         fake.webhook_to(&format!("{address}/webhooks/stripe"), FAKE_WEBHOOK_SECRET);
@@ -184,7 +186,7 @@ async fn bring_up(
     if let Some(fake) = stripe {
         demo_payments::follow(Arc::clone(&booted.app), fake.clock());
     }
-    serve::serve(settings, booted, guard, listener).await
+    serve::serve(settings, booted, guard, (listener, stop)).await
 }
 
 /// Where people use the product and come back to is this server, unless the settings say otherwise.

@@ -11,7 +11,7 @@ use tenantry_http::{Api, HealthCheck, HttpSettings, ListenSettings, Quotas, Read
 use tenantry_persistence::Pool;
 use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::operations::worker::Worker;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -36,7 +36,27 @@ pub async fn run(settings: &Settings) -> Result<(), CommandError> {
             address.0, address.1
         ))
     })?;
-    serve(settings, booted, guard, listener).await
+    serve(settings, booted, guard, (listener, StopSignals::listen()?)).await
+}
+
+/// The signals that stop a server. They are listened for before anybody is told where the server is: one that came earlier would end
+/// the process at once, or be lost where a shell has it ignored.
+pub struct StopSignals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl StopSignals {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// [`CommandError`] when the process has no place for a handler.
+    pub fn listen() -> Result<Self, CommandError> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+        })
+    }
 }
 
 /// A listener on the port of the settings, or on the next one that is free.
@@ -64,10 +84,8 @@ pub async fn serve(
     settings: &Settings,
     booted: Booted,
     guard: Arc<Guard>,
-    listener: TcpListener,
+    (listener, mut stop): (TcpListener, StopSignals),
 ) -> Result<(), CommandError> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let hangup = signal(SignalKind::hangup()).map_err(failed)?;
     spool(settings, &booted)?;
     warn(settings);
@@ -103,8 +121,8 @@ pub async fn serve(
     tracing::info!(%address, workers, "serving");
 
     tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
+        _ = stop.interrupt.recv() => {}
+        _ = stop.terminate.recv() => {}
         _ = &mut watching => {}
     }
     watching.abort();
