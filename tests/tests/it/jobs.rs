@@ -739,14 +739,18 @@ async fn a_job_that_nobody_understands_is_given_up_with_the_reason() {
         .sql("UPDATE jobs SET schema_version = 7 WHERE payload = '2'")
         .await;
     let worker = worker(&world, Handlers::default().with(Count::default()));
-    assert_eq!(outcomes(&worker).await, [Outcome::Dead; 3]);
+    let expected = [Outcome::Retried, Outcome::Dead, Outcome::Dead];
+    assert_eq!(outcomes(&worker).await, expected);
     let mut errors: Vec<_> = jobs(&world, &world.acme)
         .await
         .into_iter()
         .filter_map(|job| job.progress.last_error)
         .collect();
     errors.sort();
-    assert_eq!(errors[0], "no handler is known for the kind 'test.flaky'");
+    assert_eq!(
+        errors[0],
+        "no handler is known on this server for the kind 'test.flaky'"
+    );
     assert!(
         errors[1].starts_with("the payload cannot be read: invalid type: string"),
         "{}",
@@ -756,6 +760,18 @@ async fn a_job_that_nobody_understands_is_given_up_with_the_reason() {
         errors[2],
         "the payload has version 7, this handler knows version 1"
     );
+}
+
+/// A server without a part of the configuration, or of an earlier version, takes no job away from the others.
+#[actix_web::test]
+async fn a_job_waits_for_a_server_that_has_its_handler() {
+    let world = World::new().await;
+    ask::<Count>(&world, &world.acme, &1, Terms::default()).await;
+    let without = worker(&world, Handlers::default());
+    assert_eq!(outcomes(&without).await, [Outcome::Retried]);
+    world.clock.advance(chrono::Duration::hours(1));
+    let with = worker(&world, Handlers::default().with(Count::default()));
+    assert_eq!(outcomes(&with).await, [Outcome::Done]);
 }
 
 fn claim(world: &World, limit: u32, per_tenant: u32) -> Claim {

@@ -595,7 +595,12 @@ fn ready<H>(progress: &Progress, kind: &str, handler: Option<H>) -> Result<H, Jo
         let problem = format!("none of {attempts} attempts came to an end: each time its worker was lost");
         return Err(JobFailure::Permanent(problem));
     }
-    handler.ok_or_else(|| JobFailure::Permanent(format!("no handler is known for the kind '{kind}'")))
+    // Another server may have it: one with other settings, or of a later version.
+    handler.ok_or_else(|| {
+        JobFailure::Retry(format!(
+            "no handler is known on this server for the kind '{kind}'"
+        ))
+    })
 }
 
 /// What a handler answers; a panic is a failure like others.
