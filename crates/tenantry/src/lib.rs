@@ -22,6 +22,7 @@
     )
 )]
 
+mod all_tenants;
 mod archive;
 mod audit;
 mod billing;
@@ -33,7 +34,6 @@ mod demo_payments;
 mod dev;
 mod doctor;
 mod extension;
-mod failed_tenants;
 mod flag;
 mod guard;
 mod health;
