@@ -3,9 +3,9 @@
 use tenantry_domain::kernel::{SystemScope, TenantId, hex};
 use tenantry_tenancy::audit::verify::{self, Verified};
 
+use crate::all_tenants::{FailedTenants, TenantPages};
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
-use crate::failed_tenants::FailedTenants;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 
@@ -31,9 +31,6 @@ enum Action {
 }
 
 const BECAUSE: SystemScope = SystemScope::because("an operator verifies audit logs");
-/// How many tenants are listed at a time.
-const AT_A_TIME: u32 = 500;
-
 /// Runs the command.
 pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
@@ -59,17 +56,9 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
 
 /// Verifies every tenant's log, with a line of progress for each few hundred. Returns how many are wrong.
 async fn verify_all(booted: &Booted) -> Result<u64, CommandError> {
-    let (mut after, mut wrong, mut seen) = (None, 0, 0);
-    let mut failed = FailedTenants::default();
-    loop {
-        let registry = &booted.app.ports.registry;
-        let tenants = registry.list(BECAUSE, after, AT_A_TIME).await;
-        let tenants = tenants.map_err(|error| other(&error))?;
-        let Some(last) = tenants.last() else {
-            failed.summary()?;
-            return Ok(wrong);
-        };
-        after = Some(last.id);
+    let (mut wrong, mut seen, mut failed) = (0, 0, FailedTenants::default());
+    let mut pages = TenantPages::new(&booted.app, BECAUSE);
+    while let Some(tenants) = pages.next().await? {
         for tenant in &tenants {
             let slug = tenant.slug.as_str();
             match verify_one(booted, tenant.id, slug).await {
@@ -80,6 +69,8 @@ async fn verify_all(booted: &Booted) -> Result<u64, CommandError> {
         seen += tenants.len();
         console::progress(&format!("{seen} tenants verified, {wrong} wrong"));
     }
+    failed.summary()?;
+    Ok(wrong)
 }
 
 /// Whether the log of a tenant is wrong. One that is deleted is passed over.

@@ -13,9 +13,9 @@ use tenantry_tenancy::operations::worker::{Queues, Worker, WorkerSettings};
 use tenantry_tenancy::operations::{job, system_job};
 use tenantry_tenancy::tenant::purge::PurgeSystemJobs;
 
+use crate::all_tenants::{FailedTenants, TenantPages};
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
-use crate::failed_tenants::FailedTenants;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 
@@ -113,19 +113,15 @@ async fn list(booted: &Booted, tenant: Option<&str>, state: Option<JobState>) ->
     for job in own {
         say(&job.id, "-", &job.kind, &job.progress);
     }
-    let (mut after, mut failed) = (None, FailedTenants::default());
-    loop {
-        let tenants = app.ports.registry.list(because, after, 500).await;
-        let tenants = tenants.map_err(|error| other(&error))?;
-        let Some(last) = tenants.last() else {
-            return failed.summary();
-        };
-        after = Some(last.id);
+    let mut failed = FailedTenants::default();
+    let mut pages = TenantPages::new(app, because);
+    while let Some(tenants) = pages.next().await? {
         for tenant in &tenants {
             let slug = tenant.slug.as_str();
             failed.note(slug, list_of(app, tenant.id, slug, state).await);
         }
     }
+    failed.summary()
 }
 
 async fn list_of(

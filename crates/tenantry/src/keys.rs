@@ -9,6 +9,7 @@ use tenantry_tenancy::identity::signing_key::{self, KeyUsage, ListedKey, Signing
 use tenantry_tenancy::tenant::data_key::{self, DataKeyError, DataKeyState};
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
+use crate::all_tenants::{FailedTenants, TenantPages};
 use crate::boot::boot;
 use crate::config::Settings;
 use crate::console::moment;
@@ -118,20 +119,15 @@ async fn rotate_of_one(app: &Arc<Tenancy>, slug: &str) -> Result<(), CommandErro
 
 /// Goes through all tenants, and through all of them also when something is wrong with one.
 async fn rotate_of_all(app: &Arc<Tenancy>) -> Result<(), CommandError> {
-    let mut failed = 0;
+    let mut failed = FailedTenants::default();
     for (tenant, slug) in tenants(app).await? {
         match rotate_data_key(app, tenant, &slug).await {
-            Ok(unreadable) => failed += usize::from(unreadable > 0),
-            Err(error) => {
-                failed += 1;
-                console::error(&format!("{slug} {error}"));
-            }
+            Ok(0) => {}
+            Ok(_) => failed.count(),
+            failure => failed.note(&slug, failure.map(drop)),
         }
     }
-    if failed > 0 {
-        return Err(CommandError::Other(format!("{failed} tenant(s) failed")));
-    }
-    Ok(())
+    failed.summary()
 }
 
 /// Returns how many values no known key opens. What is interrupted here is finished by the job that the rotation asks for.
@@ -209,17 +205,14 @@ async fn check(app: &Arc<Tenancy>, slug: Option<&str>) -> Result<(), CommandErro
 /// All tenants with their slugs.
 async fn tenants(app: &Arc<Tenancy>) -> Result<Vec<(TenantId, String)>, CommandError> {
     let because = SystemScope::because("an operator administers the data keys of all tenants");
-    let (mut all, mut after) = (Vec::new(), None);
-    loop {
-        let some = app.ports.registry.list(because, after, 500).await;
-        let some = some.map_err(|error| other(&error))?;
-        let Some(last) = some.last() else { return Ok(all) };
-        after = Some(last.id);
-        all.extend(
-            some.iter()
-                .map(|tenant| (tenant.id, tenant.slug.as_str().to_owned())),
-        );
+    let (mut all, mut pages) = (Vec::new(), TenantPages::new(app, because));
+    while let Some(some) = pages.next().await? {
+        let named = some
+            .iter()
+            .map(|tenant| (tenant.id, tenant.slug.as_str().to_owned()));
+        all.extend(named);
     }
+    Ok(all)
 }
 
 async fn list(cx: &OperatorCx) -> Result<(), CommandError> {

@@ -22,6 +22,7 @@
     )
 )]
 
+mod all_tenants;
 mod archive;
 mod audit;
 mod billing;
@@ -34,7 +35,6 @@ mod dev;
 mod doctor;
 mod domains;
 mod extension;
-mod failed_tenants;
 mod flag;
 mod guard;
 mod health;

@@ -5,9 +5,9 @@ use tenantry_billing::usage::quota_drift::{self, Reconciled, Repair};
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
 use tenantry_domain::usage::{MeterKey, PLAN_KEY_RULE, QuotaDrift, QuotaFinding};
 
+use crate::all_tenants::{FailedTenants, TenantPages};
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
-use crate::failed_tenants::FailedTenants;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 
@@ -59,9 +59,6 @@ fn meter(text: &str) -> Result<MeterKey, String> {
 }
 
 const BECAUSE: SystemScope = SystemScope::because("an operator compares quotas with the ledger");
-/// How many tenants are listed at a time.
-const AT_A_TIME: u32 = 500;
-
 /// Runs the command.
 pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
@@ -87,21 +84,16 @@ async fn reconcile(booted: &Booted, tenant: Option<&str>, repair: Repair) -> Res
         let tenant = find(&booted.app, slug).await?;
         return of_tenant(booted, (tenant, slug), repair, |_| true).await;
     }
-    let (mut after, mut failed) = (None, FailedTenants::default());
-    loop {
-        let registry = &booted.app.ports.registry;
-        let tenants = registry.list(BECAUSE, after, AT_A_TIME).await;
-        let tenants = tenants.map_err(|error| other(&error))?;
-        let Some(last) = tenants.last() else {
-            return failed.summary();
-        };
-        after = Some(last.id);
-        let differs = |drift: &QuotaDrift| drift.finding() != QuotaFinding::Agrees;
+    let differs = |drift: &QuotaDrift| drift.finding() != QuotaFinding::Agrees;
+    let mut failed = FailedTenants::default();
+    let mut pages = TenantPages::new(&booted.app, BECAUSE);
+    while let Some(tenants) = pages.next().await? {
         for tenant in &tenants {
             let slug = tenant.slug.as_str();
             failed.note(slug, of_tenant(booted, (tenant.id, slug), repair, differs).await);
         }
     }
+    failed.summary()
 }
 
 async fn correct(

@@ -11,6 +11,7 @@ use tenantry_tenancy::tenant::row_work::{self, RowProgress, Settled};
 use tenantry_tenancy::tenant::{lifecycle, provision};
 use tenantry_tenancy::{OperatorCx, Origin, Tenancy};
 
+use crate::all_tenants::TenantPages;
 use crate::boot::boot;
 use crate::config::Settings;
 use crate::{CommandError, archive, console};
@@ -246,18 +247,11 @@ async fn settle_and_say(app: &Arc<Tenancy>, id: TenantId) -> Result<(), CommandE
 
 async fn list(app: &Tenancy) -> Result<(), CommandError> {
     let because = SystemScope::because("an operator lists all tenants");
-    let mut after = None;
-    loop {
-        let tenants = app
-            .ports
-            .registry
-            .list(because, after, 500)
-            .await
-            .map_err(|error| other(&error))?;
-        let Some(last) = tenants.last() else { return Ok(()) };
-        after = Some(last.id);
+    let mut pages = TenantPages::new(app, because);
+    while let Some(tenants) = pages.next().await? {
         tenants.iter().for_each(say);
     }
+    Ok(())
 }
 
 async fn create(app: &Arc<Tenancy>, tenant: NewTenant, admin: NewAdmin) -> Result<(), CommandError> {

@@ -10,6 +10,7 @@ use tenantry_tenancy::customization::setting::{self, SettingError};
 use tenantry_tenancy::identity::{reseal, signing_key};
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
+use crate::all_tenants::TenantPages;
 use crate::boot::boot;
 use crate::config::Settings;
 use crate::tenant::{find, other};
@@ -76,16 +77,8 @@ fn shown(key: &str, settings: &EffectiveSettings) -> String {
 async fn rotate_keys(app: &Arc<Tenancy>) -> Result<(), CommandError> {
     let because = SystemScope::because("an operator has secrets sealed with a new key");
     let readable = [reseal_signing_keys(app).await?, reseal_operators(app).await?];
-    let (mut after, mut failed) = (None, 0);
-    loop {
-        let tenants = app
-            .ports
-            .registry
-            .list(because, after, 500)
-            .await
-            .map_err(|error| other(&error))?;
-        let Some(last) = tenants.last() else { break };
-        after = Some(last.id);
+    let (mut pages, mut failed) = (TenantPages::new(app, because), 0);
+    while let Some(tenants) = pages.next().await? {
         for tenant in &tenants {
             failed += usize::from(!rotate_keys_of(app, tenant.id, tenant.slug.as_str()).await);
         }
@@ -152,10 +145,9 @@ async fn rotate_keys_of(app: &Arc<Tenancy>, tenant: TenantId, slug: &str) -> boo
             done.unreadable.is_empty()
         }
         Err(error) => {
-            let why = if let SettingError::Denied(denied) = &error {
-                denied.not_in_use()
-            } else {
-                None
+            let why = match &error {
+                SettingError::Denied(denied) => denied.not_in_use(),
+                _ => None,
             };
             match why {
                 // It can still be restored or imported to its end, and has its secrets with the former key then.

@@ -165,6 +165,11 @@ async fn plan_and_agreements_change_with_a_reason_on_record() {
         (told.len(), &told[0]["after"]["reason"]),
         (1, &json!("contract 4711"))
     );
+    // Both logs name the one request.
+    assert_eq!(
+        logged(&world, &world.acme, "tenant.plan_changed").await[0]["request_id"],
+        recorded(&world, "tenant.plan_changed").await[0]["request_id"]
+    );
     // What is refused before anything is done is no change; what fails later has a second entry, with the reason.
     let changes = recorded(&world, "tenant.plan_changed").await;
     assert_eq!(

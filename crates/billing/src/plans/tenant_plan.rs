@@ -1,7 +1,5 @@
 //! Plans of tenants, as operators change them: with a reason, and on record.
 
-use std::sync::Arc;
-
 use serde_json::json;
 use tenantry_domain::kernel::{Check, Invalid, SystemScope, TenantId};
 use tenantry_domain::operations::OperatorPermission;
@@ -77,8 +75,7 @@ pub async fn agree(
 async fn inside(cx: &OperatorCx, tenant: TenantId) -> Result<Cx, TenantPlanError> {
     let scope = cx.app().ports.gate.system(BECAUSE, tenant).await;
     let scope = scope.map_err(|denied| map_error(denied.into()))?;
-    let inside = Cx::new(Arc::clone(cx.app()), scope, cx.origin().clone());
-    Ok(inside.by_operator(cx.scope().operator()))
+    Ok(cx.inside(scope))
 }
 
 fn map_error(error: PlanChangeError) -> TenantPlanError {

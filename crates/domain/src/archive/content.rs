@@ -420,33 +420,21 @@ mod tests {
     #[test]
     fn a_table_of_a_service_is_exported_without_its_secrets() {
         use super::super::ColumnShape;
-        let column = |name: &str, kind: &str, nullable| ColumnShape {
-            name: name.into(),
-            kind: kind.into(),
-            nullable,
-            generated: false,
-            default: false,
-        };
-        let mut table = TableShape {
-            name: "notes".into(),
-            own: false,
-            columns: vec![
-                column("id", "uuid", false),
-                column("api_token", "text", true),
-                column("token_count", "integer", false),
-                column("api_keys", "text[]", true),
-                column("private_key", "character", true),
-                column("token_id", "uuid", false),
-                column("invite_token", "uuid", true),
-            ],
-            key: vec!["tenant_id".into(), "id".into()],
-            refers: vec![super::super::ReferenceShape {
-                table: "tokens".into(),
-                columns: vec!["tenant_id".into(), "token_id".into()],
+        let column = ColumnShape::plain;
+        let mut table = TableShape::notes(vec![
+            column("id", "uuid", false),
+            column("api_token", "text", true),
+            column("token_count", "integer", false),
+            column("api_keys", "text[]", true),
+            column("private_key", "character", true),
+            column("token_id", "uuid", false),
+            column("invite_token", "uuid", true),
+        ]);
+        table.refers = vec![super::super::ReferenceShape {
+            table: "tokens".into(),
+            columns: vec!["tenant_id".into(), "token_id".into()],
                 cascades: false,
-            }],
-            changes: true,
-        };
+        }];
         assert_eq!(content_of(&table), Data);
         let excuses: Vec<_> = excuses_of(&table)
             .into_iter()

@@ -158,7 +158,7 @@ pub(super) fn each_string(row: &str, mut visit: impl FnMut(&str, &Place<'_>)) {
 }
 
 /// Where the closing quote of a string is.
-fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
+pub(super) fn end_of_string(bytes: &[u8], mut at: usize) -> usize {
     while let Some(byte) = bytes.get(at) {
         match byte {
             b'\\' => at += 2,
@@ -175,21 +175,8 @@ mod tests {
     use super::*;
 
     fn table(columns: &[(&str, &str)]) -> TableShape {
-        let column = |(name, kind): &(&str, &str)| ColumnShape {
-            name: (*name).into(),
-            kind: (*kind).into(),
-            nullable: true,
-            generated: false,
-            default: false,
-        };
-        TableShape {
-            name: "notes".into(),
-            own: false,
-            columns: columns.iter().map(column).collect(),
-            key: vec!["tenant_id".into(), "id".into()],
-            refers: Vec::new(),
-            changes: true,
-        }
+        let column = |(name, kind): &(&str, &str)| ColumnShape::plain(name, kind, true);
+        TableShape::notes(columns.iter().map(column).collect())
     }
 
     const OLD: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";

@@ -2,6 +2,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::id_map::end_of_string;
 use super::{ArchiveError, ColumnShape, Content, Manifest, TableContent, TableShape, content_of, excuses_of};
 use crate::kernel::{TenantId, Time};
 
@@ -160,7 +161,7 @@ fn members(object: &str, deepest: usize) -> Option<Vec<(&str, &str)>> {
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth = depth.saturating_sub(1),
             b'"' => {
-                let end = string_end(bytes, at + 1);
+                let end = end_of_string(bytes, at + 1);
                 if depth == 1 && begin.is_none() {
                     name = object.get(at + 1..end)?;
                 }
@@ -179,17 +180,6 @@ fn members(object: &str, deepest: usize) -> Option<Vec<(&str, &str)>> {
         at += 1;
     }
     Some(found)
-}
-
-fn string_end(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'\\' => at += 2,
-            b'"' => return at,
-            _ => at += 1,
-        }
-    }
-    bytes.len()
 }
 
 fn unquoted(value: &str) -> Option<&str> {
@@ -267,29 +257,16 @@ mod tests {
     const ID: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a14";
 
     fn table() -> TableShape {
-        let column = |name: &str, kind: &str, nullable| ColumnShape {
-            name: name.into(),
-            kind: kind.into(),
-            nullable,
-            generated: false,
-            default: false,
-        };
-        TableShape {
-            name: "notes".into(),
-            own: false,
-            columns: vec![
-                column("id", "uuid", false),
-                column("tenant_id", "uuid", false),
-                column("at", "timestamp with time zone", true),
-                column("count", "integer", false),
-                column("data", "jsonb", true),
-                column("tags", "text[]", true),
-                column("api_token", "text", true),
-            ],
-            key: vec!["tenant_id".into(), "id".into()],
-            refers: Vec::new(),
-            changes: true,
-        }
+        let column = ColumnShape::plain;
+        TableShape::notes(vec![
+            column("id", "uuid", false),
+            column("tenant_id", "uuid", false),
+            column("at", "timestamp with time zone", true),
+            column("count", "integer", false),
+            column("data", "jsonb", true),
+            column("tags", "text[]", true),
+            column("api_token", "text", true),
+        ])
     }
 
     fn row(id: &str, rest: &str) -> String {

@@ -138,18 +138,41 @@ pub(super) fn is_plain(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn schema_says_types_nulls_and_references() {
-        let column = |name: &str, kind: &str, nullable| ColumnShape {
+impl ColumnShape {
+    /// A column that is stored as it is given.
+    pub(super) fn plain(name: &str, kind: &str, nullable: bool) -> Self {
+        Self {
             name: name.into(),
             kind: kind.into(),
             nullable,
             generated: false,
             default: false,
-        };
+        }
+    }
+}
+
+#[cfg(test)]
+impl TableShape {
+    /// A table of a service, with these columns.
+    pub(super) fn notes(columns: Vec<ColumnShape>) -> Self {
+        Self {
+            name: "notes".into(),
+            own: false,
+            columns,
+            key: vec!["tenant_id".into(), "id".into()],
+            refers: Vec::new(),
+            changes: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schema_says_types_nulls_and_references() {
+        let column = ColumnShape::plain;
         let table = TableShape {
             name: "tasks".into(),
             own: true,

@@ -37,21 +37,7 @@ mod tests {
 
     #[test]
     fn rows_that_differ_in_their_version_are_equal() {
-        let column = |kind: &str, nullable| ColumnShape {
-            name: VERSION.into(),
-            kind: kind.into(),
-            nullable,
-            generated: false,
-            default: false,
-        };
-        let mut table = TableShape {
-            name: "notes".into(),
-            own: false,
-            columns: vec![column("bigint", false)],
-            key: vec!["tenant_id".into(), "id".into()],
-            refers: Vec::new(),
-            changes: true,
-        };
+        let mut table = TableShape::notes(vec![ColumnShape::plain(VERSION, "bigint", false)]);
         let row = r#"{"id": "1", "body": "\"version\": 7", "data": {"version": 3}, "version": 1, "z": 1}"#;
         let with = |from: &str, to: &str| row.replace(from, to);
         assert!(table.are_equal(row, &with("\"version\": 1,", "\"version\": 25,")));

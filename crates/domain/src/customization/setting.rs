@@ -896,7 +896,6 @@ pub trait SettingSheets: Send {
 
 #[cfg(test)]
 mod tests {
-
     use proptest::prelude::*;
     use uuid::Uuid;
 

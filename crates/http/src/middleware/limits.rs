@@ -242,11 +242,13 @@ pub(crate) async fn take_of_operator(
 /// # Errors
 /// `rate_limited`; then nothing more was taken.
 pub(crate) async fn take_of_body(request: &HttpRequest, length: usize) -> Result<(), ApiError> {
-    let payer = request.extensions_mut().remove::<Payer>();
-    let (before, whole) = (cost(request, 0), cost(request, length));
-    let (Some(payer), true) = (payer, whole > before) else {
+    let Some(payer) = request.extensions_mut().remove::<Payer>() else {
         return Ok(());
     };
+    let (before, whole) = (cost(request, 0), cost(request, length));
+    if whole == before {
+        return Ok(());
+    }
     let api = Api::of(request)?;
     let Some(limits) = &api.limits else { return Ok(()) };
     let demand = payer.demand(whole - before).after(before);

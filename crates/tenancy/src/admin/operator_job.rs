@@ -156,9 +156,7 @@ fn apply(progress: &mut Progress, step: JobStep, cx: &OperatorCx) -> Result<(), 
 /// The context of the operator in a tenant, whose log names the operator.
 async fn inside(cx: &OperatorCx, tenant: TenantId) -> Result<Cx, OperatorJobError> {
     let entered = job::operator(cx.app(), tenant).await.map_err(JobError::from)?;
-    Ok(entered
-        .with_origin(cx.origin().clone())
-        .by_operator(cx.scope().operator()))
+    Ok(cx.inside(entered.scope().clone()))
 }
 
 impl JobSummary {

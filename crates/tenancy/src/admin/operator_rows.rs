@@ -217,11 +217,7 @@ impl TenantRecord<'_> {
                 Err(Denied::TenantGone | Denied::TenantNotFound) => continue,
                 Err(denied) => return Err(denied.into()),
             };
-            let scope = scope.on_behalf_of(self.cx.scope().request());
-            let origin = self.cx.origin().clone();
-            let inside = Cx::new(Arc::clone(self.cx.app()), scope, origin);
-            let inside = inside.by_operator(self.cx.scope().operator());
-            self.record(&inside, touched.get(&tenant).copied().unwrap_or(0))
+            self.record(&self.cx.inside(scope), touched.get(&tenant).copied().unwrap_or(0))
                 .await?;
             open.push(tenant);
         }

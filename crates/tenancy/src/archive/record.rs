@@ -114,10 +114,7 @@ impl<'a> Records<'a> {
     /// The context of the tenant; its entries name the request of the operators' records.
     pub async fn enter(&self, tenant: TenantId) -> Result<Option<Cx>, StoreError> {
         let entered = Cx::enter(self.app, self.because, tenant).await?;
-        Ok(entered.map(|cx| {
-            let scope = cx.scope().clone().on_behalf_of(self.operators.scope().request());
-            cx.in_scope(scope)
-        }))
+        Ok(entered.map(|cx| self.operators.inside(cx.scope().clone())))
     }
 }
 

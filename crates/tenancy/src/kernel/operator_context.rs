@@ -8,10 +8,10 @@ use tenantry_domain::kernel::{OperatorEventId, RequestId, StoreError, SystemScop
 use tenantry_domain::operations::{
     KeptRequest, OperatorEvent, OperatorPermission, OperatorScope, OperatorSession, OperatorWork,
 };
-use tenantry_domain::tenant::Refused;
+use tenantry_domain::tenant::{Refused, TenantScope};
 
 use crate::kernel::context::idempotency::OperatorRequest;
-use crate::kernel::context::{Origin, Tenancy};
+use crate::kernel::context::{Cx, Origin, Tenancy};
 use crate::kernel::step_up::RECENT_SECONDS;
 
 /// What an operator's use case is done in: the application, the scope of the operator, and from where they ask.
@@ -116,6 +116,12 @@ impl OperatorCx {
             }
         }
         done
+    }
+
+    /// The operator's context in a tenant, whose log names the operator and the request, as the operators' own log does.
+    pub fn inside(&self, scope: TenantScope) -> Cx {
+        let scope = scope.on_behalf_of(self.scope.request());
+        Cx::new(Arc::clone(&self.app), scope, self.origin.clone()).by_operator(self.scope.operator())
     }
 
     /// Begins a transaction; it can only be committed with the record of what was done in it.

@@ -1,7 +1,5 @@
 //! What operators see of tenants and do to them.
 
-use std::sync::Arc;
-
 use serde_json::{Value, json};
 use tenantry_domain::kernel::{Check, OperatorId, Page, PageRequest, SystemScope, TenantId, Time};
 use tenantry_domain::operations::{OperatorEvent, OperatorPermission, OperatorWork};
@@ -73,7 +71,7 @@ pub async fn get(cx: &OperatorCx, tenant: TenantId) -> Result<Tenant, LifecycleE
 /// [`LifecycleError`].
 pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
     cx.require(OperatorPermission::SuspendTenants)?;
-    change_and_tell(cx, tenant, "tenant.suspended", reason, Tenant::suspend).await
+    change_and_record(cx, tenant, "tenant.suspended", reason, Tenant::suspend).await
 }
 
 /// Lets a suspended tenant write again.
@@ -82,7 +80,7 @@ pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<
 /// [`LifecycleError`].
 pub async fn resume(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
     cx.require(OperatorPermission::SuspendTenants)?;
-    change_and_tell(cx, tenant, "tenant.resumed", reason, Tenant::resume).await
+    change_and_record(cx, tenant, "tenant.resumed", reason, Tenant::resume).await
 }
 
 /// Deletes a tenant: it is gone for everybody at once. `row_work` marks its rows, and purges it when its time is over.
@@ -93,7 +91,7 @@ pub async fn delete(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<T
     cx.require(OperatorPermission::DeleteTenants)?;
     let purge_at = cx.app().policy.purge_at(cx.now());
     let delete = |tenant: &mut Tenant, change, now| tenant.delete(change, now, purge_at);
-    change_and_tell(cx, tenant, "tenant.deleted", reason, delete).await
+    change_and_record(cx, tenant, "tenant.deleted", reason, delete).await
 }
 
 /// Begins to restore a deleted tenant, which stays deleted until `row_work` has restored its rows.
@@ -175,7 +173,7 @@ async fn change(
 /// Does the same, and adds an entry to the tenant's own log just before the commit: no change is without an entry, and nothing leads
 /// into a tenant that is deleted. Where the commit fails, another entry says so; a crash in between leaves an entry of a change that was
 /// undone.
-async fn change_and_tell(
+async fn change_and_record(
     cx: &OperatorCx,
     id: TenantId,
     action: &'static str,
@@ -210,11 +208,9 @@ impl Log {
             Denied::TenantNotFound => LifecycleError::NotFound,
             other => other.into(),
         })?;
-        let scope = scope.on_behalf_of(cx.scope().request());
-        let operator = cx.scope().operator();
         Ok(Self {
-            cx: Cx::new(Arc::clone(cx.app()), scope, cx.origin().clone()).by_operator(operator),
-            operator,
+            cx: cx.inside(scope),
+            operator: cx.scope().operator(),
         })
     }
 

@@ -162,8 +162,7 @@ pub fn operator_cx(cx: &OperatorCx) -> Result<Cx, Refused> {
     cx.require(OperatorPermission::CreateTenants)?;
     let because = SystemScope::because("an operator creates a tenant");
     let scope = cx.app().ports.gate.found(because, cx.scope().request().clone());
-    let inside = Cx::new(Arc::clone(cx.app()), scope, cx.origin().clone());
-    Ok(inside.by_operator(cx.scope().operator()))
+    Ok(cx.inside(scope))
 }
 
 /// Creates a tenant for an operator, whether sign-up is open or not, in the context of [`operator_cx`]. A request that is repeated with
