@@ -131,7 +131,8 @@ fn every_state_and_transition_is_decided() {
         all.filter(|transition| from.after(*transition, false).is_some())
             .collect::<Vec<_>>()
     };
-    assert_eq!(leads(TenantStatus::Provisioning), [Transition::Activate]);
+    // A restore that was given up leaves a tenant that never began; it can only be removed.
+    assert_eq!(leads(TenantStatus::Provisioning), [Transition::Activate, Purge]);
     assert_eq!(leads(TenantStatus::Active), [Suspend, Resume, Delete]);
     assert_eq!(leads(TenantStatus::Suspended), [Suspend, Resume, Delete]);
     assert_eq!(leads(TenantStatus::Deleted), [Restore, Purge]);
