@@ -78,6 +78,8 @@ pub const GLOBAL_TABLES: &[&str] = &[
 /// The functions that triggers of tenant tables, or the runtime role, run as the owner of the tables, in alphabetical order: what
 /// each of them does for a tenant, the runtime role may not do itself.
 pub const DEFINER_FUNCTIONS: &[&str] = &[
+    // Blackens what entries of the tenant's audit log say of an erased person. The runtime role may only add to the log.
+    "audit_erase",
     // Deletes old entries of the tenant's audit log, behind a checkpoint. The runtime role may only add to the log.
     "audit_retain",
     // Holds and frees the host of the custom domain whose row is stored, in a table that shows all tenants' hosts.

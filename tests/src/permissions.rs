@@ -6,7 +6,7 @@ use tenantry_domain::kernel::{PermissionRegistry, Role};
 /// be a scope of an API key, and whether a suspended tenant keeps it.
 pub fn permission_matrix(permissions: &PermissionRegistry) -> String {
     let mut matrix = format!(
-        "{:<24}{:<8}{:<8}{:<8}{:<8}{}\n",
+        "{:<28}{:<8}{:<8}{:<8}{:<8}{}\n",
         "permission", "viewer", "member", "admin", "scope", "suspended"
     );
     let mark = |yes| if yes { "yes" } else { "-" };
@@ -18,7 +18,7 @@ pub fn permission_matrix(permissions: &PermissionRegistry) -> String {
         let name = permission.as_str();
         writeln!(
             matrix,
-            "{name:<24}{viewer:<8}{member:<8}{admin:<8}{scope:<8}{suspended}"
+            "{name:<28}{viewer:<8}{member:<8}{admin:<8}{scope:<8}{suspended}"
         )
         .unwrap();
     }

@@ -982,6 +982,10 @@ async fn fill(world: &World) {
            SELECT id, now(), 1000 + g, decode(repeat('00', 60), 'hex') FROM t, generate_series(1, 20) g;
          INSERT INTO audit_events (tenant_id, id, created_at, category, action, target_type, actor_type, request_id)
            SELECT id, gen_random_uuid(), now(), 'change', 'task.updated', 'task', 'user', 'r' FROM t, generate_series(1, 50) g;
+         INSERT INTO security_alerts (tenant_id, id, created_at, rule, subject_kind, subject, count, first_at, last_at, severity, state,
+             evidence, action, open_key)
+           SELECT id, gen_random_uuid(), now(), 'rule_' || substr('abcde', 1 + g % 5, 1), 'network', 'n' || g, 1, now(), now(), 'low', 'open',
+             '[]', 'none', 'k' || g FROM t, generate_series(1, 50) g;
          INSERT INTO audit_blocks (tenant_id, id, created_at, first_sequence, last_sequence, links, min_at, max_at, cursor_xact, cursor_id)
            SELECT id, gen_random_uuid(), now(), 1000000 + g, 1000000 + g, decode(repeat('00', 64), 'hex'), now(), now(), 1, gen_random_uuid()
            FROM t, generate_series(1, 50) g;

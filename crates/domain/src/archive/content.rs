@@ -433,7 +433,7 @@ mod tests {
         table.refers = vec![super::super::ReferenceShape {
             table: "tokens".into(),
             columns: vec!["tenant_id".into(), "token_id".into()],
-                cascades: false,
+            cascades: false,
         }];
         assert_eq!(content_of(&table), Data);
         let excuses: Vec<_> = excuses_of(&table)
