@@ -94,7 +94,7 @@ const FUNCTIONS: [(&str, &str); 3] = [
 ];
 
 /// Opens the cursor `tenant_archive` over the rows of one table, of the tenant that is set, that are about a person: in one of `ids` is the
-/// id of the person, in one of `mails` an address of `addresses`, or in one of `states`, which are JSON, is either.
+/// id of the person, in one of `mails`, which are text, an address of `addresses` or the id, or in one of `states`, which are JSON, is either.
 const OPEN_SQL: &str = "\
 CREATE OR REPLACE FUNCTION person_archive_open(
     in_table text, left_out text[], person uuid, addresses text[], ids text[], mails text[], states text[]
@@ -113,7 +113,7 @@ BEGIN
     END IF;
     SELECT string_agg(c.one, ' OR ') INTO about FROM (
         SELECT format('r.%I = $3', i) AS one FROM unnest(ids) i
-        UNION ALL SELECT format('r.%I = ANY ($4)', m) FROM unnest(mails) m
+        UNION ALL SELECT format('r.%I = ANY ($4 || $3::text)', m) FROM unnest(mails) m
         UNION ALL SELECT format('EXISTS (SELECT FROM unnest($4 || $3::text) a WHERE position(to_jsonb(a)::text IN r.%I::text) > 0)', s)
           FROM unnest(states) s) c;
     OPEN opened NO SCROLL FOR EXECUTE format('SELECT (to_jsonb(r) - $1)::text AS line FROM public.%I r WHERE r.tenant_id = $2 AND (%s) ORDER BY %s',

@@ -469,6 +469,7 @@ mod tests {
         assert_eq!(amount("enterprise", Interval::Year), Some(199000));
 
         let limits = [
+            "domains",
             "projects",
             "requests_burst",
             "requests_per_minute",

@@ -21,7 +21,7 @@ pub struct AboutPerson {
 pub struct PersonRows {
     /// Columns with the id of the person.
     pub ids: Vec<String>,
-    /// Columns with an address of the person.
+    /// Columns of text with an address or the id of the person.
     pub addresses: Vec<String>,
     /// JSON columns in which either may be.
     pub states: Vec<String>,
@@ -50,7 +50,7 @@ const LEFT_OUT: [(&str, &str); 7] = [
 ];
 
 /// Columns besides references to users that name a person.
-const FURTHER: [(&str, &str, Names); 7] = [
+const FURTHER: [(&str, &str, Names); 8] = [
     ("users", "id", Names::Id),
     ("audit_events", "actor_id", Names::Id),
     ("audit_events", "target_id", Names::Id),
@@ -58,6 +58,7 @@ const FURTHER: [(&str, &str, Names); 7] = [
     ("audit_events", "after", Names::Either),
     ("account_links", "email", Names::Address),
     ("invitations", "email", Names::Address),
+    ("security_alerts", "subject", Names::Address),
 ];
 
 /// Columns that tell about the tenant rather than about the person who is named beside them.
@@ -213,7 +214,7 @@ mod tests {
     /// test with the reason.
     #[test]
     fn every_column_that_names_a_person_is_decided() {
-        const NO_PERSON: [(&str, &str); 28] = [
+        const NO_PERSON: [(&str, &str); 29] = [
             ("api_keys", "service_account"),           // whether it is one
             ("audit_events", "actor_type"),            // a kind
             ("audit_events", "ip"),                    // found by the person beside it
@@ -232,6 +233,7 @@ mod tests {
             ("refresh_sessions", "mailbox"),           // likewise
             ("refresh_sessions", "mailbox_proven_at"), // a time
             ("refresh_sessions", "user_agent"),        // found by the person beside it
+            ("security_alerts", "subject_kind"),       // a kind
             ("sent_mails", "recipient"),               // a hash, for some days
             ("tenants", "status_actor"),               // a kind
             ("tenants", "status_actor_id"),            // an operator or an admin, by the id

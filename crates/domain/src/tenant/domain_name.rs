@@ -16,14 +16,15 @@ pub struct ReservedDomains(Vec<String>);
 
 /// The names of the product itself below which everything is reserved.
 impl ReservedDomains {
-    /// The registrable domains of these hosts; a host that has none stands for itself.
+    /// The registrable domains of these hosts; a host that has none stands for itself. An address is no name that anybody could claim.
     pub fn of<'a>(hosts: impl IntoIterator<Item = &'a str>) -> Self {
         let apex = |host: &str| {
             let host = host.trim_end_matches('.').to_ascii_lowercase();
             psl::domain_str(&host).map_or(host.clone(), str::to_owned)
         };
-        let mut names: Vec<String> = hosts.into_iter().map(apex).collect();
-        names.retain(|name| !name.is_empty());
+        let is_name =
+            |host: &&str| !host.is_empty() && !matches!(Host::parse(host), Ok(Host::Ipv4(_) | Host::Ipv6(_)));
+        let mut names: Vec<String> = hosts.into_iter().filter(is_name).map(apex).collect();
         names.sort_unstable();
         names.dedup();
         Self(names)

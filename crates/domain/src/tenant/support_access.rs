@@ -24,10 +24,11 @@ named_enum! {
 
 impl SupportLevel {
     /// What support with read access may do.
-    pub const READS: [Permission; 8] = [
+    pub const READS: [Permission; 9] = [
         Permission::ReadTenant,
         Permission::ReadUsers,
         Permission::ReadRoles,
+        Permission::ReadDomains,
         Permission::ReadProjects,
         Permission::ReadTasks,
         Permission::ReadResources,
@@ -50,12 +51,19 @@ impl SupportLevel {
 
     /// What support never may: who may do what, credentials, the security policy, money, exports, the audit log, and the end of the
     /// tenant. A permission that is in none of the three lists is refused as well; a test demands a decision about each.
-    pub const NEVER: [Permission; 39] = [
+    pub const NEVER: [Permission; 44] = [
         Permission::ManageTenant,
         Permission::DeleteTenant,
         // The security policy is a part of the settings.
         Permission::ManageSettings,
         Permission::OperateSettings,
+        // Where the tenant's traffic comes in.
+        Permission::ManageDomains,
+        Permission::KeepDomains,
+        // What an intruder would silence.
+        Permission::ReadAlerts,
+        Permission::AcknowledgeAlerts,
+        Permission::RaiseAlerts,
         // Passwords and roles of others, and invitations of admins.
         Permission::ManageUsers,
         Permission::ImportUsers,

@@ -181,8 +181,10 @@ mod tests {
     }
 
     fn concrete(path: &str) -> String {
-        let path = path.replace("{id}", SOME_ID).replace("{user_id}", SOME_ID);
-        path.replace("{n}", "1")
+        path.replace("{id}", SOME_ID)
+            .replace("{user_id}", SOME_ID)
+            .replace("{export_id}", SOME_ID)
+            .replace("{n}", "1")
             .replace("{a}", "1")
             .replace("{b}", "1")
             .replace("{key}", "new-checkout")
@@ -332,11 +334,11 @@ mod tests {
                 }
                 let refused = &operation["responses"]["429"];
                 let operator = operation["security"][0].get("operator").is_some();
-                let limited = !operator
-                    && (is_guarded(&operation)
-                        || operation.get("requestBody").is_some()
-                        || operation["tags"][0] == "Branding"
-                        || (operation["tags"][0] == "System" && !path.starts_with("/health")));
+                let probe = path.starts_with("/health");
+                let limited = (is_guarded(&operation) && !probe)
+                    || operation.get("requestBody").is_some()
+                    || operation["tags"][0] == "Branding"
+                    || (operation["tags"][0] == "System" && !probe);
                 for header in ["RateLimit", "RateLimit-Policy"] {
                     assert_eq!(refused["headers"][header].is_object(), limited, "{method} {path}");
                 }
