@@ -1,31 +1,5 @@
 use sea_orm_migration::{MigrationTrait, MigratorTrait};
 
-use crate::{
-    m20261121_000001_tenants, m20261121_000002_users, m20261121_000003_refresh_sessions,
-    m20261121_000004_projects, m20261121_000005_project_members, m20261121_000006_tasks,
-    m20261121_000007_resources, m20261121_000008_resource_versions, m20261121_000009_audit_events,
-    m20261121_000010_jobs, m20261121_000011_system_jobs, m20261121_000012_idempotency_keys,
-    m20261121_000013_operators, m20261121_000014_tenant_settings, m20261121_000015_brandings,
-    m20261121_000016_flags, m20261121_000017_flag_overrides, m20261121_000018_plan_versions,
-    m20261121_000019_storage_usage, m20261121_000020_segment_versions, m20261121_000021_usage_events,
-    m20261121_000022_usage_rollups, m20261121_000024_quota_counters, m20261121_000025_quota_reservations,
-    m20261121_000026_billing_accounts, m20261121_000027_invoices, m20261121_000028_provider_events,
-    m20261121_000029_purge_system_jobs, m20261121_000032_charged_meters, m20261121_000033_dead_jobs,
-    m20261128_000045_former_customers, m20261128_000053_quota_lease_owners, m20261128_000054_usage_intake,
-    m20261128_000060_tenant_names, m20261129_000061_quota_adjustments, m20261129_000062_pending_checkouts,
-    m20261129_000063_account_links, m20261129_000064_operator_epochs, m20261129_000065_live_sessions,
-    m20261129_000066_invitations, m20261129_000067_second_factors, m20261129_000068_trusted_devices,
-    m20261129_000069_api_keys, m20261129_000070_security_notices, m20261129_000071_lockouts,
-    m20261129_000072_sent_mails, m20261129_000073_former_addresses, m20261129_000074_signing_keys,
-    m20261129_000075_spent_challenges, m20261129_000076_passkeys, m20261129_000078_dunning_suspends_at,
-    m20261129_000079_custom_roles, m20261129_000080_operator_factors, m20261129_000082_self_registered_users,
-    m20261129_000085_workspaces, m20261129_000087_account_ends, m20261129_000088_audit_entries,
-    m20261129_000089_audit_chain, m20261129_000091_tenant_lifecycle, m20261129_000092_tenant_rows,
-    m20261129_000093_tenant_exports, m20261129_000094_tenant_archive, m20261129_000095_data_keys,
-    m20261130_000097_operator_access, m20261130_000098_support_accesses, m20261130_000099_security_alerts,
-    m20261130_000100_erasures, m20261130_000101_tenant_domains, m20261130_000102_restored_versions,
-};
-
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
 /// from [`TenantTable`](crate::TenantTable).
 pub const GLOBAL_TABLES: &[&str] = &[
@@ -96,80 +70,87 @@ pub const DEFINER_FUNCTIONS: &[&str] = &[
 #[derive(Debug, Clone, Copy)]
 pub struct Migrator;
 
-impl MigratorTrait for Migrator {
-    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![
-            Box::new(m20261121_000001_tenants::Migration),
-            Box::new(m20261121_000002_users::Migration),
-            Box::new(m20261121_000003_refresh_sessions::Migration),
-            Box::new(m20261121_000004_projects::Migration),
-            Box::new(m20261121_000005_project_members::Migration),
-            Box::new(m20261121_000006_tasks::Migration),
-            Box::new(m20261121_000007_resources::Migration),
-            Box::new(m20261121_000008_resource_versions::Migration),
-            Box::new(m20261121_000009_audit_events::Migration),
-            Box::new(m20261121_000010_jobs::Migration),
-            Box::new(m20261121_000011_system_jobs::Migration),
-            Box::new(m20261121_000012_idempotency_keys::Migration),
-            Box::new(m20261121_000013_operators::Migration),
-            Box::new(m20261121_000014_tenant_settings::Migration),
-            Box::new(m20261121_000015_brandings::Migration),
-            Box::new(m20261121_000016_flags::Migration),
-            Box::new(m20261121_000017_flag_overrides::Migration),
-            Box::new(m20261121_000018_plan_versions::Migration),
-            Box::new(m20261121_000019_storage_usage::Migration),
-            Box::new(m20261121_000020_segment_versions::Migration),
-            Box::new(m20261121_000021_usage_events::Migration),
-            Box::new(m20261121_000022_usage_rollups::Migration),
-            Box::new(m20261121_000024_quota_counters::Migration),
-            Box::new(m20261121_000025_quota_reservations::Migration),
-            Box::new(m20261121_000026_billing_accounts::Migration),
-            Box::new(m20261121_000027_invoices::Migration),
-            Box::new(m20261121_000028_provider_events::Migration),
-            Box::new(m20261121_000029_purge_system_jobs::Migration),
-            Box::new(m20261121_000032_charged_meters::Migration),
-            Box::new(m20261121_000033_dead_jobs::Migration),
-            Box::new(m20261128_000045_former_customers::Migration),
-            Box::new(m20261128_000053_quota_lease_owners::Migration),
-            Box::new(m20261128_000054_usage_intake::Migration),
-            Box::new(m20261128_000060_tenant_names::Migration),
-            Box::new(m20261129_000061_quota_adjustments::Migration),
-            Box::new(m20261129_000062_pending_checkouts::Migration),
-            Box::new(m20261129_000065_live_sessions::Migration),
-            Box::new(m20261129_000066_invitations::Migration),
-            Box::new(m20261129_000067_second_factors::Migration),
-            Box::new(m20261129_000068_trusted_devices::Migration),
-            Box::new(m20261129_000063_account_links::Migration),
-            Box::new(m20261129_000064_operator_epochs::Migration),
-            Box::new(m20261129_000069_api_keys::Migration),
-            Box::new(m20261129_000078_dunning_suspends_at::Migration),
-            Box::new(m20261129_000070_security_notices::Migration),
-            Box::new(m20261129_000071_lockouts::Migration),
-            Box::new(m20261129_000074_signing_keys::Migration),
-            Box::new(m20261129_000075_spent_challenges::Migration),
-            Box::new(m20261129_000072_sent_mails::Migration),
-            Box::new(m20261129_000073_former_addresses::Migration),
-            Box::new(m20261129_000076_passkeys::Migration),
-            Box::new(m20261129_000080_operator_factors::Migration),
-            Box::new(m20261129_000082_self_registered_users::Migration),
-            Box::new(m20261129_000079_custom_roles::Migration),
-            Box::new(m20261129_000085_workspaces::Migration),
-            Box::new(m20261129_000087_account_ends::Migration),
-            Box::new(m20261129_000088_audit_entries::Migration),
-            Box::new(m20261129_000089_audit_chain::Migration),
-            Box::new(m20261129_000091_tenant_lifecycle::Migration),
-            Box::new(m20261129_000092_tenant_rows::Migration),
-            Box::new(m20261129_000093_tenant_exports::Migration),
-            Box::new(m20261129_000094_tenant_archive::Migration),
-            Box::new(m20261129_000095_data_keys::Migration),
-            Box::new(m20261130_000097_operator_access::Migration),
-            Box::new(m20261130_000098_support_accesses::Migration),
-            Box::new(m20261130_000099_security_alerts::Migration),
-            Box::new(m20261130_000100_erasures::Migration),
-            Box::new(m20261130_000101_tenant_domains::Migration),
-            Box::new(m20261130_000102_restored_versions::Migration),
-        ]
-    }
+/// The migrator of these modules of the crate, in the order in which they are applied.
+macro_rules! in_order {
+    ($($module:ident)*) => {
+        impl MigratorTrait for Migrator {
+            fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+                vec![$(Box::new(crate::$module::Migration)),*]
+            }
+        }
+    };
+}
+
+in_order! {
+    m20261121_000001_tenants
+    m20261121_000002_users
+    m20261121_000003_refresh_sessions
+    m20261121_000004_projects
+    m20261121_000005_project_members
+    m20261121_000006_tasks
+    m20261121_000007_resources
+    m20261121_000008_resource_versions
+    m20261121_000009_audit_events
+    m20261121_000010_jobs
+    m20261121_000011_system_jobs
+    m20261121_000012_idempotency_keys
+    m20261121_000013_operators
+    m20261121_000014_tenant_settings
+    m20261121_000015_brandings
+    m20261121_000016_flags
+    m20261121_000017_flag_overrides
+    m20261121_000018_plan_versions
+    m20261121_000019_storage_usage
+    m20261121_000020_segment_versions
+    m20261121_000021_usage_events
+    m20261121_000022_usage_rollups
+    m20261121_000024_quota_counters
+    m20261121_000025_quota_reservations
+    m20261121_000026_billing_accounts
+    m20261121_000027_invoices
+    m20261121_000028_provider_events
+    m20261121_000029_purge_system_jobs
+    m20261121_000032_charged_meters
+    m20261121_000033_dead_jobs
+    m20261128_000045_former_customers
+    m20261128_000053_quota_lease_owners
+    m20261128_000054_usage_intake
+    m20261128_000060_tenant_names
+    m20261129_000061_quota_adjustments
+    m20261129_000062_pending_checkouts
+    m20261129_000065_live_sessions
+    m20261129_000066_invitations
+    m20261129_000067_second_factors
+    m20261129_000068_trusted_devices
+    m20261129_000063_account_links
+    m20261129_000064_operator_epochs
+    m20261129_000069_api_keys
+    m20261129_000078_dunning_suspends_at
+    m20261129_000070_security_notices
+    m20261129_000071_lockouts
+    m20261129_000074_signing_keys
+    m20261129_000075_spent_challenges
+    m20261129_000072_sent_mails
+    m20261129_000073_former_addresses
+    m20261129_000076_passkeys
+    m20261129_000080_operator_factors
+    m20261129_000082_self_registered_users
+    m20261129_000079_custom_roles
+    m20261129_000085_workspaces
+    m20261129_000087_account_ends
+    m20261129_000088_audit_entries
+    m20261129_000089_audit_chain
+    m20261129_000091_tenant_lifecycle
+    m20261129_000092_tenant_rows
+    m20261129_000093_tenant_exports
+    m20261129_000094_tenant_archive
+    m20261129_000095_data_keys
+    m20261130_000097_operator_access
+    m20261130_000098_support_accesses
+    m20261130_000099_security_alerts
+    m20261130_000100_erasures
+    m20261130_000101_tenant_domains
+    m20261130_000102_restored_versions
 }
 
 /// The names of the migrations of a migrator, in order.

@@ -26,8 +26,8 @@ pub fn dns(settings: &Settings) -> Result<Option<Arc<dyn Dns>>, SettingsError> {
 /// What the use cases go by.
 pub fn policy(settings: &Settings) -> DomainPolicy {
     let named = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let app_host = url::Url::parse(&settings.mail.app_url).ok();
-    let app_host = app_host.and_then(|url| url.host_str().map(str::to_owned));
+    let app_url = url::Url::parse(&settings.mail.app_url).ok();
+    let app_host = app_url.and_then(|url| url.domain().map(str::to_owned));
     let own = [&settings.http.base_domain, &settings.domains.edge].map(String::as_str);
     let own = own.into_iter().chain(app_host.as_deref());
     let reserved = settings.domains.reserved.iter().map(String::as_str);
@@ -35,5 +35,6 @@ pub fn policy(settings: &Settings) -> DomainPolicy {
         edge: named(&settings.domains.edge),
         base_domain: named(&settings.http.base_domain),
         reserved: ReservedDomains::of(own.chain(reserved)),
+        app_host,
     }
 }

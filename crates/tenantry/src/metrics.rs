@@ -12,7 +12,7 @@ use tenantry_domain::operations::{JobCensus, JobQueue as _};
 use tenantry_domain::security::Severity;
 use tenantry_domain::usage::CallSpool as _;
 use tenantry_http::metrics::{Audience, MetricType, Metrics, Reading, answer};
-use tenantry_http::tls_ask::{self, AskGate};
+use tenantry_http::tls_ask;
 use tenantry_persistence::{PgJobQueue, Pool};
 use tenantry_system::{CachedDirectory, QuotaStats};
 use tenantry_tenancy::Tenancy;
@@ -379,15 +379,12 @@ pub fn serve(
     };
     let scrape =
         async |request: HttpRequest, metrics: Data<Metrics>| answer(&request, &metrics, Audience::Operators);
-    let (tenancy, gate) = (Data::from(Arc::clone(tenancy)), Data::new(AskGate::default()));
-    let ask = async |request: HttpRequest, tenancy: Data<Tenancy>, gate: Data<AskGate>| {
-        tls_ask::answer(&tenancy, &gate, &request).await
-    };
+    let tenancy = Data::from(Arc::clone(tenancy));
+    let ask = async |request: HttpRequest, tenancy: Data<Tenancy>| tls_ask::answer(&tenancy, &request).await;
     let app = move || {
         App::new()
             .app_data(metrics.clone())
             .app_data(tenancy.clone())
-            .app_data(gate.clone())
             .route("/metrics", web::get().to(scrape))
             .route("/tls/ask", web::get().to(ask))
     };

@@ -29,7 +29,7 @@ pub async fn export(booted: &Booted, slug: &str, email: &str, out: &Path) -> Res
 
 /// Erases every account that has an address, and waits until all traces are erased.
 pub async fn erase(booted: &Booted, (slug, email): (&str, &str), confirm: &str) -> Result<(), CommandError> {
-    if email.trim().to_ascii_lowercase() != confirm.trim().to_ascii_lowercase() {
+    if !email.trim().eq_ignore_ascii_case(confirm.trim()) {
         return Err(CommandError::Other(
             "nothing was erased: --confirm must be the address of --email".into(),
         ));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tenantry_domain::kernel::SystemScope;
 use tenantry_tenancy::operations::job::{JobHandler, Nothing};
 use tenantry_tenancy::tenant::custom_domain::{CheckDomains, KeepDomains};
-use tenantry_tenancy::tenant::domain_ask;
+use tenantry_tenancy::tenant::domain_ask::{self, AskError};
 use tenantry_tenancy::{Cx, Origin};
 use tenantry_tests::{
     DnsAnswer, DnsRecord, DnsServer, EDGE, Options, PASSWORD, Person, Reply, TenantWorld, World,
@@ -255,6 +255,12 @@ async fn claims_of_two_tenants_do_not_meet_before_a_proof() {
     let refused = verify(&world, globex, &theirs).await.problem(409, "conflict");
     assert!(!refused.text().contains("acme\""), "{}", refused.text());
     assert_eq!(states(&world, &world.globex).await, ["pending"]);
+    let page = format!("{DOMAINS}/{}", theirs["id"].as_str().unwrap());
+    let seen = world.get(globex, &page).send().await.expect(200).json();
+    assert_eq!(
+        seen["last_check"]["result"], "proven",
+        "what was found is true all the same"
+    );
     // Deleted there, it is proven here, and no cache leads to the former tenant.
     login(&world, &world.acme.viewer, HOST).await.expect(200);
     world.delete(acme, &foreign).send().await.expect(204);
@@ -349,7 +355,7 @@ async fn lost_proof_fails_then_releases_with_mail() {
 }
 
 #[actix_web::test]
-async fn claim_expires_after_a_week_and_is_deleted_later() {
+async fn claim_expires_after_two_weeks_and_is_deleted_later() {
     let (world, dns) = world().await;
     let domain = claim(&world, &world.acme.admin, HOST).await;
     let keep = async |days: i64| {
@@ -358,7 +364,7 @@ async fn claim_expires_after_a_week_and_is_deleted_later() {
         run(&world, &world.acme, CheckDomains).await;
         states(&world, &world.acme).await
     };
-    assert_eq!(keep(6).await, ["pending"]);
+    assert_eq!(keep(13).await, ["pending"]);
     let asked = dns.questions();
     set_records(&dns, &domain);
     assert_eq!(keep(1).await, ["released"], "also when the records came too late");
@@ -461,10 +467,71 @@ async fn domain_follows_the_state_of_its_tenant() {
     assert_eq!(state(&world, &globex, &theirs).await, "active");
 }
 
+/// Rows of domains of acme as an earlier time has left them.
+async fn put_rows(world: &World, rows: &str) {
+    let sql = format!(
+        "INSERT INTO tenant_domains (tenant_id, id, created_at, domain, state, token, claimed_until, verified_at, activated_at,
+             released_at, release_reason, checked_at, updated_at, version) {rows}"
+    );
+    sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(world.acme.id.uuid())
+        .execute(&mut world.database.admin().await)
+        .await
+        .unwrap();
+}
+
+#[actix_web::test]
+async fn released_domains_keep_no_other_from_its_check() {
+    let (world, _dns) = world().await;
+    put_rows(
+        &world,
+        "SELECT $1, gen_random_uuid(), now(), 'd' || g || '.acme-corp.com', 'released', 't', now(), NULL, NULL, now(), 'claim_expired',
+             now(), now(), 1 FROM generate_series(1, 130) g",
+    )
+    .await;
+    put_rows(
+        &world,
+        "SELECT $1, gen_random_uuid(), now(), 'portal.acme-corp.com', 'active', 't', now(), now(), now(), NULL, NULL,
+             now() - interval '3 days', now(), 1",
+    )
+    .await;
+    run(&world, &world.acme, CheckDomains).await;
+    let failing = states(&world, &world.acme).await;
+    assert_eq!(failing.iter().filter(|state| *state == "failing").count(), 1);
+    world.clock.advance(Duration::days(31));
+    run(&world, &world.acme, KeepDomains).await;
+    run(&world, &world.acme, KeepDomains).await;
+    let left = states(&world, &world.acme).await;
+    assert!(!left.contains(&"released".to_owned()), "{left:?}");
+}
+
+#[actix_web::test]
+async fn nothing_is_served_by_custom_domains_that_are_switched_off() {
+    let world = World::new().await;
+    put_rows(
+        &world,
+        "SELECT $1, gen_random_uuid(), now(), 'portal.acme-corp.com', 'active', 't', now(), now(), now(), NULL, NULL, now(), now(), 1",
+    )
+    .await;
+    assert!(!is_served(&world, HOST).await);
+    assert_ne!(login(&world, &world.acme.viewer, HOST).await.status, 200);
+}
+
 #[actix_web::test]
 async fn certificates_are_for_hosts_that_are_served() {
     let (world, dns) = world().await;
     active(&world, &dns).await;
+    // Made-up names are not in the way of a host that was served before, nor of those of the product.
+    assert!(is_served(&world, HOST).await);
+    world.clock.advance(Duration::seconds(2));
+    for n in 0..100 {
+        assert!(!is_served(&world, &format!("n{n}.made-up.example")).await);
+    }
+    let one_more = domain_ask::is_served(&world.app, "one-more.made-up.example").await;
+    assert!(matches!(one_more, Err(AskError::TooMany)), "{one_more:?}");
+    assert!(is_served(&world, HOST).await && is_served(&world, EDGE).await);
+    assert!(!is_served(&world, "localhost").await);
+    world.clock.advance(Duration::seconds(2));
     for host in [
         HOST,
         "Portal.ACME-corp.com",

@@ -990,6 +990,10 @@ async fn head_answers_like_get() {
         if template.contains("/support-access/{id}") {
             continue;
         }
+        // A rule raises what is there: `alerts` reads it.
+        if template.contains("/security/alerts/{id}") {
+            continue;
+        }
         let path = fill(&world, &template);
         let ask = |method: Method| {
             let request = world.client.request(method, &path);

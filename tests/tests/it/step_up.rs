@@ -267,6 +267,8 @@ async fn sensitive_requests_need_a_recent_factor() {
     let others = [
         // Of a user whose mailbox is proven: `workspaces::stolen_access_token_opens_no_other_tenant`.
         "switch_tenant",
+        // Of an access that an operator has asked for: `support_access`.
+        "approve_support_access",
         "begin_passkey_registration",
         "confirm_mfa",
         "enroll_mfa",

@@ -141,10 +141,11 @@ pub enum DomainStep {
 }
 
 impl CustomDomain {
-    /// The most domains of a tenant, released ones included, whatever its plan says.
+    /// The most domains of a tenant, whatever its plan says; released ones do not count.
     pub const MOST: u64 = 100;
-    /// So long a claim can be proven.
-    pub const CLAIM: Duration = Duration::days(7);
+    /// So long a claim can be proven: longer than a former holder keeps the domain without its proof, so that whoever takes a name over
+    /// can claim it at once and prove the same claim when the name is free.
+    pub const CLAIM: Duration = Duration::days(14);
     /// So long a domain is held without its proof.
     pub const GRACE: Duration = Duration::days(7);
     /// So long a released domain is listed.
@@ -378,8 +379,11 @@ pub trait CustomDomains: Send {
     /// A page of them, newest first.
     async fn list(&mut self, page: PageRequest) -> Result<Page<CustomDomain>, StoreError>;
 
-    /// All of them, the one whose last check is oldest first.
-    async fn all(&mut self) -> Result<Vec<CustomDomain>, StoreError>;
+    /// All but the released ones, the one whose last check is oldest first; at most [`CustomDomain::MOST`].
+    async fn live(&mut self) -> Result<Vec<CustomDomain>, StoreError>;
+
+    /// Those that were released at this time or before; at most [`CustomDomain::MOST`].
+    async fn released_until(&mut self, time: Time) -> Result<Vec<DomainId>, StoreError>;
 
     /// How many there are; released ones do not count.
     async fn count(&mut self) -> Result<u64, StoreError>;
@@ -387,8 +391,13 @@ pub trait CustomDomains: Send {
     /// Adds a claim.
     async fn insert(&mut self, domain: &CustomDomain) -> Result<(), StoreError>;
 
-    /// Notes that a check begins, so that the next one waits.
-    async fn begin_check(&mut self, id: DomainId, now: Time) -> Result<(), StoreError>;
+    /// Notes a check of this time, so that the next one waits, and what it found of the record; `None` while it is under way.
+    async fn note_check(
+        &mut self,
+        id: DomainId,
+        now: Time,
+        result: Option<CheckResult>,
+    ) -> Result<(), StoreError>;
 
     /// Stores a change. A domain that is held by another tenant is [`Constraint::DomainHeld`](crate::kernel::Constraint::DomainHeld).
     async fn update(&mut self, domain: &CustomDomain) -> Result<(), StoreError>;
@@ -450,7 +459,9 @@ mod tests {
     #[test]
     fn a_claim_expires_and_can_not_be_proven_afterwards() {
         let mut domain = claim();
-        assert_eq!(domain.apply(ROUTED, at(168)), DomainStep::Released);
+        assert_eq!(domain.apply(ROUTED, at(335)), DomainStep::Activated);
+        let mut domain = claim();
+        assert_eq!(domain.apply(ROUTED, at(336)), DomainStep::Released);
         assert_eq!(domain.release_reason, Some(ReleaseReason::ClaimExpired));
     }
 
@@ -516,7 +527,7 @@ mod tests {
                 hour += later;
                 let (was, before) = (domain.state, domain.clone());
                 let step = domain.apply(check, at(hour));
-                let in_time = was != DomainState::Pending || hour < 168;
+                let in_time = was != DomainState::Pending || hour < CustomDomain::CLAIM.num_hours();
                 if check.result == CheckResult::Proven && in_time && was != DomainState::Released {
                     proven = true;
                     routed |= check.routed;

@@ -65,6 +65,11 @@ impl Lists for OperatorScope {
     }
 }
 
+/// Nothing to filter by.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoParams {}
+
 /// The query of a list: its filter (a type that `deny_unknown_fields`), and which page of it.
 #[derive(Debug, Clone)]
 pub struct Paged<F> {

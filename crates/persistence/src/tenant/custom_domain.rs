@@ -66,14 +66,26 @@ impl CustomDomains for PgStore {
         page.try_map(CustomDomain::try_from)
     }
 
-    async fn all(&mut self) -> Result<Vec<CustomDomain>, StoreError> {
-        let rows = self.tx.find::<Entity>().limit(CustomDomain::MOST).all().await?;
+    async fn live(&mut self) -> Result<Vec<CustomDomain>, StoreError> {
+        let live = Column::State.ne(DomainState::Released.as_str());
+        let find = self
+            .tx
+            .find::<Entity>()
+            .filter(live)
+            .order_by_asc(Column::CheckedAt);
+        let rows = find.limit(CustomDomain::MOST).all().await?;
         let mut domains = rows
             .into_iter()
             .map(CustomDomain::try_from)
             .collect::<Result<Vec<_>, _>>()?;
         domains.sort_by_key(|domain| (domain.checked_at, domain.id));
         Ok(domains)
+    }
+
+    async fn released_until(&mut self, time: Time) -> Result<Vec<DomainId>, StoreError> {
+        let find = self.tx.find::<Entity>().filter(Column::ReleasedAt.lte(time));
+        let rows = find.limit(CustomDomain::MOST).all().await?;
+        Ok(rows.into_iter().map(|row| row.id.into()).collect())
     }
 
     async fn count(&mut self) -> Result<u64, StoreError> {
@@ -93,9 +105,15 @@ impl CustomDomains for PgStore {
         self.tx.insert(row).await
     }
 
-    async fn begin_check(&mut self, id: DomainId, now: Time) -> Result<(), StoreError> {
+    async fn note_check(
+        &mut self,
+        id: DomainId,
+        now: Time,
+        result: Option<CheckResult>,
+    ) -> Result<(), StoreError> {
         let checked = ActiveModel {
             checked_at: Set(Some(now)),
+            check_result: Set(result.map(|result| result.as_str().to_owned())),
             ..Default::default()
         };
         let update = self.tx.update::<Entity>().set(checked);

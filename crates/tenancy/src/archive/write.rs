@@ -198,7 +198,7 @@ impl Writing<'_> {
             Some((about, rows)) => {
                 snapshot
                     .read_person(&table.name, &left_out, (about, rows), self)
-                    .await?
+                    .await?;
             }
             None => snapshot.read(&table.name, &left_out, self).await?,
         }

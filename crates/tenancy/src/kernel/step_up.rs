@@ -227,7 +227,7 @@ async fn given(cx: &Cx, work: &mut Work) -> Result<Given, StoreError> {
         Some(given) if cx.scope().session().is_none() => return Ok(given),
         Some(given) => {
             let asked_again = work.security_alerts().last_step_up(user).await?;
-            if !asked_again.is_some_and(|asked| cx.scope().factor_at().is_none_or(|at| at <= asked)) {
+            if asked_again.is_none_or(|asked| cx.scope().factor_at().is_some_and(|at| at > asked)) {
                 return Ok(given);
             }
         }

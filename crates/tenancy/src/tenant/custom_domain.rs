@@ -128,7 +128,7 @@ pub async fn verify(cx: &Cx, id: DomainId) -> Result<CustomDomain, DomainError> 
                 return Err(DomainReason::Released.into());
             }
             match domain.seconds_until_check(cx.now()) {
-                0 => work.custom_domains().begin_check(id, cx.now()).await?,
+                0 => work.custom_domains().note_check(id, cx.now(), None).await?,
                 wait => return Err(DomainReason::TooSoon(wait).into()),
             }
             Ok::<_, DomainError>(domain)
@@ -136,7 +136,16 @@ pub async fn verify(cx: &Cx, id: DomainId) -> Result<CustomDomain, DomainError> 
         .await?;
     // Without a transaction: name servers may take seconds.
     let check = check_domain(dns.as_ref(), &domain, edge).await;
-    settle(cx, &domain, check).await
+    let settled = settle(cx, &domain, check).await;
+    if let Err(DomainError::Own(DomainReason::Held)) = &settled {
+        // The state stays; that the record was found is true all the same.
+        cx.write(async |work| {
+            let domains = work.custom_domains();
+            domains.note_check(id, cx.now(), Some(check.result)).await
+        })
+        .await?;
+    }
+    settled
 }
 
 /// Deletes a domain: from now on it leads to no tenant here, and within a second on every other server.
@@ -209,17 +218,14 @@ impl JobHandler for KeepDomains {
 
     async fn run(&self, cx: &Cx, _: Nothing) -> Result<(), JobFailure> {
         cx.require(Permission::KeepDomains)?;
-        let domains = cx.read(async |work| work.custom_domains().all().await).await?;
         let now = cx.now();
-        let is_old = |domain: &&CustomDomain| {
-            domain
-                .released_at
-                .is_some_and(|at| now - at >= CustomDomain::LISTED)
-        };
-        for old in domains.iter().filter(is_old) {
-            cx.write(async |work| work.custom_domains().delete(old.id).await)
+        let until = now - CustomDomain::LISTED;
+        let old = cx.read(async |work| work.custom_domains().released_until(until).await);
+        for id in old.await? {
+            cx.write(async |work| work.custom_domains().delete(id).await)
                 .await?;
         }
+        let domains = cx.read(async |work| work.custom_domains().live().await).await?;
         if domains.iter().any(|domain| domain.is_due(now)) {
             job::enqueue_in::<CheckDomains>(cx, &Nothing {}).await?;
         }
@@ -241,7 +247,7 @@ impl JobHandler for CheckDomains {
         let Ok((dns, edge)) = set_up(cx) else {
             return Ok(());
         };
-        let domains = cx.read(async |work| work.custom_domains().all().await).await?;
+        let domains = cx.read(async |work| work.custom_domains().live().await).await?;
         let due = domains.into_iter().filter(|domain| domain.is_due(cx.now()));
         let checked = stream::iter(due).map(|domain| check(cx, domain, dns, edge));
         let outcomes: Vec<_> = checked.buffer_unordered(CHECKED_AT_ONCE).collect().await;

@@ -10,15 +10,12 @@ use tenantry_tenancy::flags::flag_definition;
 use utoipa::ToSchema;
 
 use crate::extract::operator_permission as may;
+use crate::extract::page::NoParams;
 use crate::extract::{idempotency::replayed, page::PageParams};
 use crate::{
     Answer, Body, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged,
     created, entity,
-    v1::{
-        flags::feature::FlagKey,
-        kernel::schema,
-        work::{project::NoParams, resource::VersionNumber},
-    },
+    v1::{flags::feature::FlagKey, kernel::schema, work::resource::VersionNumber},
 };
 
 /// A feature flag as operators define it.

@@ -10,8 +10,9 @@ use tenantry_tenancy::admin::operator_mfa;
 use utoipa::ToSchema;
 
 use crate::extract::operator_permission as may;
+use crate::extract::page::NoParams;
 use crate::extract::{guest::Guest, idempotency::replayed, page::PageParams};
-use crate::v1::{kernel::schema, work::project::NoParams};
+use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Endpoint, Id, IdempotencyKey, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged, created,
     entity, no_content,

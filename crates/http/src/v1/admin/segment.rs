@@ -7,15 +7,13 @@ use tenantry_tenancy::flags::flag_definition;
 use utoipa::ToSchema;
 
 use crate::extract::operator_permission as may;
+use crate::extract::page::NoParams;
 use crate::extract::{idempotency::replayed, page::PageParams};
 use crate::v1::admin::flag::{ConditionDocument, RollBackBody};
 use crate::{
     Answer, Body, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, OperatorCtx, PageView, Paged,
     created, entity, no_content,
-    v1::{
-        flags::feature::FlagKey,
-        work::{project::NoParams, resource::VersionNumber},
-    },
+    v1::{flags::feature::FlagKey, work::resource::VersionNumber},
 };
 
 /// Conditions that rules of several flags share.

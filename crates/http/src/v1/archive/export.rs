@@ -13,9 +13,8 @@ use tenantry_tenancy::archive::export;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::extract::guest::Guest;
-use crate::extract::page::PageParams;
+use crate::extract::page::{NoParams, PageParams};
 use crate::v1::kernel::schema;
-use crate::v1::work::project::NoParams;
 use crate::{Answer, ApiError, Ctx, Endpoint, Id, PageView, Paged, Query, permission::ExportTenant};
 
 /// Bytes of an archive that are in memory at a time.

@@ -14,8 +14,8 @@ use tenantry_domain::kernel::{Currency, Interval, InvoiceId, Limit, Period, Proj
 use tenantry_tenancy::Cx;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::extract::page::PageParams;
-use crate::v1::{kernel::schema, work::project::NoParams};
+use crate::extract::page::{NoParams, PageParams};
+use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, IdempotencyKey, IfMatch, PageView, Paged, Query, entity,
     permission::{ManageBilling, ReadBilling},

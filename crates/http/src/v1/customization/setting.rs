@@ -13,11 +13,9 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::customization::setting::{self, Changed};
 use utoipa::ToSchema;
 
+use crate::extract::page::NoParams;
 use crate::extract::{etag::tag_of, page::PageParams};
-use crate::v1::{
-    kernel::schema as schemas,
-    work::{project::NoParams, resource::VersionNumber},
-};
+use crate::v1::{kernel::schema as schemas, work::resource::VersionNumber};
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, PageView, Paged,
     permission::{ManageSettings, ReadSettingHistory, ReadTenant},

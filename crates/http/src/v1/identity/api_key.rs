@@ -7,8 +7,7 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::api_key::{self, Issued};
 use utoipa::ToSchema;
 
-use crate::extract::page::PageParams;
-use crate::v1::work::project::NoParams;
+use crate::extract::page::{NoParams, PageParams};
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, IfMatch, IfNoneMatch, Moment, PageView, Paged, created,
     entity, no_content,

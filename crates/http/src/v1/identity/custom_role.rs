@@ -7,8 +7,8 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::custom_role;
 use utoipa::ToSchema;
 
-use crate::extract::page::PageParams;
-use crate::v1::{kernel::schema, work::project::NoParams};
+use crate::extract::page::{NoParams, PageParams};
+use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, IfMatch, IfNoneMatch, PageView, Paged, RequireFeature,
     created, entity, feature, no_content,

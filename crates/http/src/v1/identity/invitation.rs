@@ -7,11 +7,12 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::{auth::AuthError, invitation};
 use utoipa::ToSchema;
 
+use crate::extract::page::NoParams;
 use crate::extract::{
     guest::{Guest, TenantHeaders},
     page::PageParams,
 };
-use crate::v1::{identity::auth::LoggedInView, kernel::schema, work::project::NoParams};
+use crate::v1::{identity::auth::LoggedInView, kernel::schema};
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, PageView, Paged, created, no_content,
     permission::{ManageUsers, ReadInvitations, RevokeInvitations},

@@ -6,8 +6,7 @@ use tenantry_domain::tenant::TenantScope;
 use tenantry_tenancy::identity::session::{self, Listed};
 use utoipa::ToSchema;
 
-use crate::extract::page::PageParams;
-use crate::v1::work::project::NoParams;
+use crate::extract::page::{NoParams, PageParams};
 use crate::{
     Answer, Ctx, Endpoint, Id, PageView, Paged, no_content,
     permission::{EndSession, EndUserSessions},

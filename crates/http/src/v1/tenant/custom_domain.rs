@@ -7,8 +7,8 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::tenant::custom_domain;
 use utoipa::ToSchema;
 
-use crate::extract::page::PageParams;
-use crate::v1::{kernel::schema, work::project::NoParams};
+use crate::extract::page::{NoParams, PageParams};
+use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, IfMatch, IfNoneMatch, PageView, Paged, RequireFeature,
     created, entity, feature, no_content,
@@ -117,7 +117,7 @@ pub(crate) async fn list(cx: Ctx<ReadDomains>, query: Paged<NoParams>) -> Answer
 /// Claim a custom domain
 ///
 /// Set the DNS records of the answer, then verify the domain. A claim keeps no other tenant from the domain: the tenant that proves it
-/// holds it. A claim that is not proven within 7 days is released. Needs the plan feature `custom_domain`; the plan limits how many
+/// holds it. A claim that is not proven within 14 days is released. Needs the plan feature `custom_domain`; the plan limits how many
 /// domains a tenant has. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/tenant/domains", operation_id = "claim_domain", tag = "Tenant",

@@ -9,8 +9,8 @@ use tenantry_domain::usage::{AlertBase, MeterKey, QuotaAlert, QuotaReservation, 
 use tenantry_tenancy::Cx;
 use utoipa::ToSchema;
 
-use crate::extract::page::PageParams;
-use crate::v1::{kernel::schema, work::project::NoParams};
+use crate::extract::page::{NoParams, PageParams};
+use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, PageView, Paged, created, no_content,
     permission::{ReadTenant, ReserveQuota},

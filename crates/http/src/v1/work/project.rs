@@ -9,7 +9,7 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::work::project;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::extract::page::PageParams;
+use crate::extract::page::{NoParams, PageParams};
 use crate::v1::kernel::schema;
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, PageView, Paged, created,
@@ -121,11 +121,6 @@ pub(crate) struct ProjectParams {
     #[param(required = false, default = false)]
     include_deleted: bool,
 }
-
-/// Nothing to filter by.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NoParams {}
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config

@@ -9,8 +9,7 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::work::resource;
 use utoipa::{IntoParams, ToSchema};
 
-use crate::extract::page::PageParams;
-use crate::v1::work::project::NoParams;
+use crate::extract::page::{NoParams, PageParams};
 use crate::{
     Answer, Body, Ctx, Endpoint, Id, IdempotencyKey, Ids, IfMatch, IfNoneMatch, PageView, Paged, created,
     entity, no_content,

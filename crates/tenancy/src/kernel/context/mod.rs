@@ -226,6 +226,8 @@ pub struct DomainPolicy {
     pub edge: Option<String>,
     /// The domain whose subdomains name tenants.
     pub base_domain: Option<String>,
+    /// The host of the service's own pages, where it has a name.
+    pub app_host: Option<String>,
     /// The names that no tenant may claim: the product's own.
     pub reserved: ReservedDomains,
 }
