@@ -48,6 +48,7 @@ mod lifecycle;
 mod limits;
 mod lockout;
 mod mail;
+mod mail_lane;
 mod mail_limits;
 mod metrics;
 mod mfa;
