@@ -55,6 +55,7 @@ mod mfa;
 mod month;
 mod ofrep;
 mod openfeature;
+mod operator_commands;
 mod operator_mfa;
 mod operator_roles;
 mod operator_tenants;
