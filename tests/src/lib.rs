@@ -41,5 +41,5 @@ pub use tls::Authority;
 pub use usage::{roll_up, take_back, use_up, used_by};
 pub use world::{
     EDGE, Instance, Mailing, Options, PASSKEY_DOMAIN, PASSKEY_ORIGIN, PASSWORD, Payments, Person,
-    TenantWorld, World, plans_with_meters, plans_without_prices,
+    TenantWorld, World, operator_cx, plans_with_meters, plans_without_prices,
 };

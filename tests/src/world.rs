@@ -351,6 +351,11 @@ impl Seed {
     }
 }
 
+/// The context of a command on a server, for calling operators' use cases directly.
+pub fn operator_cx(app: &Arc<Tenancy>) -> OperatorCx {
+    OperatorCx::command(app, SystemScope::because("a test in an operator's place"))
+}
+
 impl World {
     /// The usual world.
     pub async fn new() -> Self {
@@ -452,7 +457,7 @@ impl World {
 
     /// The context of a command on the server, for calling operators' use cases directly.
     pub fn operator_cx(&self) -> OperatorCx {
-        OperatorCx::command(&self.app, SystemScope::because("a test in an operator's place"))
+        operator_cx(&self.app)
     }
 
     /// The access token of an owner among the operators, who is made for it.

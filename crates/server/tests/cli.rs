@@ -32,6 +32,8 @@ mod operating;
 mod provisioning;
 #[path = "cli/quotas.rs"]
 mod quotas;
+#[path = "cli/records.rs"]
+mod records;
 #[path = "cli/serving.rs"]
 mod serving;
 #[path = "cli/tour.rs"]

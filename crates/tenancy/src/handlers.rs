@@ -23,6 +23,7 @@ impl Handlers {
             .with(crate::operations::mail::SendFarewell)
             .with(crate::identity::account_mail::SendNotice)
             .with(crate::identity::account_mail::SendLink)
+            .with(crate::identity::account_mail::SendAskedLink)
             .with(crate::identity::security_notice::SendSecurityNotice)
             .with(crate::identity::account_link::AskForLink)
             .with(crate::security::detection::DetectActivity)

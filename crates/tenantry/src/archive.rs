@@ -1,7 +1,7 @@
 //! `tenantry tenant export|import|diff` and `tenantry export verify`: archives from the command line.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tenantry_domain::archive::{AboutPerson, ArchiveError};
@@ -11,11 +11,13 @@ use tenantry_system::{FileArchiveReader, FileArchiveWriter};
 use tenantry_tenancy::archive::diff::TableDiff;
 use tenantry_tenancy::archive::trust::{Signer, unhex};
 use tenantry_tenancy::archive::write::Subject;
-use tenantry_tenancy::archive::{ArchiveProgress, diff, file_export, import, read};
+use tenantry_tenancy::archive::{self, ArchiveProgress, diff, file_export, read};
+use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
-use crate::tenant::other;
+use crate::reason::Reason;
+use crate::tenant::{find_any, other};
 use crate::{CommandError, console};
 
 /// What to do.
@@ -34,6 +36,53 @@ enum Action {
         file: PathBuf,
         #[command(flatten)]
         trust: Trust,
+    },
+}
+
+/// What is done with the archives of a tenant, among the commands of tenants.
+#[derive(Debug, clap::Subcommand)]
+pub enum TenantAction {
+    /// Write everything that a tenant owns into an archive: one file, signed, of one point in time.
+    #[command(after_help = "Example: tenantry tenant export acme --out acme.tar")]
+    Export {
+        /// Slug of the tenant.
+        slug: String,
+        /// The file, which only you can read.
+        #[arg(long)]
+        out: PathBuf,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Import an archive as a new tenant, or restore rows of the tenant that it is of.
+    #[command(
+        after_help = "Example: tenantry tenant import acme.tar --as-new acme-copy\n         \
+                            tenantry tenant import acme.tar --restore --yes"
+    )]
+    Import {
+        /// The archive.
+        file: PathBuf,
+        #[command(flatten)]
+        how: How,
+        /// The plan of a new tenant; the default plan without.
+        #[arg(long, conflicts_with = "restore")]
+        plan: Option<String>,
+        /// Restore what is shown.
+        #[arg(long, conflicts_with = "as_new")]
+        yes: bool,
+        #[command(flatten)]
+        trust: Trust,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Compare an archive with the tenant that it is of.
+    #[command(after_help = "Example: tenantry tenant diff acme.tar")]
+    Diff {
+        /// The archive.
+        file: PathBuf,
+        #[command(flatten)]
+        trust: Trust,
+        #[command(flatten)]
+        reason: Reason,
     },
 }
 
@@ -66,6 +115,30 @@ const BECAUSE: SystemScope = SystemScope::because("an archive of a tenant is use
 
 /// Maximum time that an archive may be written.
 const LONGEST: chrono::Duration = chrono::Duration::hours(12);
+
+impl TenantAction {
+    /// Runs the command.
+    pub async fn run(&self, app: &Arc<Tenancy>) -> Result<(), CommandError> {
+        match self {
+            Self::Export { slug, out, reason } => {
+                let tenant = find_any(app, slug).await?;
+                export(&reason.context(app, BECAUSE)?, &tenant, None, out).await
+            }
+            Self::Import {
+                file,
+                how,
+                plan,
+                yes,
+                trust,
+                reason,
+            } => {
+                let cx = reason.context(app, BECAUSE)?;
+                import(&cx, file, how, (plan.as_deref(), *yes, trust)).await
+            }
+            Self::Diff { file, trust, reason } => compare(&reason.context(app, BECAUSE)?, file, trust).await,
+        }
+    }
+}
 
 /// Runs `tenantry export`.
 pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
@@ -103,19 +176,19 @@ async fn verify(booted: &Booted, file: &Path, trusted: &[Vec<u8>]) -> Result<(),
 
 /// Writes the archive of a tenant, or of one person of it, into a file.
 pub async fn export(
-    booted: &Booted,
+    operators: &OperatorCx,
     tenant: &Tenant,
     person: Option<&AboutPerson>,
     out: &Path,
 ) -> Result<(), CommandError> {
-    let keys = tenantry_compose::read_keys(&booted.app).await;
+    let keys = tenantry_compose::read_keys(operators.app()).await;
     keys.map_err(|error| other(&error))?;
     let sink = FileArchiveWriter::create(out).map_err(failed)?;
-    let until = booted.app.ports.clock.now() + LONGEST;
+    let until = operators.app().ports.clock.now() + LONGEST;
     let shown = Shown::default();
     let show = |progress: &ArchiveProgress| shown.show(progress);
     let written = file_export::export(
-        &booted.app,
+        operators,
         BECAUSE,
         Subject { tenant, person },
         Box::new(sink),
@@ -144,13 +217,13 @@ pub struct How {
 }
 
 /// Imports an archive.
-pub async fn import(
-    booted: &Booted,
+async fn import(
+    operators: &OperatorCx,
     file: &Path,
     how: &How,
     (plan, yes, trust): (Option<&str>, bool, &Trust),
 ) -> Result<(), CommandError> {
-    let app = &booted.app;
+    let app = operators.app();
     let mut source = FileArchiveReader::open(file).await.map_err(failed)?;
     let verified = read::verify(app, &mut source, &trust.keys())
         .await
@@ -158,7 +231,7 @@ pub async fn import(
     let shown = Shown::default();
     let show = |progress: &ArchiveProgress| shown.show(progress);
     let Some(slug) = &how.as_new else {
-        let restoration = import::plan_restore(app, BECAUSE, verified)
+        let restoration = archive::import::plan_restore(operators, BECAUSE, verified)
             .await
             .map_err(failed)?;
         restoration.diffs.iter().for_each(say);
@@ -173,17 +246,17 @@ pub async fn import(
             return Ok(());
         }
         // Also where nothing is missing: a run that was killed may have left the rest of its work.
-        let put = restoration.run(app, BECAUSE, &show).await.map_err(failed)?;
+        let put = restoration.run(operators, BECAUSE, &show).await.map_err(failed)?;
         console::say(&format!(
             "restored: {} rows inserted, {} changed",
             put.inserted, put.replaced
         ));
         return Ok(());
     };
-    let imported = import::as_new(app, BECAUSE, verified, (slug, plan), &show).await;
+    let imported = archive::import::as_new(operators, BECAUSE, verified, (slug, plan), &show).await;
     let imported = match imported {
         Ok(imported) => imported,
-        Err(error) => return Err(unfinished(booted, slug, &error).await),
+        Err(error) => return Err(unfinished(app, slug, &error).await),
     };
     let (id, rows) = (imported.tenant.id, imported.put.inserted);
     console::say(&format!("{id} {slug}: {rows} rows imported"));
@@ -191,10 +264,10 @@ pub async fn import(
 }
 
 /// The error of an import, with what to do about a tenant that holds the slug and is not in use.
-async fn unfinished(booted: &Booted, slug: &str, error: &ArchiveError) -> CommandError {
+async fn unfinished(app: &Tenancy, slug: &str, error: &ArchiveError) -> CommandError {
     let named = async {
         let slug = Slug::parse(slug)?;
-        let found = booted.app.ports.tenant_rows.tenant_named(BECAUSE, &slug).await;
+        let found = app.ports.tenant_rows.tenant_named(BECAUSE, &slug).await;
         found.ok().flatten()
     };
     let is_provisioning = |tenant: &Tenant| tenant.status == TenantStatus::Provisioning;
@@ -203,17 +276,17 @@ async fn unfinished(booted: &Booted, slug: &str, error: &ArchiveError) -> Comman
     }
     CommandError::Other(format!(
         "{error}; the tenant {slug} is still provisioning: start its import again, or erase the tenant with \
-         `tenantry tenant purge {slug} --confirm`, which frees the slug"
+         `tenantry tenant purge {slug} --confirm --reason TEXT`, which frees the slug"
     ))
 }
 
 /// Compares an archive with the tenant that it is of.
-pub async fn compare(booted: &Booted, file: &Path, trust: &Trust) -> Result<(), CommandError> {
+async fn compare(operators: &OperatorCx, file: &Path, trust: &Trust) -> Result<(), CommandError> {
     let mut source = FileArchiveReader::open(file).await.map_err(failed)?;
-    let verified = read::verify(&booted.app, &mut source, &trust.keys())
+    let verified = read::verify(operators.app(), &mut source, &trust.keys())
         .await
         .map_err(failed)?;
-    let diffs = diff::diff(&booted.app, BECAUSE, verified).await.map_err(failed)?;
+    let diffs = diff::diff(operators, BECAUSE, verified).await.map_err(failed)?;
     diffs.iter().for_each(say);
     Ok(())
 }

@@ -13,10 +13,11 @@ use tenantry_domain::billing::{EventState, SubscriptionRef};
 use tenantry_domain::kernel::{Period, SystemScope, TenantId};
 use tenantry_domain::plans::{PlanCatalogue, PlanTerms};
 use tenantry_stripe::StripePayments;
-use tenantry_tenancy::OperatorCx;
+use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
+use crate::reason::Reason;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 
@@ -36,6 +37,8 @@ enum Action {
         /// Only of this tenant.
         #[arg(long)]
         tenant: Option<String>,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Compare our numbers with the payment provider's: tenant, meter, hours, ours, theirs, difference, and how much of it is
     /// untold, pending, dead, late and unexplained. Lists subscriptions that are too many, run for former customers or for other
@@ -61,6 +64,8 @@ enum Action {
         /// Make each of them a customer anew; what the former customer was subscribed to has ended.
         #[arg(long)]
         replace: bool,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// List what the payment provider told of, the newest first: id, kind, customer, state, attempts, received, reason.
     #[command(after_help = "Example: tenantry billing events --state ignored\n         \
@@ -75,6 +80,8 @@ enum Action {
         /// At most so many.
         #[arg(long, default_value_t = 100)]
         limit: u32,
+        #[command(flatten)]
+        reason: Reason,
     },
 }
 
@@ -90,10 +97,28 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     }
     booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     let done = match &args.action {
-        Action::Publish { tenant } => publish(&booted, tenant.as_deref()).await,
+        Action::Publish { tenant, reason } => {
+            let cx = reason.context(&booted.app, BECAUSE)?;
+            publish(&cx, tenant.as_deref()).await
+        }
         Action::Reconcile { tenant, period } => reconcile(&booted, tenant.as_deref(), *period).await,
-        Action::Customers { tenant, replace } => customers(&booted, tenant.as_deref(), *replace).await,
-        Action::Events { state, fetch, limit } => events(&booted, *state, *fetch, *limit).await,
+        Action::Customers {
+            tenant,
+            replace,
+            reason,
+        } => {
+            let cx = reason.context(&booted.app, BECAUSE)?;
+            customers(&cx, tenant.as_deref(), *replace).await
+        }
+        Action::Events {
+            state,
+            fetch,
+            limit,
+            reason,
+        } => {
+            let cx = reason.context(&booted.app, BECAUSE)?;
+            events(&cx, *state, *fetch, *limit).await
+        }
     };
     booted.finish().await;
     done
@@ -121,9 +146,9 @@ pub async fn offer(plans: Arc<dyn PlanCatalogue>, stripe: Arc<StripePayments>) {
     }
 }
 
-async fn publish(booted: &Booted, tenant: Option<&str>) -> Result<(), CommandError> {
-    for tenant in tenants(booted, tenant).await? {
-        let published = meter_report::publish_of(&booted.app, BECAUSE, tenant).await;
+async fn publish(cx: &OperatorCx, tenant: Option<&str>) -> Result<(), CommandError> {
+    for tenant in tenants(cx.app(), tenant).await? {
+        let published = meter_report::publish_of(cx, BECAUSE, tenant).await;
         let published = published.map_err(|error| other(&error))?;
         console::say(&format!(
             "{tenant} new {} sent {} dead {}",
@@ -223,8 +248,7 @@ fn say_finding(found: &Finding) {
     ));
 }
 
-async fn customers(booted: &Booted, tenant: Option<&str>, replace: bool) -> Result<(), CommandError> {
-    let cx = OperatorCx::command(&booted.app, BECAUSE);
+async fn customers(cx: &OperatorCx, tenant: Option<&str>, replace: bool) -> Result<(), CommandError> {
     let mut lost = 0_u64;
     let mut tell = |found: Vec<LostCustomer>| {
         for one in found {
@@ -237,13 +261,13 @@ async fn customers(booted: &Booted, tenant: Option<&str>, replace: bool) -> Resu
         }
     };
     if let Some(slug) = tenant {
-        let tenant = find(&booted.app, slug).await?;
-        let found = billing_oversight::lost_customer_of(&cx, tenant, replace).await;
+        let tenant = find(cx.app(), slug).await?;
+        let found = billing_oversight::lost_customer_of(cx, tenant, replace).await;
         tell(found.map_err(|error| other(&error))?);
     } else {
         let mut after = None;
         loop {
-            let swept = billing_oversight::lost_customers(&cx, replace, Sweep { after, limit: 100 }).await;
+            let swept = billing_oversight::lost_customers(cx, replace, Sweep { after, limit: 100 }).await;
             let swept = swept.map_err(|error| other(&error))?;
             tell(swept.found);
             after = swept.next;
@@ -257,17 +281,17 @@ async fn customers(booted: &Booted, tenant: Option<&str>, replace: bool) -> Resu
 }
 
 async fn events(
-    booted: &Booted,
+    cx: &OperatorCx,
     state: Option<EventState>,
     fetch: bool,
     limit: u32,
 ) -> Result<(), CommandError> {
     if fetch {
-        let missed = provider_event::fetch_missed(&booted.app, BECAUSE).await;
+        let missed = provider_event::fetch_for_operator(cx, BECAUSE).await;
         let missed = missed.map_err(|error| other(&error))?;
         console::progress(&format!("{missed} events had not been told"));
     }
-    let events = provider_event::list(&booted.app, BECAUSE, state, limit).await;
+    let events = provider_event::list(cx.app(), BECAUSE, state, limit).await;
     for received in events.map_err(|error| other(&error))? {
         let event = &received.event;
         let customer = event.customer.as_ref().map_or("-", |customer| customer.as_str());
@@ -285,13 +309,13 @@ async fn events(
     Ok(())
 }
 
-async fn tenants(booted: &Booted, slug: Option<&str>) -> Result<Vec<TenantId>, CommandError> {
+async fn tenants(app: &Tenancy, slug: Option<&str>) -> Result<Vec<TenantId>, CommandError> {
     if let Some(slug) = slug {
-        return Ok(vec![find(&booted.app, slug).await?]);
+        return Ok(vec![find(app, slug).await?]);
     }
     let mut all: Vec<TenantId> = Vec::new();
     loop {
-        let customers = &booted.app.ports.customers;
+        let customers = &app.ports.customers;
         let some = customers.list(BECAUSE, all.last().copied(), 500).await;
         let some = some.map_err(|error| other(&error))?;
         if some.is_empty() {

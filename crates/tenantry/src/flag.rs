@@ -9,6 +9,7 @@ use tenantry_tenancy::{OperatorCx, Precondition, Tenancy};
 
 use crate::boot::boot;
 use crate::config::Settings;
+use crate::reason::Reason;
 use crate::tenant::{invalid, other};
 use crate::{CommandError, console};
 
@@ -51,6 +52,8 @@ enum Action {
         /// The number of the version.
         #[arg(long)]
         to: i64,
+        #[command(flatten)]
+        reason: Reason,
     },
 }
 
@@ -86,7 +89,8 @@ async fn act(app: &Arc<Tenancy>, action: &Action) -> Result<(), CommandError> {
             let limit = usize::try_from(*limit).unwrap_or(usize::MAX);
             versions.map_err(told)?.iter().take(limit).for_each(say_version);
         }
-        Action::Rollback { key, to } => {
+        Action::Rollback { key, to, reason } => {
+            let cx = reason.context(app, because)?;
             let flag = flag_definition::roll_back(&cx, key, &Precondition::None, *to).await;
             say(&flag.map_err(told)?);
         }

@@ -4,19 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_billing::BillingHandlers as _;
-use tenantry_domain::kernel::{JobId, SystemJobId, SystemScope, TenantId};
+use tenantry_domain::kernel::{SystemScope, TenantId};
 use tenantry_domain::operations::{Backoff, JobFilter, JobState, Progress, SystemJobs as _};
 use tenantry_persistence::{PgJobQueue, PgSystemJobs};
 use tenantry_tenancy::Tenancy;
+use tenantry_tenancy::admin::operator_job::{self, JobStep, OperatorJobError};
+use tenantry_tenancy::operations::job;
 use tenantry_tenancy::operations::job::{Handlers, JobError};
 use tenantry_tenancy::operations::worker::{Queues, Worker, WorkerSettings};
-use tenantry_tenancy::operations::{job, system_job};
 use tenantry_tenancy::tenant::purge::PurgeSystemJobs;
 
 use crate::all_tenants::{FailedTenants, TenantPages};
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
-use crate::tenant::{find, other};
+use crate::reason::MandatoryReason;
+use crate::tenant::{find, invalid, other};
 use crate::{CommandError, console};
 
 /// The most jobs that are listed of one tenant.
@@ -44,12 +46,12 @@ enum Action {
     },
     /// Begin a dead or cancelled job anew.
     #[command(
-        after_help = "Example: tenantry jobs replay 0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11 --tenant acme"
+        after_help = "Example: tenantry jobs replay 0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11 --tenant acme --reason 'the mail server answers again'"
     )]
     Replay(Which),
     /// Cancel a job that has not come to its end.
     #[command(
-        after_help = "Example: tenantry jobs cancel 0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11 --tenant acme"
+        after_help = "Example: tenantry jobs cancel 0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11 --tenant acme --reason 'it was asked for twice'"
     )]
     Cancel(Which),
 }
@@ -61,6 +63,8 @@ struct Which {
     /// The tenant it is listed with; without, it is one of the system's own.
     #[arg(long)]
     tenant: Option<String>,
+    #[command(flatten)]
+    reason: MandatoryReason,
 }
 
 /// Runs the command.
@@ -68,8 +72,8 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
     match &args.action {
         Action::List { tenant, state } => list(&booted, tenant.as_deref(), *state).await?,
-        Action::Replay(which) => change(&booted, which, Change::Replay).await?,
-        Action::Cancel(which) => change(&booted, which, Change::Cancel).await?,
+        Action::Replay(which) => step(&booted.app, which, JobStep::Replay).await?,
+        Action::Cancel(which) => step(&booted.app, which, JobStep::Cancel).await?,
     }
     booted.finish().await;
     Ok(())
@@ -141,36 +145,30 @@ async fn list_of(
     Ok(())
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Change {
-    Replay,
-    Cancel,
-}
-
-async fn change(booted: &Booted, which: &Which, change: Change) -> Result<(), CommandError> {
-    let app = &booted.app;
-    let failed =
-        |error: JobError| CommandError::Other(format!("{error}: see {} jobs list", console::program()));
+async fn step(app: &Arc<Tenancy>, which: &Which, step: JobStep) -> Result<(), CommandError> {
+    let because = SystemScope::because("a job is repaired from the command line");
+    let (reason, cx) = (&which.reason.reason, which.reason.context(app, because)?);
     let not_an_id = |_| CommandError::Other(format!("'{}' is not the id of a job", which.id));
-    let Some(slug) = &which.tenant else {
-        let id: SystemJobId = which.id.parse().map_err(not_an_id)?;
-        let jobs = PgSystemJobs::new(booted.platform.clone());
-        let changed = match change {
-            Change::Replay => system_job::replay(app, &jobs, id).await,
-            Change::Cancel => system_job::cancel(app, &jobs, id).await,
-        };
-        let job = changed.map_err(failed)?;
-        say(&job.id, "-", &job.kind, &job.progress);
-        return Ok(());
+    let id = which.id.parse().map_err(not_an_id)?;
+    let tenant = match &which.tenant {
+        Some(slug) => Some(find(app, slug).await?),
+        None => None,
     };
-    let id: JobId = which.id.parse().map_err(not_an_id)?;
-    let tenant = find(app, slug).await?;
-    let changed = match change {
-        Change::Replay => job::replay(app, tenant, id).await,
-        Change::Cancel => job::cancel(app, tenant, id).await,
-    };
-    let job = changed.map_err(failed)?;
-    say(&job.id, slug, &job.kind, &job.progress);
+    let job = operator_job::step(&cx, tenant, id, step, reason).await;
+    let job = job.map_err(|error| match error {
+        OperatorJobError::Invalid(bad) => invalid(&bad),
+        OperatorJobError::NotFound => CommandError::Other(format!(
+            "there is no such job: see {} jobs list",
+            console::program()
+        )),
+        error => CommandError::Other(format!("{error}: see {} jobs list", console::program())),
+    })?;
+    say(
+        &job.id,
+        which.tenant.as_deref().unwrap_or("-"),
+        &job.kind,
+        &job.progress,
+    );
     Ok(())
 }
 

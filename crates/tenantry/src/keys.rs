@@ -13,6 +13,7 @@ use crate::all_tenants::{FailedTenants, TenantPages};
 use crate::boot::boot;
 use crate::config::Settings;
 use crate::console::moment;
+use crate::reason::Reason;
 use crate::tenant::{find, invalid, other};
 use crate::{CommandError, console};
 
@@ -43,6 +44,8 @@ enum Action {
         /// /.well-known/jwks.json again within that time.
         #[arg(long, default_value_t = PUBLICATION_SECONDS)]
         publication_seconds: i64,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// List the signing keys: name, state, and since or from when it signs. With a tenant, its data keys.
     #[command(after_help = "Example: tenantry keys list\n         tenantry keys list --tenant acme")]
@@ -65,20 +68,23 @@ enum Action {
 pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
     let because = SystemScope::because("signing keys are administered from the command line");
-    let cx = OperatorCx::command(&booted.app, because);
     let app = &booted.app;
     let done = match &args.action {
         Action::Rotate {
-            tenant: Some(slug), ..
-        } => rotate_of_one(app, slug).await,
-        Action::Rotate {
-            all_tenants: true, ..
-        } => rotate_of_all(app).await,
-        Action::Rotate {
-            publication_seconds, ..
-        } => rotate(&cx, *publication_seconds).await,
+            tenant,
+            all_tenants,
+            publication_seconds,
+            reason,
+        } => {
+            let cx = reason.context(app, because)?;
+            match tenant {
+                Some(slug) => rotate_of_one(&cx, slug).await,
+                None if *all_tenants => rotate_of_all(&cx).await,
+                None => rotate(&cx, *publication_seconds).await,
+            }
+        }
         Action::List { tenant: Some(slug) } => list_of(app, slug).await,
-        Action::List { tenant: None } => list(&cx).await,
+        Action::List { tenant: None } => list(&OperatorCx::command(app, because)).await,
         Action::Check { tenant } => check(app, tenant.as_deref()).await,
     };
     booted.finish().await;
@@ -107,9 +113,9 @@ async fn rotate(cx: &OperatorCx, publication_seconds: i64) -> Result<(), Command
     Ok(())
 }
 
-async fn rotate_of_one(app: &Arc<Tenancy>, slug: &str) -> Result<(), CommandError> {
-    let tenant = find(app, slug).await?;
-    let unreadable = rotate_data_key(app, tenant, slug).await?;
+async fn rotate_of_one(cx: &OperatorCx, slug: &str) -> Result<(), CommandError> {
+    let tenant = find(cx.app(), slug).await?;
+    let unreadable = rotate_data_key(cx, tenant, slug).await?;
     if unreadable == 0 {
         return Ok(());
     }
@@ -118,10 +124,10 @@ async fn rotate_of_one(app: &Arc<Tenancy>, slug: &str) -> Result<(), CommandErro
 }
 
 /// Goes through all tenants, and through all of them also when something is wrong with one.
-async fn rotate_of_all(app: &Arc<Tenancy>) -> Result<(), CommandError> {
+async fn rotate_of_all(cx: &OperatorCx) -> Result<(), CommandError> {
     let mut failed = FailedTenants::default();
-    for (tenant, slug) in tenants(app).await? {
-        match rotate_data_key(app, tenant, &slug).await {
+    for (tenant, slug) in tenants(cx.app()).await? {
+        match rotate_data_key(cx, tenant, &slug).await {
             Ok(0) => {}
             Ok(_) => failed.count(),
             failure => failed.note(&slug, failure.map(drop)),
@@ -131,8 +137,8 @@ async fn rotate_of_all(app: &Arc<Tenancy>) -> Result<(), CommandError> {
 }
 
 /// Returns how many values no known key opens. What is interrupted here is finished by the job that the rotation asks for.
-async fn rotate_data_key(app: &Arc<Tenancy>, tenant: TenantId, slug: &str) -> Result<usize, CommandError> {
-    let number = match data_key::rotate(app, tenant).await {
+async fn rotate_data_key(cx: &OperatorCx, tenant: TenantId, slug: &str) -> Result<usize, CommandError> {
+    let number = match data_key::rotate(cx, tenant).await {
         Ok(number) => number,
         // It seals nothing until it is in use, and its upkeep begins then.
         Err(error) => {
@@ -141,7 +147,7 @@ async fn rotate_data_key(app: &Arc<Tenancy>, tenant: TenantId, slug: &str) -> Re
             return Ok(0);
         }
     };
-    let done = reseal::reseal(app, tenant).await.map_err(|error| other(&error))?;
+    let done = reseal::reseal(cx, tenant).await.map_err(|error| other(&error))?;
     console::say(&format!(
         "{slug} data key {number} seals, {} secret(s) sealed anew",
         done.resealed

@@ -27,6 +27,8 @@ mod archive;
 mod audit;
 mod billing;
 mod boot;
+#[cfg(test)]
+mod command_records;
 mod config;
 mod console;
 mod demo;
@@ -54,6 +56,7 @@ mod person;
 mod plan;
 pub mod prelude;
 mod quota;
+mod reason;
 mod routes;
 mod seed;
 mod serve;
@@ -135,11 +138,11 @@ enum Command {
     #[command(after_help = "Example: tenantry tombstones list > tombstones.ndjson")]
     Tombstones(tombstones::Args),
     /// List plans, and put tenants on them.
-    #[command(after_help = "Example: tenantry plan change acme --to pro")]
+    #[command(after_help = "Example: tenantry plan change acme --to pro --reason 'contract 4711'")]
     Plan(plan::Args),
     /// Add, list and deactivate those who run the platform.
     #[command(
-        after_help = "Example: tenantry operator create --email olga@example.com --name 'Olga Operator'"
+        after_help = "Example: tenantry operator create --email olga@example.com --name 'Olga Operator' --role support"
     )]
     Operator(operator::Args),
     /// List and show feature flags and their versions, and go back to one.

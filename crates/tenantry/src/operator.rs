@@ -10,6 +10,7 @@ use tenantry_tenancy::{OperatorCx, Precondition, Tenancy};
 
 use crate::boot::boot;
 use crate::config::Settings;
+use crate::reason::Reason;
 use crate::tenant::other;
 use crate::{CommandError, console};
 
@@ -26,7 +27,7 @@ enum Action {
     #[command(
         after_help = "Example: tenantry operator create --email olga@example.com --name 'Olga Operator' --role support\n         \
                       pass show tenantry | tenantry operator create --email olga@example.com --name Olga \
-                      --password-stdin"
+                      --role owner --password-stdin"
     )]
     Create {
         /// E-mail address of the operator.
@@ -36,11 +37,13 @@ enum Action {
         #[arg(long)]
         name: String,
         /// What the operator may do: support, billing or owner.
-        #[arg(long, default_value = "owner", value_parser = role)]
+        #[arg(long, value_parser = role)]
         role: OperatorRole,
         /// Take the password from the first line of standard input instead of generating one.
         #[arg(long)]
         password_stdin: bool,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Replace an operator's password and end their tokens; prints the generated password, once.
     #[command(
@@ -53,12 +56,16 @@ enum Action {
         /// Take the password from the first line of standard input instead of generating one.
         #[arg(long)]
         password_stdin: bool,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Remove the second factor of an operator who has lost it, and end the operator's tokens.
     #[command(after_help = "Example: tenantry operator reset-mfa olga@example.com")]
     ResetMfa {
         /// E-mail address of the operator.
         email: String,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Change what an operator may do.
     #[command(after_help = "Example: tenantry operator set-role olga@example.com --role support")]
@@ -68,6 +75,8 @@ enum Action {
         /// support, billing or owner.
         #[arg(long, value_parser = role)]
         role: OperatorRole,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// List all operators: id, address, role, state, name.
     #[command(after_help = "Example: tenantry operator list")]
@@ -77,12 +86,16 @@ enum Action {
     Deactivate {
         /// E-mail address of the operator.
         email: String,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Activate an operator who was deactivated; password and second factor are the former ones.
     #[command(after_help = "Example: tenantry operator activate olga@example.com")]
     Activate {
         /// E-mail address of the operator.
         email: String,
+        #[command(flatten)]
+        reason: Reason,
     },
 }
 
@@ -96,9 +109,9 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             name,
             role,
             password_stdin,
+            reason,
         } => {
-            let because = SystemScope::because("an operator is added from the command line");
-            let cx = OperatorCx::command(app, because);
+            let cx = reason.context(app, BECAUSE)?;
             let new = NewOperator {
                 email: email.clone(),
                 full_name: name.clone(),
@@ -107,47 +120,48 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             };
             say_with_password(&operator::create(&cx, new).await.map_err(told)?);
         }
-        Action::SetRole { email, role } => {
-            let because = SystemScope::because("an operator's role is changed from the command line");
-            let cx = OperatorCx::command(app, because);
-            let changes = OperatorChanges {
-                role: Some(*role),
-                ..OperatorChanges::default()
-            };
-            let id = operator::id_of(&cx, email).await.map_err(told)?;
-            say(&operator::change(&cx, id, &Precondition::None, &changes)
-                .await
-                .map_err(told)?);
+        Action::SetRole { email, role, reason } => {
+            set_role(&reason.context(app, BECAUSE)?, email, *role).await?
         }
         Action::ResetPassword {
             email,
             password_stdin,
+            reason,
         } => {
+            let cx = reason.context(app, BECAUSE)?;
             let password = given(*password_stdin)?;
-            let because = SystemScope::because("an operator's password is reset from the command line");
-            let cx = OperatorCx::command(app, because);
             let id = operator::id_of(&cx, email).await.map_err(told)?;
             say_with_password(&operator::reset_password(&cx, id, password).await.map_err(told)?);
         }
-        Action::ResetMfa { email } => {
-            let because = SystemScope::because("an operator's second factor is reset from the command line");
-            let cx = OperatorCx::command(app, because);
+        Action::ResetMfa { email, reason } => {
+            let cx = reason.context(app, BECAUSE)?;
             let id = operator::id_of(&cx, email).await.map_err(told)?;
             say(&operator_mfa::reset(&cx, id).await.map_err(told)?);
         }
         Action::List => list(app).await?,
-        Action::Deactivate { email } => {
-            let because = SystemScope::because("an operator is deactivated from the command line");
-            let cx = OperatorCx::command(app, because);
+        Action::Deactivate { email, reason } => {
+            let cx = reason.context(app, BECAUSE)?;
             say(&operator::deactivate(&cx, email).await.map_err(told)?);
         }
-        Action::Activate { email } => {
-            let because = SystemScope::because("an operator is activated from the command line");
-            let cx = OperatorCx::command(app, because);
+        Action::Activate { email, reason } => {
+            let cx = reason.context(app, BECAUSE)?;
             say(&operator::activate(&cx, email).await.map_err(told)?);
         }
     }
     booted.finish().await;
+    Ok(())
+}
+
+const BECAUSE: SystemScope = SystemScope::because("operators are administered from the command line");
+
+async fn set_role(cx: &OperatorCx, email: &str, role: OperatorRole) -> Result<(), CommandError> {
+    let changes = OperatorChanges {
+        role: Some(role),
+        ..OperatorChanges::default()
+    };
+    let id = operator::id_of(cx, email).await.map_err(told)?;
+    let changed = operator::change(cx, id, &Precondition::None, &changes).await;
+    say(&changed.map_err(told)?);
     Ok(())
 }
 

@@ -1,45 +1,51 @@
 //! `tenantry user export` and `tenantry user erase`: the data of one person from the command line.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use tenantry_domain::identity::{Email, User};
 use tenantry_domain::kernel::SystemScope;
 use tenantry_tenancy::archive::export;
 use tenantry_tenancy::identity::erasure;
 use tenantry_tenancy::identity::user::UserError;
-use tenantry_tenancy::{Cx, Origin};
+use tenantry_tenancy::{Cx, OperatorCx};
 
-use crate::boot::Booted;
 use crate::tenant::{find_any, invalid, other};
 use crate::{CommandError, archive, console};
 
 /// Writes the archive of the person who has an address, or who had it last.
-pub async fn export(booted: &Booted, slug: &str, email: &str, out: &Path) -> Result<(), CommandError> {
-    let (cx, users) = accounts(booted, slug, email).await?;
+pub async fn export(
+    operators: &OperatorCx,
+    (slug, email): (&str, &str),
+    out: &Path,
+) -> Result<(), CommandError> {
+    let (cx, users) = accounts(operators, slug, email).await?;
     let live = users.iter().find(|user| user.deleted_at.is_none());
     let Some(user) = live.or(users.last()) else {
         return Err(no_user(slug, email));
     };
     let about = export::about(&cx, user.id).await.map_err(|error| other(&error))?;
     let about = about.ok_or_else(|| no_user(slug, email))?;
-    let tenant = find_any(&booted.app, slug).await?;
-    archive::export(booted, &tenant, Some(&about), out).await
+    let tenant = find_any(operators.app(), slug).await?;
+    archive::export(operators, &tenant, Some(&about), out).await
 }
 
 /// Erases every account that has an address, and waits until all traces are erased.
-pub async fn erase(booted: &Booted, (slug, email): (&str, &str), confirm: &str) -> Result<(), CommandError> {
+pub async fn erase(
+    operators: &OperatorCx,
+    (slug, email): (&str, &str),
+    confirm: &str,
+) -> Result<(), CommandError> {
     if !email.trim().eq_ignore_ascii_case(confirm.trim()) {
         return Err(CommandError::Other(
             "nothing was erased: --confirm must be the address of --email".into(),
         ));
     }
-    let (cx, users) = accounts(booted, slug, email).await?;
+    let (cx, users) = accounts(operators, slug, email).await?;
     if users.is_empty() {
         return Err(no_user(slug, email));
     }
     for user in users {
-        let erased = erasure::erase_by_operator(&cx, user.id, confirm).await;
+        let erased = erasure::erase_by_operator(operators, &cx, user.id, confirm).await;
         erased.map_err(|error| not_erased(&error))?;
         console::progress(&format!("{}: the account is anonymous", user.id));
         let finished = erasure::finish(&cx, user.id)
@@ -71,13 +77,12 @@ fn no_user(slug: &str, email: &str) -> CommandError {
     ))
 }
 
-async fn accounts(booted: &Booted, slug: &str, email: &str) -> Result<(Cx, Vec<User>), CommandError> {
+async fn accounts(operators: &OperatorCx, slug: &str, email: &str) -> Result<(Cx, Vec<User>), CommandError> {
     let email = Email::parse(email, "/email").map_err(|error| invalid(&error))?;
-    let tenant = find_any(&booted.app, slug).await?.id;
+    let tenant = find_any(operators.app(), slug).await?.id;
     let because = SystemScope::because("an operator exports or erases the data of a person");
-    let scope = booted.app.ports.gate.system(because, tenant).await;
-    let scope = scope.map_err(|error| other(&error))?;
-    let cx = Cx::new(Arc::clone(&booted.app), scope, Origin::default());
+    let cx = operators.enter(because, tenant).await;
+    let cx = cx.map_err(|error| other(&error))?;
     let users = erasure::named(&cx, &email).await.map_err(|error| other(&error))?;
     Ok((cx, users))
 }

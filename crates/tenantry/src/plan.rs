@@ -5,15 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tenantry_billing::plans::plan::{self, Agreement};
+use tenantry_billing::plans::tenant_plan::{self, TenantPlanError};
 use tenantry_billing::plans::{PlanBook, PlanError, Plans};
 use tenantry_domain::kernel::{Change, InvalidatedCache, Limit, StoreError, SystemScope};
 use tenantry_domain::plans::PlanVersions;
 use tenantry_domain::usage::MeterKey;
+use tenantry_tenancy::Precondition;
 use tokio::sync::Notify;
 
 use crate::boot::{Booted, boot};
 use crate::config::{Plans as PlanSettings, Settings, SettingsError};
-use crate::tenant::{find, other};
+use crate::reason::{MandatoryReason, context};
+use crate::tenant::{find, invalid, other};
 use crate::{CommandError, console};
 
 /// What to do.
@@ -29,19 +32,21 @@ enum Action {
     #[command(after_help = "Example: tenantry plan list")]
     List,
     /// Put a tenant on a plan, on the terms of today.
-    #[command(after_help = "Example: tenantry plan change acme --to pro")]
+    #[command(after_help = "Example: tenantry plan change acme --to pro --reason 'contract 4711'")]
     Change {
         /// Slug of the tenant.
         slug: String,
         /// The plan.
         #[arg(long)]
         to: String,
+        #[command(flatten)]
+        reason: MandatoryReason,
     },
     /// Agree with a tenant on something beside its plan; `=plan` takes it back.
     #[command(
-        after_help = "Example: tenantry plan agree acme --limit users=60 --feature branding=on\n         \
-                            tenantry plan agree acme --meter api_calls=20000\n         \
-                            tenantry plan agree acme --limit users=plan"
+        after_help = "Example: tenantry plan agree acme --limit users=60 --feature branding=on --reason 'contract 4711'\n         \
+                            tenantry plan agree acme --meter api_calls=20000 --reason 'contract 4711'\n         \
+                            tenantry plan agree acme --limit users=plan --reason 'the contract has ended'"
     )]
     Agree {
         /// Slug of the tenant.
@@ -55,10 +60,12 @@ enum Action {
         /// The hard limit of a meter: NAME=NUMBER, NAME=unlimited or NAME=plan.
         #[arg(long = "meter", value_parser = meter)]
         meters: Vec<(MeterKey, Option<Limit>)>,
+        #[command(flatten)]
+        reason: MandatoryReason,
     },
     /// Move every tenant that has an older version of a plan to the one of today.
     #[command(
-        after_help = "Example: tenantry plan upgrade pro --dry-run\n         tenantry plan upgrade pro"
+        after_help = "Example: tenantry plan upgrade pro --dry-run\n         tenantry plan upgrade pro --reason 'the terms of 2027'"
     )]
     Upgrade {
         /// Name of the plan.
@@ -66,6 +73,9 @@ enum Action {
         /// Only say how many tenants that would be.
         #[arg(long)]
         dry_run: bool,
+        /// Why, for the log of operators and those of the tenants: 1 to 500 characters.
+        #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+        reason: Option<String>,
     },
 }
 
@@ -77,10 +87,11 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     match &args.action {
         Action::List => list(&booted).await?,
-        Action::Change { slug, to } => {
+        Action::Change { slug, to, reason } => {
+            let cx = reason.context(&booted.app, BECAUSE)?;
             let tenant = find(&booted.app, slug).await?;
-            let changed = plan::change(&booted.app, BECAUSE, tenant, to).await;
-            let changed = changed.map_err(|error| other(&error))?;
+            let changed = tenant_plan::change(&cx, tenant, to, &reason.reason).await;
+            let changed = changed.map_err(refused)?;
             console::say(&format!(
                 "{slug} {} version {}",
                 changed.plan, changed.plan_version
@@ -91,6 +102,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             features,
             limits,
             meters,
+            reason,
         } => {
             let agreement = Agreement {
                 features: features.iter().cloned().collect(),
@@ -98,13 +110,14 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
                 meters: meters.iter().cloned().collect(),
             };
             check(&booted, &agreement)?;
-            let tenant = find(&booted.app, slug).await?;
-            let agreed = plan::agree(&booted.app, BECAUSE, tenant, agreement).await;
-            let agreed = agreed.map_err(|error| other(&error))?.agreed;
+            let cx = reason.context(&booted.app, BECAUSE)?;
+            let (tenant, any) = (find(&booted.app, slug).await?, Precondition::None);
+            let agreed = tenant_plan::agree(&cx, tenant, &any, agreement, &reason.reason).await;
+            let agreed = agreed.map_err(refused)?.agreed;
             let said = serde_json::to_string(&agreed).unwrap_or_default();
             console::say(&format!("{slug} {said}"));
         }
-        Action::Upgrade { plan, dry_run } => upgrade(&booted, plan, *dry_run).await?,
+        Action::Upgrade { plan, reason, .. } => upgrade(&booted, plan, reason.as_deref()).await?,
     }
     booted.finish().await;
     Ok(())
@@ -168,7 +181,15 @@ async fn list(booted: &Booted) -> Result<(), CommandError> {
     Ok(())
 }
 
-async fn upgrade(booted: &Booted, plan: &str, dry_run: bool) -> Result<(), CommandError> {
+fn refused(error: TenantPlanError) -> CommandError {
+    match error {
+        TenantPlanError::Invalid(bad) => invalid(&bad),
+        error => other(&error),
+    }
+}
+
+/// Moves the tenants, for a reason. Without one it only says how many that would be.
+async fn upgrade(booted: &Booted, plan: &str, reason: Option<&str>) -> Result<(), CommandError> {
     let plans = &booted.app.ports.plans;
     let terms = plans.current(plan).ok_or_else(|| {
         let names = plans.names().join(", ");
@@ -181,17 +202,18 @@ async fn upgrade(booted: &Booted, plan: &str, dry_run: bool) -> Result<(), Comma
         .filter(|it| it.plan == plan && it.version != terms.version)
         .flat_map(|it| it.tenants);
     let older: Vec<_> = older.collect();
-    if dry_run {
+    let Some(reason) = reason else {
         console::say(&format!(
             "{} tenants would move to version {}",
             older.len(),
             terms.version
         ));
         return Ok(());
-    }
+    };
+    let cx = context(&booted.app, BECAUSE, Some(reason))?;
     for (done, tenant) in older.iter().enumerate() {
-        let moved = plan::change(&booted.app, BECAUSE, *tenant, plan).await;
-        moved.map_err(|error| other(&error))?;
+        let moved = tenant_plan::change(&cx, *tenant, plan, reason).await;
+        moved.map_err(refused)?;
         if (done + 1) % 100 == 0 {
             console::progress(&format!("{} of {} tenants moved", done + 1, older.len()));
         }

@@ -1,13 +1,16 @@
 //! `tenantry quota`: compare the counters of quotas with the ledger, and correct them.
 
 use tenantry_billing::usage::quota::{self, Corrected, QuotaError};
-use tenantry_billing::usage::quota_drift::{self, Reconciled, Repair};
+use tenantry_billing::usage::quota_drift::{self, Reconciled};
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId};
 use tenantry_domain::usage::{MeterKey, PLAN_KEY_RULE, QuotaDrift, QuotaFinding};
 
 use crate::all_tenants::{FailedTenants, TenantPages};
-use crate::boot::{Booted, boot};
+use tenantry_tenancy::OperatorCx;
+
+use crate::boot::boot;
 use crate::config::Settings;
+use crate::reason::{MandatoryReason, Reason};
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 
@@ -33,6 +36,8 @@ enum Action {
         /// left to store: see metering_spool_pending.
         #[arg(long)]
         repair: bool,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Set how much of a meter counts as used in the present period, and record why. The ledger, which bills are made of, stays as
     /// it is.
@@ -48,9 +53,8 @@ enum Action {
         /// What counts as used from now on; `quota reconcile --tenant` shows what the ledger says.
         #[arg(long)]
         used: u64,
-        /// Why, for the tenant's audit log: 1 to 500 characters.
-        #[arg(long)]
-        reason: String,
+        #[command(flatten)]
+        reason: MandatoryReason,
     },
 }
 
@@ -64,46 +68,54 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
     booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     let done = match &args.action {
-        Action::Reconcile { tenant, repair } => {
-            let repair = if *repair { Repair::All } else { Repair::Nothing };
-            reconcile(&booted, tenant.as_deref(), repair).await
+        Action::Reconcile {
+            tenant,
+            repair,
+            reason,
+        } => {
+            let cx = reason.context(&booted.app, BECAUSE)?;
+            reconcile(&cx, tenant.as_deref(), *repair).await
         }
         Action::Correct {
             slug,
             meter,
             used,
             reason,
-        } => correct(&booted, slug, (meter, *used, reason)).await,
+        } => {
+            let because = SystemScope::because("an operator corrects a quota's counter");
+            let cx = reason.context(&booted.app, because)?;
+            correct(&cx, because, slug, (meter, *used, &reason.reason)).await
+        }
     };
     booted.finish().await;
     done
 }
 
-async fn reconcile(booted: &Booted, tenant: Option<&str>, repair: Repair) -> Result<(), CommandError> {
+async fn reconcile(cx: &OperatorCx, tenant: Option<&str>, repair: bool) -> Result<(), CommandError> {
     if let Some(slug) = tenant {
-        let tenant = find(&booted.app, slug).await?;
-        return of_tenant(booted, (tenant, slug), repair, |_| true).await;
+        let tenant = find(cx.app(), slug).await?;
+        return of_tenant(cx, (tenant, slug), repair, |_| true).await;
     }
     let differs = |drift: &QuotaDrift| drift.finding() != QuotaFinding::Agrees;
     let mut failed = FailedTenants::default();
-    let mut pages = TenantPages::new(&booted.app, BECAUSE);
+    let mut pages = TenantPages::new(cx.app(), BECAUSE);
     while let Some(tenants) = pages.next().await? {
         for tenant in &tenants {
             let slug = tenant.slug.as_str();
-            failed.note(slug, of_tenant(booted, (tenant.id, slug), repair, differs).await);
+            failed.note(slug, of_tenant(cx, (tenant.id, slug), repair, differs).await);
         }
     }
     failed.summary()
 }
 
 async fn correct(
-    booted: &Booted,
+    cx: &OperatorCx,
+    because: SystemScope,
     slug: &str,
     (meter, used, reason): (&MeterKey, u64, &str),
 ) -> Result<(), CommandError> {
-    const BECAUSE: SystemScope = SystemScope::because("an operator corrects a quota's counter");
-    let tenant = find(&booted.app, slug).await?;
-    let corrected = quota::correct(&booted.app, BECAUSE, tenant, (meter, used, reason)).await;
+    let tenant = find(cx.app(), slug).await?;
+    let corrected = quota::correct(cx, because, tenant, (meter, used, reason)).await;
     let corrected = corrected.map_err(|error| match error {
         QuotaError::Invalid(Invalid(errors)) => {
             let errors = errors
@@ -123,12 +135,12 @@ async fn correct(
 }
 
 async fn of_tenant(
-    booted: &Booted,
+    cx: &OperatorCx,
     (tenant, slug): (TenantId, &str),
-    repair: Repair,
+    repair: bool,
     is_shown: impl Fn(&QuotaDrift) -> bool,
 ) -> Result<(), CommandError> {
-    let all = quota_drift::reconcile_of(&booted.app, BECAUSE, tenant, repair).await;
+    let all = quota_drift::reconcile_of(cx, BECAUSE, tenant, repair).await;
     let all = all.map_err(|error| other(&error))?;
     for one in all.iter().filter(|one| is_shown(&one.drift)) {
         say(slug, one);

@@ -1,6 +1,5 @@
 //! `tenantry tenant`: what an operator does to tenants from the command line.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tenantry_domain::kernel::{Invalid, RequestId, SystemScope, TenantId};
@@ -9,11 +8,12 @@ use tenantry_tenancy::tenant::lifecycle::{LifecycleError, LifecycleReason};
 use tenantry_tenancy::tenant::provision::NewAdmin;
 use tenantry_tenancy::tenant::row_work::{self, RowProgress, Settled};
 use tenantry_tenancy::tenant::{lifecycle, provision};
-use tenantry_tenancy::{OperatorCx, Origin, Tenancy};
+use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::all_tenants::TenantPages;
 use crate::boot::boot;
 use crate::config::Settings;
+use crate::reason::{MandatoryReason, Reason};
 use crate::{CommandError, archive, console};
 
 /// What to do.
@@ -49,92 +49,57 @@ enum Action {
         /// Name of the first admin.
         #[arg(long)]
         admin_name: String,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Make a tenant read-only.
     #[command(after_help = "Example: tenantry tenant suspend acme --reason 'invoice unpaid'")]
     Suspend {
         /// Slug of the tenant.
         slug: String,
-        /// Goes into the tenant's audit log.
-        #[arg(long)]
-        reason: String,
+        #[command(flatten)]
+        reason: MandatoryReason,
     },
     /// Delete a tenant: it is gone at once, and can be restored until it is purged.
     #[command(after_help = "Example: tenantry tenant delete acme --reason 'contract ended'")]
     Delete {
         /// Slug of the tenant.
         slug: String,
-        /// Goes into the tenant's audit log.
-        #[arg(long)]
-        reason: String,
+        #[command(flatten)]
+        reason: MandatoryReason,
     },
     /// Restore a deleted tenant, exactly as it was.
     #[command(after_help = "Example: tenantry tenant restore acme --reason 'deleted by mistake'")]
     Restore {
         /// Slug of the tenant.
         slug: String,
-        /// Goes into the tenant's audit log.
-        #[arg(long)]
-        reason: String,
+        #[command(flatten)]
+        reason: MandatoryReason,
     },
     /// Erase every row of a deleted tenant now. It cannot be undone; a tombstone stays.
-    #[command(after_help = "Example: tenantry tenant purge acme --confirm")]
+    #[command(after_help = "Example: tenantry tenant purge acme --confirm --reason 'erasure was asked for'")]
     Purge {
         /// Slug of the tenant.
         slug: String,
         /// Confirms that the rows are to be erased for good.
         #[arg(long)]
         confirm: bool,
-        /// Goes into the operators' log.
-        #[arg(long, default_value = "purged from the command line")]
-        reason: String,
-    },
-    /// Write everything that a tenant owns into an archive: one file, signed, of one point in time.
-    #[command(after_help = "Example: tenantry tenant export acme --out acme.tar")]
-    Export {
-        /// Slug of the tenant.
-        slug: String,
-        /// The file, which only you can read.
-        #[arg(long)]
-        out: PathBuf,
-    },
-    /// Import an archive as a new tenant, or restore rows of the tenant that it is of.
-    #[command(
-        after_help = "Example: tenantry tenant import acme.tar --as-new acme-copy\n         \
-                            tenantry tenant import acme.tar --restore --yes"
-    )]
-    Import {
-        /// The archive.
-        file: PathBuf,
         #[command(flatten)]
-        how: archive::How,
-        /// The plan of a new tenant; the default plan without.
-        #[arg(long, conflicts_with = "restore")]
-        plan: Option<String>,
-        /// Restore what is shown.
-        #[arg(long, conflicts_with = "as_new")]
-        yes: bool,
-        #[command(flatten)]
-        trust: archive::Trust,
+        reason: MandatoryReason,
     },
-    /// Compare an archive with the tenant that it is of.
-    #[command(after_help = "Example: tenantry tenant diff acme.tar")]
-    Diff {
-        /// The archive.
-        file: PathBuf,
-        #[command(flatten)]
-        trust: archive::Trust,
-    },
+    #[command(flatten)]
+    Archive(archive::TenantAction),
     /// Let a suspended tenant write again.
     #[command(after_help = "Example: tenantry tenant resume acme --reason 'invoice paid'")]
     Resume {
         /// Slug of the tenant.
         slug: String,
-        /// Goes into the tenant's audit log.
-        #[arg(long)]
-        reason: String,
+        #[command(flatten)]
+        reason: MandatoryReason,
     },
 }
+
+const BECAUSE: SystemScope = SystemScope::because("a tenant is changed from the command line");
 
 /// Runs the command.
 pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
@@ -149,6 +114,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             plan,
             admin_email,
             admin_name,
+            reason,
         } => {
             let tenant = NewTenant {
                 name: name.clone(),
@@ -161,67 +127,56 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
                 full_name: admin_name.clone(),
                 password: None,
             };
-            create(app, tenant, admin).await?;
+            create(&reason.context(app, BECAUSE)?, tenant, admin).await?;
         }
-        Action::Delete { slug, reason } => delete(app, slug, reason).await?,
-        Action::Restore { slug, reason } => restore(app, slug, reason).await?,
+        Action::Suspend { slug, reason } => {
+            let (cx, id) = (reason.context(app, BECAUSE)?, find(app, slug).await?);
+            say(&lifecycle::suspend(&cx, id, &reason.reason).await.map_err(told)?);
+        }
+        Action::Resume { slug, reason } => {
+            let (cx, id) = (reason.context(app, BECAUSE)?, find(app, slug).await?);
+            say(&lifecycle::resume(&cx, id, &reason.reason).await.map_err(told)?);
+        }
+        Action::Delete { slug, reason } => {
+            delete(&reason.context(app, BECAUSE)?, slug, &reason.reason).await?
+        }
+        Action::Restore { slug, reason } => {
+            restore(&reason.context(app, BECAUSE)?, slug, &reason.reason).await?
+        }
         Action::Purge {
             slug,
             confirm,
             reason,
-        } => purge(app, slug, *confirm, reason).await?,
-        Action::Export { slug, out } => {
-            let tenant = find_any(app, slug).await?;
-            archive::export(&booted, &tenant, None, out).await?;
-        }
-        Action::Import {
-            file,
-            how,
-            plan,
-            yes,
-            trust,
-        } => archive::import(&booted, file, how, (plan.as_deref(), *yes, trust)).await?,
-        Action::Diff { file, trust } => archive::compare(&booted, file, trust).await?,
-        Action::Suspend { slug, reason } => {
-            let id = find(app, slug).await?;
-            say(&lifecycle::suspend(&command(app), id, reason)
-                .await
-                .map_err(told)?);
-        }
-        Action::Resume { slug, reason } => {
-            let id = find(app, slug).await?;
-            say(&lifecycle::resume(&command(app), id, reason).await.map_err(told)?);
-        }
+        } => purge(&reason.context(app, BECAUSE)?, slug, *confirm, &reason.reason).await?,
+        Action::Archive(action) => action.run(app).await?,
     }
     booted.finish().await;
     Ok(())
 }
 
-async fn delete(app: &Arc<Tenancy>, slug: &str, reason: &str) -> Result<(), CommandError> {
-    let id = find_any(app, slug).await?.id;
-    lifecycle::delete(&command(app), id, reason).await.map_err(told)?;
-    settle_and_say(app, id).await
+async fn delete(cx: &OperatorCx, slug: &str, reason: &str) -> Result<(), CommandError> {
+    let id = find_any(cx.app(), slug).await?.id;
+    lifecycle::delete(cx, id, reason).await.map_err(told)?;
+    settle_and_say(cx, id).await
 }
 
-async fn restore(app: &Arc<Tenancy>, slug: &str, reason: &str) -> Result<(), CommandError> {
-    let id = find_any(app, slug).await?.id;
-    let begun = lifecycle::begin_restore(&command(app), id, reason).await;
+async fn restore(cx: &OperatorCx, slug: &str, reason: &str) -> Result<(), CommandError> {
+    let id = find_any(cx.app(), slug).await?.id;
+    let begun = lifecycle::begin_restore(cx, id, reason).await;
     begun.map_err(told)?;
-    settle_and_say(app, id).await
+    settle_and_say(cx, id).await
 }
 
-async fn purge(app: &Arc<Tenancy>, slug: &str, confirm: bool, reason: &str) -> Result<(), CommandError> {
-    let tenant = find_any(app, slug).await?;
+async fn purge(cx: &OperatorCx, slug: &str, confirm: bool, reason: &str) -> Result<(), CommandError> {
+    let tenant = find_any(cx.app(), slug).await?;
     if !confirm {
         return Err(CommandError::Other(format!(
             "every row of '{slug}' ({}) would be erased for good: add --confirm",
             tenant.name
         )));
     }
-    lifecycle::purge(&command(app), tenant.id, reason)
-        .await
-        .map_err(told)?;
-    settle(app, tenant.id).await?;
+    lifecycle::purge(cx, tenant.id, reason).await.map_err(told)?;
+    settle(cx.app(), tenant.id).await?;
     console::say(&format!("{} {slug} purged", tenant.id));
     Ok(())
 }
@@ -238,9 +193,9 @@ pub async fn settle(app: &Arc<Tenancy>, id: TenantId) -> Result<(), CommandError
     Ok(())
 }
 
-async fn settle_and_say(app: &Arc<Tenancy>, id: TenantId) -> Result<(), CommandError> {
-    settle(app, id).await?;
-    let tenant = lifecycle::get(&command(app), id).await.map_err(told)?;
+async fn settle_and_say(cx: &OperatorCx, id: TenantId) -> Result<(), CommandError> {
+    settle(cx.app(), id).await?;
+    let tenant = lifecycle::get(cx, id).await.map_err(told)?;
     say(&tenant);
     Ok(())
 }
@@ -254,10 +209,9 @@ async fn list(app: &Tenancy) -> Result<(), CommandError> {
     Ok(())
 }
 
-async fn create(app: &Arc<Tenancy>, tenant: NewTenant, admin: NewAdmin) -> Result<(), CommandError> {
-    let because = SystemScope::because("an operator founds a tenant");
-    let request = RequestId::next(app.ports.ids.as_ref());
-    let signed_up = provision::found(app, because, Origin::default(), request, tenant, admin).await;
+async fn create(cx: &OperatorCx, tenant: NewTenant, admin: NewAdmin) -> Result<(), CommandError> {
+    let inside = provision::operator_cx(cx).map_err(|error| other(&error))?;
+    let signed_up = provision::create_as_operator(cx, &inside, tenant, admin).await;
     let signed_up = signed_up.map_err(|error| match error {
         provision::SignUpError::Invalid(bad) => invalid(&bad),
         other => CommandError::Other(other.to_string()),
@@ -296,13 +250,6 @@ pub async fn find_any(app: &Tenancy, slug: &str) -> Result<Tenant, CommandError>
     let slug = Slug::parse(slug).ok_or_else(unknown)?;
     let found = app.ports.tenant_rows.tenant_named(because, &slug).await;
     found.map_err(|error| other(&error))?.ok_or_else(unknown)
-}
-
-pub fn command(app: &Arc<Tenancy>) -> OperatorCx {
-    OperatorCx::command(
-        app,
-        SystemScope::because("a tenant is changed from the command line"),
-    )
 }
 
 pub fn told(error: LifecycleError) -> CommandError {

@@ -1,18 +1,17 @@
 //! `tenantry settings`: what an operator does to tenants' settings from the command line.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 use tenantry_domain::customization::EffectiveSettings;
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId, counted};
+use tenantry_tenancy::OperatorCx;
 use tenantry_tenancy::admin::operator_mfa;
 use tenantry_tenancy::customization::setting::{self, SettingError};
 use tenantry_tenancy::identity::{reseal, signing_key};
-use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::all_tenants::TenantPages;
 use crate::boot::boot;
 use crate::config::Settings;
+use crate::reason::Reason;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 
@@ -37,30 +36,46 @@ enum Action {
         key: String,
         /// As JSON; null goes back to the inherited value. What is no JSON is taken as text.
         value: String,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Seal the secrets of all tenants with the present signing key, so that former ones can be taken away.
     #[command(
         after_help = "Example: tenantry settings rotate-keys    (with auth.previous_key_files still there)"
     )]
-    RotateKeys,
+    RotateKeys {
+        #[command(flatten)]
+        reason: Reason,
+    },
 }
+
+const BECAUSE: SystemScope = SystemScope::because("an operator has secrets sealed with a new key");
 
 /// Runs the command.
 pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
     let done = match &args.action {
-        Action::Set { slug, key, value } => set(&booted.app, slug, key, value).await,
-        Action::RotateKeys => rotate_keys(&booted.app).await,
+        Action::Set {
+            slug,
+            key,
+            value,
+            reason,
+        } => {
+            let because = SystemScope::because("a tenant's settings are changed from the command line");
+            let cx = reason.context(&booted.app, because)?;
+            set(&cx, slug, key, value).await
+        }
+        Action::RotateKeys { reason } => rotate_keys(&reason.context(&booted.app, BECAUSE)?).await,
     };
     booted.finish().await;
     done
 }
 
-async fn set(app: &Arc<Tenancy>, slug: &str, key: &str, value: &str) -> Result<(), CommandError> {
-    let tenant = find(app, slug).await?;
+async fn set(cx: &OperatorCx, slug: &str, key: &str, value: &str) -> Result<(), CommandError> {
+    let tenant = find(cx.app(), slug).await?;
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
     let value = Some(value).filter(|value| !value.is_null());
-    let settings = setting::operate(app, tenant, key, value).await.map_err(refused)?;
+    let settings = setting::operate(cx, tenant, key, value).await.map_err(refused)?;
     console::say(&shown(key, &settings));
     Ok(())
 }
@@ -74,15 +89,16 @@ fn shown(key: &str, settings: &EffectiveSettings) -> String {
 }
 
 /// Goes through all tenants, and through all of them also when something is wrong with one.
-async fn rotate_keys(app: &Arc<Tenancy>) -> Result<(), CommandError> {
-    let because = SystemScope::because("an operator has secrets sealed with a new key");
-    let readable = [reseal_signing_keys(app).await?, reseal_operators(app).await?];
-    let (mut pages, mut failed) = (TenantPages::new(app, because), 0);
+async fn rotate_keys(cx: &OperatorCx) -> Result<(), CommandError> {
+    reseal::announce(cx).await.map_err(refused)?;
+    let readable = [reseal_signing_keys(cx).await?, reseal_operators(cx).await?];
+    let (mut pages, mut failed) = (TenantPages::new(cx.app(), BECAUSE), 0);
     while let Some(tenants) = pages.next().await? {
         for tenant in &tenants {
-            failed += usize::from(!rotate_keys_of(app, tenant.id, tenant.slug.as_str()).await);
+            failed += usize::from(!rotate_keys_of(cx, tenant.id, tenant.slug.as_str()).await);
         }
     }
+    reseal::conclude(cx, failed).await.map_err(refused)?;
     if failed > 0 {
         let what = format!(
             "{} could not be sealed anew: keep the former key",
@@ -99,10 +115,8 @@ async fn rotate_keys(app: &Arc<Tenancy>) -> Result<(), CommandError> {
 }
 
 /// Returns whether no former key is needed for the signing keys any more.
-async fn reseal_signing_keys(app: &Arc<Tenancy>) -> Result<bool, CommandError> {
-    let because = SystemScope::because("an operator has signing keys sealed with a new key");
-    let cx = OperatorCx::command(app, because);
-    let (resealed, unreadable) = signing_key::reseal(&cx).await.map_err(|error| other(&error))?;
+async fn reseal_signing_keys(cx: &OperatorCx) -> Result<bool, CommandError> {
+    let (resealed, unreadable) = signing_key::reseal(cx).await.map_err(|error| other(&error))?;
     if resealed > 0 {
         console::say(&format!("{} sealed anew", counted(&resealed, "signing key")));
     }
@@ -113,10 +127,8 @@ async fn reseal_signing_keys(app: &Arc<Tenancy>) -> Result<bool, CommandError> {
 }
 
 /// Returns whether no former key is needed for the second factors of operators any more.
-async fn reseal_operators(app: &Arc<Tenancy>) -> Result<bool, CommandError> {
-    let because = SystemScope::because("an operator has second factors sealed with a new key");
-    let cx = OperatorCx::command(app, because);
-    let (resealed, unreadable) = operator_mfa::reseal(&cx).await.map_err(|error| other(&error))?;
+async fn reseal_operators(cx: &OperatorCx) -> Result<bool, CommandError> {
+    let (resealed, unreadable) = operator_mfa::reseal(cx).await.map_err(|error| other(&error))?;
     if resealed > 0 {
         console::say(&format!(
             "{} of operators sealed anew",
@@ -132,8 +144,8 @@ async fn reseal_operators(app: &Arc<Tenancy>) -> Result<bool, CommandError> {
 }
 
 /// Whether no former key is needed for the tenant any more.
-async fn rotate_keys_of(app: &Arc<Tenancy>, tenant: TenantId, slug: &str) -> bool {
-    match reseal::reseal(app, tenant).await {
+async fn rotate_keys_of(cx: &OperatorCx, tenant: TenantId, slug: &str) -> bool {
+    match reseal::reseal(cx, tenant).await {
         Ok(done) => {
             console::say(&format!(
                 "{slug} {} data key(s) and {} secret(s) sealed anew, {} secret(s) were already",

@@ -6,12 +6,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::tenant::Tombstone;
-use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::tenant::lifecycle;
+use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;
 use crate::config::Settings;
-use crate::tenant::{command, other, settle, told};
+use crate::reason::Reason;
+use crate::tenant::{other, settle, told};
 use crate::{CommandError, console};
 
 /// What to do.
@@ -31,6 +32,8 @@ enum Action {
     Apply {
         /// What `tombstones list` printed before the backup was restored.
         file: Option<PathBuf>,
+        #[command(flatten)]
+        reason: Reason,
     },
 }
 
@@ -45,14 +48,15 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
         Action::List => stored
             .iter()
             .try_for_each(|tombstone| print(&booted.app, tombstone))?,
-        Action::Apply { file } => {
+        Action::Apply { file, reason } => {
+            let cx = reason.context(&booted.app, BECAUSE)?;
             // A file that does not fit is refused before anything is purged.
             let further = file
                 .as_deref()
                 .map_or(Ok(Vec::new()), |file| read(&booted.app, file))?;
             let mut purged = 0;
             for tombstone in stored.iter().chain(&further) {
-                purged += apply(&booted.app, tombstone).await?;
+                purged += apply(&cx, tombstone).await?;
             }
             console::say(&format!("purged {purged} tenants that a backup had brought back"));
         }
@@ -119,8 +123,8 @@ fn read(app: &Tenancy, file: &Path) -> Result<Vec<Tombstone>, CommandError> {
 }
 
 /// Purges the tenant if it is there; how many that are.
-async fn apply(app: &std::sync::Arc<Tenancy>, tombstone: &Tombstone) -> Result<usize, CommandError> {
-    let found = app.ports.tenant_rows.tenant(BECAUSE, tombstone.id).await;
+async fn apply(cx: &OperatorCx, tombstone: &Tombstone) -> Result<usize, CommandError> {
+    let found = cx.app().ports.tenant_rows.tenant(BECAUSE, tombstone.id).await;
     let Some(tenant) = found.map_err(|error| other(&error))? else {
         return Ok(0);
     };
@@ -130,9 +134,7 @@ async fn apply(app: &std::sync::Arc<Tenancy>, tombstone: &Tombstone) -> Result<u
             tenant.id
         )));
     }
-    lifecycle::purge_again(&command(app), tombstone.id)
-        .await
-        .map_err(told)?;
-    settle(app, tombstone.id).await?;
+    lifecycle::purge_again(cx, tombstone.id).await.map_err(told)?;
+    settle(cx.app(), tombstone.id).await?;
     Ok(1)
 }

@@ -3,18 +3,18 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde::Deserialize;
 use tenantry_domain::identity::Email;
 use tenantry_domain::kernel::{Invalid, Role, SystemScope, counted};
 use tenantry_tenancy::identity::mfa::{self, MfaError};
 use tenantry_tenancy::identity::user::UserError;
-use tenantry_tenancy::identity::user_import::{self, ImportUser, Imported};
-use tenantry_tenancy::{Cx, Origin};
+use tenantry_tenancy::identity::user_import::{self, ImportCounts, ImportUser, Imported};
+use tenantry_tenancy::{Cx, OperatorCx};
 
 use crate::boot::{Booted, boot};
 use crate::config::Settings;
+use crate::reason::Reason;
 use crate::tenant::{find, invalid, other};
 use crate::{CommandError, console, person};
 
@@ -49,6 +49,8 @@ enum Action {
         /// The other system has verified the addresses. Otherwise they are unverified.
         #[arg(long)]
         verified: bool,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Remove the authenticator app, the recovery codes, the trusted devices and the passkeys of a user, and end their sessions. For a
     /// user who has lost them, or shares them with a thief, and has no other admin to ask. The user gets a mail. Check who asks
@@ -61,6 +63,8 @@ enum Action {
         /// The address of the user.
         #[arg(long)]
         email: String,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Write what is stored about one person into a signed archive: of the account with an address, or of the last one that had it. Secrets are not
     /// in it, nor what the audit log tells about others. `export verify` checks it.
@@ -77,6 +81,8 @@ enum Action {
         /// The file, which only you can read.
         #[arg(long)]
         out: PathBuf,
+        #[command(flatten)]
+        reason: Reason,
     },
     /// Erase a person: every account of the tenant that has the address, removed ones included. The accounts become anonymous, their
     /// sessions, factors, keys and memberships go, and entries of the audit log no longer name them. Nothing leads back. A command that was
@@ -94,8 +100,12 @@ enum Action {
         /// The address again.
         #[arg(long)]
         confirm: String,
+        #[command(flatten)]
+        reason: Reason,
     },
 }
+
+const BECAUSE: SystemScope = SystemScope::because("a user is administered from the command line");
 
 /// Runs the command.
 pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
@@ -105,33 +115,47 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             tenant,
             file,
             verified,
-        } => import(&booted, tenant, file, *verified).await,
-        Action::ResetMfa { tenant, email } => reset_mfa(&booted, tenant, email).await,
-        Action::Export { tenant, email, out } => person::export(&booted, tenant, email, out).await,
+            reason,
+        } => {
+            let cx = reason.context(&booted.app, BECAUSE)?;
+            import(&booted, &cx, (tenant, file), *verified).await
+        }
+        Action::ResetMfa {
+            tenant,
+            email,
+            reason,
+        } => reset_mfa(&reason.context(&booted.app, BECAUSE)?, tenant, email).await,
+        Action::Export {
+            tenant,
+            email,
+            out,
+            reason,
+        } => {
+            let cx = reason.context(&booted.app, BECAUSE)?;
+            person::export(&cx, (tenant, email), out).await
+        }
         Action::Erase {
             tenant,
             email,
             confirm,
-        } => person::erase(&booted, (tenant, email), confirm).await,
+            reason,
+        } => {
+            let cx = reason.context(&booted.app, BECAUSE)?;
+            person::erase(&cx, (tenant, email), confirm).await
+        }
     };
     booted.finish().await;
     done
 }
 
-async fn reset_mfa(booted: &Booted, slug: &str, email: &str) -> Result<(), CommandError> {
+async fn reset_mfa(operators: &OperatorCx, slug: &str, email: &str) -> Result<(), CommandError> {
     let email = Email::parse(email, "/email").map_err(|error| invalid(&error))?;
-    let tenant = find(&booted.app, slug).await?;
+    let tenant = find(operators.app(), slug).await?;
     let because = SystemScope::because("an operator removes the second factor of a user");
-    let scope = booted.app.ports.gate.system(because, tenant).await;
-    let cx = Cx::new(
-        Arc::clone(&booted.app),
-        scope.map_err(|error| other(&error))?,
-        Origin::default(),
-    );
-    let reset = mfa::reset_by_operator(&cx, &email).await;
-    let Some(reset) = reset.map_err(|error| not_reset(&error, slug, &email))? else {
-        return Err(CommandError::Other("the user has no second factor".into()));
-    };
+    let cx = operators.enter(because, tenant).await;
+    let cx = cx.map_err(|error| other(&error))?;
+    let reset = mfa::reset_by_operator(operators, &cx, &email).await;
+    let reset = reset.map_err(|error| not_reset(&error, slug, &email))?;
     let app = if reset.app { "the app and " } else { "" };
     console::say(&format!(
         "{} has no second factor any more: {app}{} were removed, and all sessions have ended",
@@ -171,43 +195,23 @@ const LONGEST_LINE: u64 = 65_536;
 /// After how many lines the progress is shown.
 const PROGRESS: u64 = 1_000;
 
-/// How many lines had which outcome.
-#[derive(Debug, Default)]
-struct Counts {
-    created: u64,
-    present: u64,
-    failed: u64,
-}
-
-async fn import(booted: &Booted, slug: &str, file: &Path, verified: bool) -> Result<(), CommandError> {
+async fn import(
+    booted: &Booted,
+    operators: &OperatorCx,
+    (slug, file): (&str, &Path),
+    verified: bool,
+) -> Result<(), CommandError> {
     booted.plans.sync(booted).await.map_err(|error| other(&error))?;
     let tenant = find(&booted.app, slug).await?;
-    let cx = user_import::context(&booted.app, tenant).await;
-    let cx = cx.map_err(|error| other(&error))?;
     let mut reader = open(file).map_err(|error| at_file(file, &error))?;
-    let (mut counts, mut number) = (Counts::default(), 0);
-    while let Some(line) = next_line(&mut reader).map_err(|error| at_file(file, &error))? {
-        number += 1;
-        match import_line(&cx, &line, verified).await {
-            Ok(None) => {}
-            Ok(Some(Imported::Created)) => counts.created += 1,
-            Ok(Some(Imported::Present)) => counts.present += 1,
-            Err(Fault::Line(problem)) => {
-                counts.failed += 1;
-                console::error(&format!("line {number}: {problem}"));
-            }
-            Err(Fault::Rest(problem)) => {
-                say(&counts);
-                let what =
-                    format!("line {number}: {problem}; this line and those after it were not imported");
-                return Err(CommandError::Other(what));
-            }
-        }
-        if number % PROGRESS == 0 {
-            console::progress(&format!("{number} lines read"));
-        }
-    }
+    let cx = user_import::begin(operators, tenant, verified).await;
+    let cx = cx.map_err(|error| other(&error))?;
+    let mut counts = ImportCounts::default();
+    let done = import_lines(&cx, (file, &mut reader), verified, &mut counts).await;
     say(&counts);
+    let error = done.as_ref().err().map(ToString::to_string);
+    let recorded = user_import::end(operators, tenant, counts, error.as_deref()).await;
+    done.and(recorded.map_err(|error| other(&error)))?;
     if counts.failed > 0 {
         let what = format!(
             "{} not imported: correct the file and import it again",
@@ -218,8 +222,38 @@ async fn import(booted: &Booted, slug: &str, file: &Path, verified: bool) -> Res
     Ok(())
 }
 
-fn say(counts: &Counts) {
-    let Counts {
+async fn import_lines(
+    cx: &Cx,
+    (file, reader): (&Path, &mut impl BufRead),
+    verified: bool,
+    counts: &mut ImportCounts,
+) -> Result<(), CommandError> {
+    let mut number = 0;
+    while let Some(line) = next_line(reader).map_err(|error| at_file(file, &error))? {
+        number += 1;
+        match import_line(cx, &line, verified).await {
+            Ok(None) => {}
+            Ok(Some(Imported::Created)) => counts.created += 1,
+            Ok(Some(Imported::Present)) => counts.present += 1,
+            Err(Fault::Line(problem)) => {
+                counts.failed += 1;
+                console::error(&format!("line {number}: {problem}"));
+            }
+            Err(Fault::Rest(problem)) => {
+                let what =
+                    format!("line {number}: {problem}; this line and those after it were not imported");
+                return Err(CommandError::Other(what));
+            }
+        }
+        if number % PROGRESS == 0 {
+            console::progress(&format!("{number} lines read"));
+        }
+    }
+    Ok(())
+}
+
+fn say(counts: &ImportCounts) {
+    let ImportCounts {
         created,
         present,
         failed,

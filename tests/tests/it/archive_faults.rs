@@ -11,7 +11,7 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::archive::write::{Subject, write};
 use tenantry_tenancy::archive::{import, read};
 use tenantry_tenancy::operations::job::Handlers;
-use tenantry_tests::World;
+use tenantry_tests::{World, operator_cx};
 
 use crate::jobs::{expire_leases, worker};
 
@@ -45,14 +45,15 @@ async fn archived(world: &World) -> PathBuf {
 async fn import_as(world: &World, file: &Path, slug: &str) -> Result<import::Imported, ArchiveError> {
     let mut archive = FileArchiveReader::open(file).await?;
     let verified = read::verify(&world.app, &mut archive, &[]).await?;
-    import::as_new(&world.app, BECAUSE, verified, (slug, None), &|_| {}).await
+    import::as_new(&operator_cx(&world.app), BECAUSE, verified, (slug, None), &|_| {}).await
 }
 
 async fn restore(world: &World, file: &Path) -> Result<Put, ArchiveError> {
     let mut archive = FileArchiveReader::open(file).await?;
     let verified = read::verify(&world.app, &mut archive, &[]).await?;
-    let restoration = import::plan_restore(&world.app, BECAUSE, verified).await?;
-    restoration.run(&world.app, BECAUSE, &|_| {}).await
+    let operators = operator_cx(&world.app);
+    let restoration = import::plan_restore(&operators, BECAUSE, verified).await?;
+    restoration.run(&operators, BECAUSE, &|_| {}).await
 }
 
 /// A file of a tar: its name, and where its header and content are.

@@ -12,7 +12,7 @@ use tenantry_tenancy::archive::diff::TableDiff;
 use tenantry_tenancy::archive::import::{self, Imported};
 use tenantry_tenancy::archive::write::Subject;
 use tenantry_tenancy::archive::{file_export, read};
-use tenantry_tests::World;
+use tenantry_tests::{World, operator_cx};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of archives");
 
@@ -25,7 +25,7 @@ async fn exported(world: &World) -> PathBuf {
     let sink = Box::new(FileArchiveWriter::create(&file).unwrap());
     let until = world.app.ports.clock.now() + chrono::Duration::hours(1);
     file_export::export(
-        &world.app,
+        &operator_cx(&world.app),
         BECAUSE,
         Subject {
             tenant: &tenant,
@@ -42,14 +42,16 @@ async fn exported(world: &World) -> PathBuf {
 async fn restored(world: &World, file: &Path) -> Result<Put, ArchiveError> {
     let mut source = FileArchiveReader::open(file).await.unwrap();
     let verified = read::verify(&world.app, &mut source, &[]).await.unwrap();
-    let restoration = import::plan_restore(&world.app, BECAUSE, verified).await.unwrap();
-    restoration.run(&world.app, BECAUSE, &|_| {}).await
+    let operators = operator_cx(&world.app);
+    let restoration = import::plan_restore(&operators, BECAUSE, verified).await.unwrap();
+    restoration.run(&operators, BECAUSE, &|_| {}).await
 }
 
 async fn differs(world: &World, file: &Path) -> bool {
     let mut source = FileArchiveReader::open(file).await.unwrap();
     let verified = read::verify(&world.app, &mut source, &[]).await.unwrap();
-    let restoration = import::plan_restore(&world.app, BECAUSE, verified).await.unwrap();
+    let operators = operator_cx(&world.app);
+    let restoration = import::plan_restore(&operators, BECAUSE, verified).await.unwrap();
     restoration.diffs.iter().any(TableDiff::is_restorable)
 }
 
@@ -178,7 +180,14 @@ async fn imported_tenant_has_a_data_key_and_records() {
     let file = exported(&world).await;
     let mut source = FileArchiveReader::open(&file).await.unwrap();
     let verified = read::verify(&world.app, &mut source, &[]).await.unwrap();
-    let imported = import::as_new(&world.app, BECAUSE, verified, ("acme-copy", None), &|_| {}).await;
+    let imported = import::as_new(
+        &operator_cx(&world.app),
+        BECAUSE,
+        verified,
+        ("acme-copy", None),
+        &|_| {},
+    )
+    .await;
     let Imported { tenant, put } = imported.unwrap();
     assert!(put.inserted > 0);
     let count = async |sql: String| -> i64 {

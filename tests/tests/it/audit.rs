@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::Duration as Span;
 use serde_json::{Value, json};
 use sqlx::{Connection as _, Executor as _};
-use tenantry_billing::plans::plan;
+use tenantry_billing::plans::tenant_plan;
 use tenantry_domain::audit::{HeadKind, WrongReason};
 use tenantry_domain::kernel::SystemScope;
 use tenantry_tenancy::Cx;
@@ -14,7 +14,7 @@ use tenantry_tenancy::audit::verify::{self, Verified};
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::tenant::audit_upkeep::KeepAudit;
 use tenantry_tenancy::tenant::lifecycle;
-use tenantry_tests::{PASSWORD, Person, TenantWorld, World};
+use tenantry_tests::{PASSWORD, Person, TenantWorld, World, operator_cx};
 
 const EVENTS: &str = "/api/v1/audit-events";
 const EXPORT: &str = "/api/v1/audit-events/export";
@@ -783,7 +783,7 @@ async fn exports_stream_everything_in_both_formats() {
 #[actix_web::test]
 async fn exports_need_the_plan_feature() {
     let world = World::new().await;
-    plan::change(&world.app, BECAUSE, world.acme.id, "free")
+    tenant_plan::change(&operator_cx(&world.app), world.acme.id, "free", "a test")
         .await
         .unwrap();
     world.outlive_the_cache();

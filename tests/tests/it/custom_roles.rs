@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tenantry_domain::kernel::Role;
 use tenantry_tenancy::identity::user::UserError;
 use tenantry_tenancy::identity::user_import::{self, ImportUser};
-use tenantry_tests::{Options, PASSWORD, Person, Reply, TenantWorld, World};
+use tenantry_tests::{Options, PASSWORD, Person, Reply, TenantWorld, World, operator_cx};
 
 const ROLES: &str = "/api/v1/roles";
 const TASKS: &str = "/api/v1/tasks";
@@ -474,7 +474,9 @@ async fn a_role_is_given_or_deleted_and_never_both() {
 async fn users_are_imported_with_a_custom_role() {
     let world = World::new().await;
     create(&world, &world.acme, "support", &["tasks.read"]).await;
-    let cx = user_import::context(&world.app, world.acme.id).await.unwrap();
+    let cx = user_import::begin(&operator_cx(&world.app), world.acme.id, true)
+        .await
+        .unwrap();
     let user = |name: &str, custom_role: &str| ImportUser {
         email: format!("{name}@moved.example"),
         full_name: name.to_owned(),

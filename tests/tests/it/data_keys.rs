@@ -17,7 +17,7 @@ use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::tenant::data_key::{self, DataKeyError, DataKeyReason, DataKeyState, KeepDataKeys};
 use tenantry_tenancy::tenant::{lifecycle, row_work};
 use tenantry_tenancy::{Cx, Tenancy};
-use tenantry_tests::{Client, Options, PASSWORD, Person, Reply, TenantWorld, World};
+use tenantry_tests::{Client, Options, PASSWORD, Person, Reply, TenantWorld, World, operator_cx};
 
 use crate::mfa::with_factor;
 
@@ -194,7 +194,12 @@ async fn rotation_seals_anew_and_destroys_former_keys_later() {
     let first = once().await;
     let before = stored(&world, who.id).await;
     minute(&world);
-    assert_eq!(data_key::rotate(&world.app, world.acme.id).await.unwrap(), 2);
+    assert_eq!(
+        data_key::rotate(&operator_cx(&world.app), world.acme.id)
+            .await
+            .unwrap(),
+        2
+    );
     let states = states(&world).await;
     assert!(
         matches!(states[..], [(1, DataKeyState::Opens { until }), (2, DataKeyState::Seals)]
@@ -278,8 +283,8 @@ async fn rotations_at_once_add_one_key_each() {
     let other = world.instance(&Options::default()).app;
     let tenant = world.acme.id;
     let (one, two) = join(
-        data_key::rotate(&world.app, tenant),
-        data_key::rotate(&other, tenant),
+        data_key::rotate(&operator_cx(&world.app), tenant),
+        data_key::rotate(&operator_cx(&other), tenant),
     )
     .await;
     let mut made = [one.unwrap(), two.unwrap()];
@@ -292,9 +297,11 @@ async fn rotations_at_once_add_one_key_each() {
         .expect(200);
     // Their number is bounded.
     for _ in 3..DataKey::MOST {
-        data_key::rotate(&world.app, tenant).await.unwrap();
+        data_key::rotate(&operator_cx(&world.app), tenant).await.unwrap();
     }
-    let refused = data_key::rotate(&world.app, tenant).await.unwrap_err();
+    let refused = data_key::rotate(&operator_cx(&world.app), tenant)
+        .await
+        .unwrap_err();
     assert!(matches!(refused, DataKeyError::Own(DataKeyReason::TooMany)));
     keep(&world.app, &world.acme).await;
     login(&world.client, who, &app.next_code(&world))
@@ -311,7 +318,9 @@ async fn server_opens_at_once_what_another_sealed_under_a_newer_key() {
     let elsewhere = world.client_of(other.clone(), &Options::default()).await;
     let cx = Cx::enter(&other, BECAUSE, world.acme.id).await.unwrap().unwrap();
     assert_eq!(cx.seal_alone(b"").await.unwrap().current(), Some(1));
-    data_key::rotate(&world.app, world.acme.id).await.unwrap();
+    data_key::rotate(&operator_cx(&world.app), world.acme.id)
+        .await
+        .unwrap();
     let app = with_factor(&world, who).await;
     assert_eq!(stored(&world, who.id).await[..8], DataKey::prefix(2));
     assert_eq!(cx.seal_alone(b"").await.unwrap().current(), Some(1), "cached");
@@ -341,7 +350,9 @@ async fn lost_data_key_is_named_and_a_recovery_code_logs_in() {
     let body = json!({"name": "Once"});
     let asked = world.post(&world.acme.admin, "/api/v1/projects", &body);
     asked.header("Idempotency-Key", "k").send().await.expect(201);
-    data_key::rotate(&world.app, world.acme.id).await.unwrap();
+    data_key::rotate(&operator_cx(&world.app), world.acme.id)
+        .await
+        .unwrap();
     let other = &world.acme.viewer;
     let app = with_factor(&world, other).await;
     world.clock.advance(DataKey::KEPT);

@@ -13,13 +13,15 @@ use tenantry_domain::operations::JobFilter;
 use tenantry_http::HttpSettings;
 use tenantry_system::FileArchiveReader;
 use tenantry_tenancy::Cx;
+use tenantry_tenancy::admin::operator_job::{self, JobStep};
 use tenantry_tenancy::archive::{export, read};
 use tenantry_tenancy::operations::job;
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::tenant::lifecycle;
-use tenantry_tests::{Options, World};
+use tenantry_tests::{Options, World, operator_cx};
 
 use crate::jobs::worker;
+use crate::mfa::with_factor;
 
 const EXPORTS: &str = "/api/v1/tenant/exports";
 
@@ -367,7 +369,15 @@ async fn cancelled_job_ends_its_export() {
         .await
         .unwrap();
     let job = jobs.iter().find(|job| job.kind == "tenant.export").unwrap();
-    job::cancel(&world.app, world.acme.id, job.id).await.unwrap();
+    operator_job::step(
+        &operator_cx(&world.app),
+        Some(world.acme.id),
+        job.id.uuid(),
+        JobStep::Cancel,
+        "a test",
+    )
+    .await
+    .unwrap();
     let ended = get().await;
     assert_eq!(ended["status"], "failed");
     assert!(
@@ -403,4 +413,26 @@ async fn cancelled_job_ends_its_export() {
         .send()
         .await
         .expect(202);
+}
+
+/// What takes a recent factor to ask for takes it to fetch, too.
+#[actix_web::test]
+async fn archives_are_given_out_for_a_recent_factor() {
+    let world = World::new().await;
+    let export = exported(&world).await;
+    let path = format!("{EXPORTS}/{}", export["id"].as_str().unwrap());
+    let download = format!("{path}/download");
+    let admin = &world.acme.admin;
+    let get = async |path: &str| world.get(admin, path).send().await;
+    get(&download).await.expect(200);
+    with_factor(&world, admin).await;
+    world.clock.advance(Duration::minutes(11));
+    get(&download).await.problem(403, "mfa_required");
+    let shown = get(&path).await.expect(200).json();
+    assert_eq!(
+        (&shown["status"], &shown["download_url"]),
+        (&json!("ready"), &Value::Null)
+    );
+    let listed = get(EXPORTS).await.expect(200).json();
+    assert_eq!(listed["data"][0]["download_url"], Value::Null);
 }

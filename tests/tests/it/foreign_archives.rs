@@ -13,7 +13,7 @@ use tenantry_domain::archive::{
 use tenantry_domain::kernel::{Clock as _, SystemScope};
 use tenantry_system::{FileArchiveReader, FileArchiveWriter};
 use tenantry_tenancy::archive::{import, read, trust, write};
-use tenantry_tests::World;
+use tenantry_tests::{World, operator_cx};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of archives made by hand");
 
@@ -101,7 +101,14 @@ impl<'w> Forge<'w> {
         sink.finish(&manifest).await.unwrap();
         let mut source = FileArchiveReader::open(&path).await.unwrap();
         let verified = read::verify(&self.world.app, &mut source, &[key]).await.unwrap();
-        import::as_new(&self.world.app, BECAUSE, verified, (slug, None), &|_| ()).await
+        import::as_new(
+            &operator_cx(&self.world.app),
+            BECAUSE,
+            verified,
+            (slug, None),
+            &|_| (),
+        )
+        .await
     }
 
     /// Imports an archive that is refused with this text, and leaves no tenant behind.

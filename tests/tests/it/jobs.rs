@@ -18,6 +18,7 @@ use tenantry_domain::operations::{
 use tenantry_domain::tenant::{Actor, Denied, JobLease, TenantStatus};
 use tenantry_domain::work::NewProject;
 use tenantry_persistence::{PgJobQueue, PgSystemJobs, Pool, PoolSettings};
+use tenantry_tenancy::admin::operator_job::{self, JobStep, OperatorJobError, OperatorJobReason};
 use tenantry_tenancy::operations::job;
 use tenantry_tenancy::operations::job::{
     Handlers, JobError, JobFailure, JobHandler, SystemJobHandler, Terms,
@@ -27,7 +28,7 @@ use tenantry_tenancy::tenant::lifecycle;
 use tenantry_tenancy::tenant::purge::{Purge, PurgeSystemJobs};
 use tenantry_tenancy::tenant::upkeep::TendSome;
 use tenantry_tenancy::{Cx, Tenancy, Traces};
-use tenantry_tests::{Options, TenantWorld, World};
+use tenantry_tests::{Options, TenantWorld, World, operator_cx};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of jobs");
@@ -467,22 +468,44 @@ async fn a_failed_job_is_tried_again_later_and_given_up_in_the_end() {
 
     assert!(
         matches!(
-            job::replay(&world.app, world.globex.id, dead.id).await,
-            Err(JobError::NotFound)
+            operator_job::step(
+                &operator_cx(&world.app),
+                Some(world.globex.id),
+                dead.id.uuid(),
+                JobStep::Replay,
+                "a test"
+            )
+            .await,
+            Err(OperatorJobError::NotFound)
         ),
         "another tenant's"
     );
-    let replayed = job::replay(&world.app, world.acme.id, dead.id).await.unwrap();
+    let replayed = operator_job::step(
+        &operator_cx(&world.app),
+        Some(world.acme.id),
+        dead.id.uuid(),
+        JobStep::Replay,
+        "a test",
+    )
+    .await
+    .unwrap();
     assert_eq!(
         (replayed.progress.state, replayed.progress.attempts),
         (JobState::Queued, 0)
     );
     assert_eq!(outcomes(&worker).await, [Outcome::Done]);
-    let wrong = job::replay(&world.app, world.acme.id, dead.id).await;
+    let wrong = operator_job::step(
+        &operator_cx(&world.app),
+        Some(world.acme.id),
+        dead.id.uuid(),
+        JobStep::Replay,
+        "a test",
+    )
+    .await;
     assert!(matches!(
         wrong,
-        Err(JobError::InvalidTransition(InvalidTransition::From(
-            JobState::Done
+        Err(OperatorJobError::Own(OperatorJobReason::InvalidTransition(
+            InvalidTransition::From(JobState::Done)
         )))
     ));
     let audit = world.audit(&world.acme).await;
@@ -551,14 +574,32 @@ async fn a_key_keeps_a_second_open_job_out() {
     )
     .await
     .unwrap();
-    let cancelled = job::cancel(&world.app, world.acme.id, open[0].id).await.unwrap();
+    let cancelled = operator_job::step(
+        &operator_cx(&world.app),
+        Some(world.acme.id),
+        open[0].id.uuid(),
+        JobStep::Cancel,
+        "a test",
+    )
+    .await
+    .unwrap();
     assert_eq!(cancelled.progress.state, JobState::Cancelled);
     assert_eq!(
         ask::<Count>(&world, &world.acme, &6, keyed()).await,
         Enqueued::Added
     );
-    let replayed = job::replay(&world.app, world.acme.id, cancelled.id).await;
-    assert!(matches!(replayed, Err(JobError::KeyTaken)), "{replayed:?}");
+    let replayed = operator_job::step(
+        &operator_cx(&world.app),
+        Some(world.acme.id),
+        cancelled.id,
+        JobStep::Replay,
+        "a test",
+    )
+    .await;
+    assert!(
+        matches!(replayed, Err(OperatorJobError::Own(OperatorJobReason::KeyTaken))),
+        "{replayed:?}"
+    );
 }
 
 #[actix_web::test]
@@ -1207,7 +1248,15 @@ async fn a_running_worker_keeps_its_leases_and_stops_what_was_cancelled() {
         assert!(std::time::Instant::now() < deadline, "the lease was not extended");
         tokio::task::yield_now().await;
     }
-    job::cancel(&world.app, world.acme.id, job.id).await.unwrap();
+    operator_job::step(
+        &operator_cx(&world.app),
+        Some(world.acme.id),
+        job.id.uuid(),
+        JobStep::Cancel,
+        "a test",
+    )
+    .await
+    .unwrap();
     tokio::time::timeout(Duration::from_secs(60), wait.dropped.notified())
         .await
         .unwrap();

@@ -13,7 +13,7 @@ use tenantry_tenancy::identity::user::UserError;
 use tenantry_tenancy::identity::user_import::{self, ImportUser};
 use tenantry_tenancy::operations::job::{Nothing, SystemJobHandler as _};
 use tenantry_tenancy::tenant::purge::PurgeSentMails;
-use tenantry_tests::{Options, PASSWORD, Person, Reaction, Reply, TenantWorld, World};
+use tenantry_tests::{Options, PASSWORD, Person, Reaction, Reply, TenantWorld, World, operator_cx};
 use uuid::Uuid;
 
 use crate::account_passwords::{Mailed, ask, post};
@@ -405,7 +405,9 @@ async fn former_address_is_kept_for_its_owner_for_seven_days() {
     change.expect(202);
     let confirm = json!({"token": mailed.token_for(former).await});
     taken(post(world, "/api/v1/auth/confirm-email", confirm).send().await);
-    let cx = user_import::context(&world.app, acme.id).await.unwrap();
+    let cx = user_import::begin(&operator_cx(&world.app), acme.id, true)
+        .await
+        .unwrap();
     let import = ImportUser {
         email: former.clone(),
         full_name: "Eve".into(),

@@ -21,7 +21,7 @@ use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::tenant::data_key::KeepDataKeys;
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
 use tenantry_tenancy::{Cx, Origin};
-use tenantry_tests::{Client, Options, PASSWORD, Person, Reply, World};
+use tenantry_tests::{Client, Options, PASSWORD, Person, Reply, World, operator_cx};
 
 const LOGIN: &str = "/api/v1/auth/login";
 const VERIFY: &str = "/api/v1/auth/mfa/verify";
@@ -184,7 +184,9 @@ pub(crate) async fn use_all(world: &World) {
     give(world, who, RENEW, &app.recovery_codes[0]).await.expect(200);
     let body = json!({"password": PASSWORD, "code": app.next_code(world)});
     world.post(who, DISABLE, &body).send().await.expect(204);
-    reseal::reseal(&world.app, world.globex.id).await.unwrap();
+    reseal::reseal(&operator_cx(&world.app), world.globex.id)
+        .await
+        .unwrap();
 }
 
 #[actix_web::test]
@@ -835,13 +837,13 @@ async fn secrets_outlive_a_rotation_of_the_signing_key() {
     let (acme, globex) = (&world.acme.member, &world.globex.member);
     let apps = [with_factor(&world, acme).await, with_factor(&world, globex).await];
     let both = world.instance(&keys(&[&new, &old])).app;
-    let resealed = reseal::reseal(&both, world.acme.id).await.unwrap();
+    let resealed = reseal::reseal(&operator_cx(&both), world.acme.id).await.unwrap();
     // The data key is sealed anew, and what is under it stays as it is.
     assert_eq!(
         (resealed.resealed_keys, resealed.resealed, resealed.current),
         (1, 0, 1)
     );
-    let again = reseal::reseal(&both, world.acme.id).await.unwrap();
+    let again = reseal::reseal(&operator_cx(&both), world.acme.id).await.unwrap();
     assert_eq!((again.resealed_keys, again.current), (0, 1));
     // The daily upkeep has the same effect.
     let because = SystemScope::because("a test");

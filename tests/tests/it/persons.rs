@@ -13,7 +13,7 @@ use tenantry_tenancy::archive::{diff, export, import, read};
 use tenantry_tenancy::audit::verify;
 use tenantry_tenancy::identity::erasure;
 use tenantry_tenancy::operations::job::Handlers;
-use tenantry_tests::{Person, TenantWorld, World};
+use tenantry_tests::{Person, TenantWorld, World, operator_cx};
 
 use crate::audit::chain_in;
 use crate::jobs::worker;
@@ -523,13 +523,16 @@ async fn no_archive_brings_an_erased_person_back() {
     let open = async || FileArchiveReader::open(&file).await.unwrap();
     let mut archive = open().await;
     let verified = read::verify(&world.app, &mut archive, &[]).await.unwrap();
-    let diffs = diff::diff(&world.app, BECAUSE, verified).await.unwrap();
+    let diffs = diff::diff(&operator_cx(&world.app), BECAUSE, verified)
+        .await
+        .unwrap();
     let users = diffs.iter().find(|diff| diff.table == "users").unwrap();
     assert_eq!((users.missing, users.different, users.surplus), (0, 0, 1));
     let mut archive = open().await;
     let verified = read::verify(&world.app, &mut archive, &[]).await.unwrap();
-    let restoration = import::plan_restore(&world.app, BECAUSE, verified).await.unwrap();
-    restoration.run(&world.app, BECAUSE, &|_| {}).await.unwrap();
+    let operators = operator_cx(&world.app);
+    let restoration = import::plan_restore(&operators, BECAUSE, verified).await.unwrap();
+    restoration.run(&operators, BECAUSE, &|_| {}).await.unwrap();
     assert_eq!(
         found_anywhere(&world, &acme.member.email).await,
         Vec::<String>::new()
@@ -538,9 +541,15 @@ async fn no_archive_brings_an_erased_person_back() {
     // As a new tenant the person is anonymous, too, and the records that refer to them are there.
     let mut archive = open().await;
     let verified = read::verify(&world.app, &mut archive, &[]).await.unwrap();
-    let imported = import::as_new(&world.app, BECAUSE, verified, ("acme-copy", None), &|_| {})
-        .await
-        .unwrap();
+    let imported = import::as_new(
+        &operator_cx(&world.app),
+        BECAUSE,
+        verified,
+        ("acme-copy", None),
+        &|_| {},
+    )
+    .await
+    .unwrap();
     assert_eq!(
         found_anywhere(&world, &acme.member.email).await,
         Vec::<String>::new()
@@ -598,6 +607,13 @@ async fn archive_of_a_person_is_not_imported() {
         .unwrap();
     let mut archive = FileArchiveReader::open(&file).await.unwrap();
     let verified = read::verify(&world.app, &mut archive, &[]).await.unwrap();
-    let refused = import::as_new(&world.app, BECAUSE, verified, ("acme-copy", None), &|_| {}).await;
+    let refused = import::as_new(
+        &operator_cx(&world.app),
+        BECAUSE,
+        verified,
+        ("acme-copy", None),
+        &|_| {},
+    )
+    .await;
     assert!(refused.unwrap_err().to_string().contains("archive of one person"));
 }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_billing::plans::plan;
+use tenantry_billing::plans::tenant_plan::{self, TenantPlanError};
 use tenantry_billing::plans::{PlanBook, Plans};
-use tenantry_domain::kernel::{Clock as _, Limit, SystemScope};
+use tenantry_domain::kernel::{Clock as _, Invalid, Limit, SystemScope};
 use tenantry_domain::plans::{PlanCatalogue as _, PlanVersions as _};
 use tenantry_persistence::{PgPlanVersions, Pool, PoolSettings};
+use tenantry_tenancy::Precondition;
 use tenantry_tenancy::plans::Feature;
-use tenantry_tests::{Options, Person, World};
+use tenantry_tests::{Options, Person, World, operator_cx};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of plans");
 
@@ -217,7 +219,7 @@ async fn another_plan_holds_at_once_here_and_elsewhere_within_a_second() {
     };
     there("There").send().await.expect(403);
 
-    let changed = plan::change(&world.app, BECAUSE, world.acme.id, "max")
+    let changed = tenant_plan::change(&operator_cx(&world.app), world.acme.id, "max", "a test")
         .await
         .unwrap();
     assert_eq!((changed.plan.as_str(), changed.version), ("max", 2));
@@ -250,7 +252,7 @@ async fn another_plan_holds_at_once_here_and_elsewhere_within_a_second() {
     assert_eq!(theirs["plan"]["name"], "pro");
 
     // With less than it has, a tenant reads and deletes and adds nothing.
-    plan::change(&world.app, BECAUSE, world.acme.id, "pro")
+    tenant_plan::change(&operator_cx(&world.app), world.acme.id, "pro", "a test")
         .await
         .unwrap();
     assert_eq!(
@@ -264,11 +266,11 @@ async fn another_plan_holds_at_once_here_and_elsewhere_within_a_second() {
         .expect(403);
     let path = format!("/api/v1/projects/{}", world.acme.project);
     world.delete(admin, &path).send().await.expect(204);
-    let unknown = plan::change(&world.app, BECAUSE, world.acme.id, "free").await;
-    assert_eq!(
-        unknown.unwrap_err().to_string(),
-        "there is no plan 'free': there are pro, max"
-    );
+    let unknown = tenant_plan::change(&operator_cx(&world.app), world.acme.id, "free", "a test").await;
+    let Err(TenantPlanError::Invalid(Invalid(errors))) = unknown else {
+        panic!("{unknown:?}")
+    };
+    assert_eq!(errors[0].detail, "must be one of pro, max");
 }
 
 #[actix_web::test]
@@ -293,11 +295,11 @@ async fn a_tenant_keeps_the_terms_it_bought_until_it_is_moved() {
             .bearer(&who.access_token)
     };
     create(&world.acme.admin, "Second").send().await.expect(403);
-    let moved = plan::change(&restarted, BECAUSE, world.acme.id, "pro")
+    let moved = tenant_plan::change(&operator_cx(&restarted), world.acme.id, "pro", "a test")
         .await
         .unwrap();
     assert_eq!(moved.plan_version, 2);
-    let again = plan::change(&restarted, BECAUSE, world.acme.id, "pro")
+    let again = tenant_plan::change(&operator_cx(&restarted), world.acme.id, "pro", "a test")
         .await
         .unwrap();
     assert_eq!(again.version, moved.version, "it is there already");
@@ -337,9 +339,15 @@ async fn what_is_agreed_with_a_tenant_is_its_own_and_can_be_taken_back() {
         limits: [("projects".to_owned(), Some(Limit::Of(2)))].into(),
         ..plan::Agreement::default()
     };
-    plan::agree(&world.app, BECAUSE, world.acme.id, agreement)
-        .await
-        .unwrap();
+    tenant_plan::agree(
+        &operator_cx(&world.app),
+        world.acme.id,
+        &Precondition::None,
+        agreement,
+        "a test",
+    )
+    .await
+    .unwrap();
     create("Second").await.expect(201);
     let refused = create("Third").await.expect(403).json();
     assert_eq!((&refused["allowed"], &refused["used"]), (&json!(2), &json!(2)));
@@ -361,9 +369,15 @@ async fn what_is_agreed_with_a_tenant_is_its_own_and_can_be_taken_back() {
         limits: [("projects".to_owned(), None)].into(),
         ..plan::Agreement::default()
     };
-    plan::agree(&world.app, BECAUSE, world.acme.id, back)
-        .await
-        .unwrap();
+    tenant_plan::agree(
+        &operator_cx(&world.app),
+        world.acme.id,
+        &Precondition::None,
+        back,
+        "a test",
+    )
+    .await
+    .unwrap();
     let cx = world.cx(admin).await;
     cx.require_feature(Feature("sso")).unwrap_err();
     assert_eq!(
@@ -403,7 +417,7 @@ async fn what_the_plan_does_not_have_is_refused_before_the_body_is_read() {
         "the role is asked first"
     );
 
-    plan::change(&world.app, BECAUSE, world.acme.id, "max")
+    tenant_plan::change(&operator_cx(&world.app), world.acme.id, "max", "a test")
         .await
         .unwrap();
     world

@@ -7,7 +7,8 @@ use std::time::Duration;
 use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_billing::plans::plan::{self, Agreement};
+use tenantry_billing::plans::plan::Agreement;
+use tenantry_billing::plans::tenant_plan;
 use tenantry_billing::usage::metering;
 use tenantry_billing::usage::quota::{self, QuotaError, QuotaReason};
 use tenantry_billing::usage::quota_alert::{TellAlert, Which};
@@ -20,10 +21,11 @@ use tenantry_domain::usage::{MeterKey, QuotaDrift, QuotaFinding};
 use tenantry_http::Quotas;
 use tenantry_persistence::PoolSettings;
 use tenantry_system::{FileSpool, QuotaLeases, SystemIds};
+use tenantry_tenancy::Precondition;
 use tenantry_tenancy::operations::job::{Handlers, JobHandler as _};
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
 use tenantry_tenancy::{Cx, Origin, Tenancy};
-use tenantry_tests::{Client, Options, Reply, TenantWorld, World, use_up};
+use tenantry_tests::{Client, Options, Reply, TenantWorld, World, operator_cx, use_up};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of quotas");
 const TTL: Duration = Duration::from_secs(10);
@@ -43,9 +45,15 @@ pub async fn limit(world: &World, tenant: &TenantWorld, meter: &str, limit: u64)
         meters: [(MeterKey::parse(meter).unwrap(), Some(Limit::Of(limit)))].into(),
         ..Agreement::default()
     };
-    plan::agree(&world.app, BECAUSE, tenant.id, agreement)
-        .await
-        .unwrap();
+    tenant_plan::agree(
+        &operator_cx(&world.app),
+        tenant.id,
+        &Precondition::None,
+        agreement,
+        "a test",
+    )
+    .await
+    .unwrap();
 }
 
 /// What the API says of one meter.
@@ -229,7 +237,15 @@ async fn limit_agreed_within_a_period_counts_from_the_ledger() {
             meters: [(calls(), calls_limit)].into(),
             ..Agreement::default()
         };
-        plan::agree(&world.app, BECAUSE, acme, agreement).await.unwrap();
+        tenant_plan::agree(
+            &operator_cx(&world.app),
+            acme,
+            &Precondition::None,
+            agreement,
+            "a test",
+        )
+        .await
+        .unwrap();
     };
     use_up(&world.app, acme, "api_calls", now, 16).await;
     use_up(&world.app, world.globex.id, "api_calls", now, 4).await;
@@ -258,9 +274,11 @@ async fn limit_agreed_within_a_period_counts_from_the_ledger() {
     assert_eq!(used().await, 106);
     agree(None).await;
     use_up(&world.app, acme, "api_calls", now, 1).await;
-    plan::change(&world.app, BECAUSE, acme, "free").await.unwrap();
+    tenant_plan::change(&operator_cx(&world.app), acme, "free", "a test")
+        .await
+        .unwrap();
     assert_eq!(used().await, 107);
-    plan::change(&world.app, BECAUSE, world.globex.id, "free")
+    tenant_plan::change(&operator_cx(&world.app), world.globex.id, "free", "a test")
         .await
         .unwrap();
     assert_eq!(standing(&world, &world.globex, "api_calls").await["used"], 4);
@@ -571,7 +589,13 @@ async fn an_operator_corrects_a_counter_and_it_is_recorded() {
     quota::consume(&cx, &calls(), 100).await.unwrap();
     let correct = async |meter: &str, used: u64, reason: &str| {
         let meter = MeterKey::parse(meter).unwrap();
-        quota::correct(&world.app, BECAUSE, world.acme.id, (&meter, used, reason)).await
+        quota::correct(
+            &operator_cx(&world.app),
+            BECAUSE,
+            world.acme.id,
+            (&meter, used, reason),
+        )
+        .await
     };
     let corrected = correct("api_calls", 40, "reserved by mistake").await.unwrap();
     assert_eq!((corrected.before, corrected.after), (100, 40));

@@ -11,7 +11,7 @@ use futures_util::future::join;
 use serde_json::{Value, json};
 use tenantry_http::HttpSettings;
 use tenantry_tenancy::customization::setting;
-use tenantry_tests::{Client, Options, PASSWORD, Person, Reply, World};
+use tenantry_tests::{Client, Options, PASSWORD, Person, Reply, World, operator_cx};
 
 const POLICY: &str = "/api/v1/security/policy";
 const ME: &str = "/api/v1/auth/me";
@@ -216,13 +216,13 @@ async fn admin_cannot_lock_themselves_out() {
     // Nor by going back to a version, which another address had set.
     let key = "security.allowed_networks";
     let far = Some(json!(["10.0.0.0/8"]));
-    setting::operate(&world.app, world.acme.id, key, far)
+    setting::operate(&operator_cx(&world.app), world.acme.id, key, far)
         .await
         .unwrap();
     world.clock.advance(Duration::seconds(61));
     refused(world.get(&world.acme.admin, ME).send().await);
     // The way out for operators: `tenantry settings set acme security.allowed_networks null`.
-    setting::operate(&world.app, world.acme.id, key, None)
+    setting::operate(&operator_cx(&world.app), world.acme.id, key, None)
         .await
         .unwrap();
     world.get(&world.acme.admin, ME).send().await.expect(200);

@@ -10,7 +10,7 @@ use tenantry_system::SigningKey;
 use tenantry_tenancy::customization::product_settings::{SMTP_PASSWORD, TASKS_DEFAULT_PRIORITY};
 use tenantry_tenancy::customization::setting::{self, Resealed, SettingError, SettingReason};
 use tenantry_tenancy::identity::reseal;
-use tenantry_tests::{KnownHosts, Options, Person, Reply, World};
+use tenantry_tests::{KnownHosts, Options, Person, Reply, World, operator_cx};
 
 const SETTINGS: &str = "/api/v1/tenant/settings";
 const DIGEST: &str = "notifications.email_digest";
@@ -658,7 +658,7 @@ async fn what_only_the_operator_changes_is_changed_by_the_operator_and_survives_
     let admin = &world.acme.admin;
     patch(&world, admin, json!({DIGEST: "daily"})).await.expect(200);
     let set = setting::operate(
-        &world.app,
+        &operator_cx(&world.app),
         world.acme.id,
         "retention.audit_days",
         Some(json!(400)),
@@ -667,9 +667,14 @@ async fn what_only_the_operator_changes_is_changed_by_the_operator_and_survives_
     .unwrap();
     assert_eq!(set.values["retention.audit_days"].value, json!(400));
     assert!(
-        setting::operate(&world.app, world.acme.id, "retention.audit_days", Some(json!(1)))
-            .await
-            .is_err()
+        setting::operate(
+            &operator_cx(&world.app),
+            world.acme.id,
+            "retention.audit_days",
+            Some(json!(1))
+        )
+        .await
+        .is_err()
     );
     assert_eq!(get(&world, admin, "/versions/2").await["changed_by"], Value::Null);
     let back = roll_back(&world, 1).await.expect(200).json();
@@ -733,9 +738,9 @@ async fn secrets_are_sealed_for_their_tenant_and_sealed_anew_after_a_change_of_t
     };
     let versions = get(&world, &globex.admin, "/versions").await;
     for tenant in [acme.id, globex.id] {
-        assert_eq!(reseal::reseal(&both, tenant).await.unwrap(), one);
+        assert_eq!(reseal::reseal(&operator_cx(&both), tenant).await.unwrap(), one);
         assert_eq!(
-            reseal::reseal(&both, tenant).await.unwrap(),
+            reseal::reseal(&operator_cx(&both), tenant).await.unwrap(),
             none,
             "a second time there is nothing to do"
         );
@@ -760,7 +765,7 @@ async fn secrets_are_sealed_for_their_tenant_and_sealed_anew_after_a_change_of_t
         "of acme"
     );
     let stranger = world.instance(&with(&[&old])).app;
-    let lost = reseal::reseal(&stranger, acme.id).await.unwrap();
+    let lost = reseal::reseal(&operator_cx(&stranger), acme.id).await.unwrap();
     assert_eq!(
         lost.unreadable,
         ["data key 1", PASSWORD],

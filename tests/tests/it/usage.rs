@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tenantry_billing::BillingHandlers as _;
 use tenantry_billing::plans::plan;
+use tenantry_billing::plans::tenant_plan;
 use tenantry_billing::usage;
 use tenantry_billing::usage::quota_drift::{self, Repair};
 use tenantry_billing::usage::usage_rollup::{Keep, RollUp};
@@ -27,9 +28,12 @@ use tenantry_domain::usage::{
 };
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;
+use tenantry_tenancy::Precondition;
 use tenantry_tenancy::operations::job::{Handlers, JobHandler as _, Nothing};
 use tenantry_tenancy::{Cx, Origin, Tenancy};
-use tenantry_tests::{ManualClock, Options, Person, Reply, TenantWorld, World, plans_with_meters};
+use tenantry_tests::{
+    ManualClock, Options, Person, Reply, TenantWorld, World, operator_cx, plans_with_meters,
+};
 
 use crate::jobs;
 
@@ -486,10 +490,15 @@ async fn bound(world: &World, events: u64) {
         limits,
         ..plan::Agreement::default()
     };
-    let because = SystemScope::because("a test");
-    plan::agree(&world.app, because, world.acme.id, agreement)
-        .await
-        .unwrap();
+    tenant_plan::agree(
+        &operator_cx(&world.app),
+        world.acme.id,
+        &Precondition::None,
+        agreement,
+        "a test",
+    )
+    .await
+    .unwrap();
 }
 
 /// What the API says of a meter or a limit of acme.
@@ -653,7 +662,7 @@ async fn correction_outlasts_the_usage_that_follows() {
     let used = async |name: &str| entitlement(&world, name).await["used"].clone();
     let correct = async |name: &str, used: u64| {
         let correction = (&meter(name), used, "a test");
-        quota::correct(&world.app, because, world.acme.id, correction)
+        quota::correct(&operator_cx(&world.app), because, world.acme.id, correction)
             .await
             .unwrap()
     };
@@ -677,9 +686,15 @@ async fn correction_outlasts_the_usage_that_follows() {
                 meters,
                 ..plan::Agreement::default()
             };
-            plan::agree(&world.app, because, world.acme.id, agreement)
-                .await
-                .unwrap();
+            tenant_plan::agree(
+                &operator_cx(&world.app),
+                world.acme.id,
+                &Precondition::None,
+                agreement,
+                "a test",
+            )
+            .await
+            .unwrap();
         };
         agree(Limit::Unlimited).await;
         send(&world, &world.acme, &of(name, &format!("{name}last"), 1))

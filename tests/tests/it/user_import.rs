@@ -9,7 +9,7 @@ use tenantry_domain::kernel::{Invalid, Role};
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::identity::user::UserError;
 use tenantry_tenancy::identity::user_import::{self, ImportUser, Imported};
-use tenantry_tests::{PASSWORD, TenantWorld, World};
+use tenantry_tests::{PASSWORD, TenantWorld, World, operator_cx};
 
 /// Of "correct horse", made with Python.
 const PBKDF2: &str =
@@ -20,7 +20,9 @@ const SCRYPT: &str =
 const BCRYPT: &str = "$2b$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK";
 
 async fn context(world: &World, tenant: &TenantWorld) -> Cx {
-    user_import::context(&world.app, tenant.id).await.unwrap()
+    user_import::begin(&operator_cx(&world.app), tenant.id, true)
+        .await
+        .unwrap()
 }
 
 fn user(name: &str, hash: Option<&str>) -> ImportUser {
@@ -151,7 +153,11 @@ async fn nothing_is_imported_into_a_suspended_or_deleted_tenant() {
     let refused = user_import::import(&cx, user("ada", None)).await.unwrap_err();
     assert!(matches!(refused, UserError::Refused(_)), "{refused}");
     world.set_status(&world.acme, "deleted").await;
-    assert!(user_import::context(&world.app, world.acme.id).await.is_err());
+    assert!(
+        user_import::begin(&operator_cx(&world.app), world.acme.id, true)
+            .await
+            .is_err()
+    );
 }
 
 /// A tenant on the free plan has a limit on users.

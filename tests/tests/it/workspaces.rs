@@ -12,7 +12,7 @@ use tenantry_http::HttpSettings;
 use tenantry_tenancy::customization::setting;
 use tenantry_tenancy::identity::workspace::{self, DroppedRequests};
 use tenantry_tenancy::tenant::{lifecycle, row_work};
-use tenantry_tests::{Options, PASSWORD, Person, Reaction, Received, Reply, TenantWorld, World};
+use tenantry_tests::{Options, PASSWORD, Person, Reaction, Received, Reply, TenantWorld, World, operator_cx};
 
 use crate::account_passwords::{Mailed, ask, is_unusable, token};
 use crate::api_keys::with_every_scope;
@@ -566,7 +566,9 @@ async fn switch_obeys_the_networks_of_the_other_tenant() {
     let bob = proven(&mailed).await;
     let far = Some(json!(["10.0.0.0/8"]));
     let key = "security.allowed_networks";
-    setting::operate(&world.app, globex.id, key, far).await.unwrap();
+    setting::operate(&operator_cx(&world.app), globex.id, key, far)
+        .await
+        .unwrap();
     let nowhere = switch(world, &bob, "nowhere").await;
     let hidden = switch(world, &bob, "globex").await;
     for reply in [&nowhere, &hidden] {
@@ -577,7 +579,9 @@ async fn switch_obeys_the_networks_of_the_other_tenant() {
     }
     let told = world.audit(globex).await;
     assert!(told.iter().any(|(action, _)| action == "network.refused"));
-    setting::operate(&world.app, globex.id, key, None).await.unwrap();
+    setting::operate(&operator_cx(&world.app), globex.id, key, None)
+        .await
+        .unwrap();
     switch(world, &bob, "globex").await.expect(200);
 }
 

@@ -194,7 +194,7 @@ pub async fn lost_customers(
     replace: bool,
     sweep: Sweep,
 ) -> Result<Swept<LostCustomer>, OversightError> {
-    cx.require(OperatorPermission::ReadBilling)?;
+    cx.require_command()?;
     let payments = provider(cx)?;
     record(cx, "billing.customers_checked", json!({"replace": replace})).await?;
     swept(cx, sweep, async |tenant| {
@@ -212,7 +212,7 @@ pub async fn lost_customer_of(
     tenant: TenantId,
     replace: bool,
 ) -> Result<Vec<LostCustomer>, OversightError> {
-    cx.require(OperatorPermission::ReadBilling)?;
+    cx.require_command()?;
     let payments = provider(cx)?;
     record_of(
         cx,
@@ -230,7 +230,7 @@ async fn lost_customer(
     tenant: TenantId,
     replace: bool,
 ) -> Result<Vec<LostCustomer>, OversightError> {
-    let Some(inside) = Cx::enter(cx.app(), BECAUSE, tenant).await? else {
+    let Some(inside) = cx.try_enter(BECAUSE, tenant).await? else {
         return Ok(Vec::new());
     };
     let account = inside.read(async |work| work.billing().current().await).await?;
@@ -250,7 +250,13 @@ async fn lost_customer(
         ended: None,
     };
     if replace {
-        match billing_customer::ensure(&inside, payments).await {
+        let details = json!({ "customer": lost.customer });
+        let record = cx.record("billing.customer_replaced", Some(tenant), details);
+        let ensured = billing_customer::ensure(&inside, payments);
+        match cx
+            .act(record, "billing.customer_replacement_failed", ensured)
+            .await
+        {
             Ok(standing) => (lost.replacement, lost.ended) = (Some(standing.customer), ended),
             // It was deleted at this moment, and is a customer no longer.
             Err(ProvisionError::Gone) => return Ok(Vec::new()),

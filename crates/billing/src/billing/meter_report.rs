@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use chrono::Duration;
+use serde_json::json;
 use tenantry_domain::billing::{
     ChargedTime, CustomerRef, Delivered, MeterReport, PaymentProvider, ProviderError, ProviderKey,
     ReportState, UsageReport,
@@ -13,7 +14,7 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Capability;
 use tenantry_domain::usage::{Granularity, Meter, MeterKey, Rollup};
 use tenantry_tenancy::operations::job::{self, JobError, Nothing, Terms};
-use tenantry_tenancy::{Cx, Tenancy};
+use tenantry_tenancy::{Cx, OperatorCx, Tenancy};
 
 use crate::billing::sync_error::SyncError;
 
@@ -653,19 +654,23 @@ pub async fn drift_of(
     }
 }
 
-/// Tells the provider what a tenant used, at once, for an operator.
+/// Tells the provider what a tenant used, at once, for a command.
 ///
 /// # Errors
 /// [`SyncError`].
 pub async fn publish_of(
-    app: &Arc<Tenancy>,
+    operators: &OperatorCx,
     because: SystemScope,
     tenant: TenantId,
 ) -> Result<Published, SyncError> {
-    match Cx::enter(app, because, tenant).await? {
-        Some(cx) => publish(&cx).await,
-        None => Ok(Published::default()),
-    }
+    let required = operators.require_command();
+    required.map_err(|refused| StoreError::Other(refused.to_string()))?;
+    let Some(cx) = operators.try_enter(because, tenant).await? else {
+        return Ok(Published::default());
+    };
+    let record = operators.record("billing.usage_published", Some(tenant), json!({}));
+    let failed = "billing.usage_publication_failed";
+    operators.act(record, failed, publish(&cx)).await
 }
 
 /// The reports of a tenant that cannot be sent any more, for an operator.

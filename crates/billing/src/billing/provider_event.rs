@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tenantry_domain::billing::{
     CustomerRef, EventRef, EventState, ForgedEvent, InvoiceRef, PaymentProvider, ProviderError,
     ProviderEvent, ReceivedEvent, SubscriptionRef,
@@ -12,7 +13,7 @@ use tenantry_domain::billing::{
 use tenantry_domain::kernel::{StoreError, SystemScope};
 use tenantry_domain::tenant::Denied;
 use tenantry_tenancy::operations::job::{self, JobFailure, Nothing, SystemJobHandler};
-use tenantry_tenancy::{Cx, Origin, Tenancy};
+use tenantry_tenancy::{Cx, OperatorCx, Origin, Tenancy};
 
 use crate::billing::billing_surplus;
 use crate::billing::billing_sync::sync;
@@ -246,6 +247,17 @@ impl SystemJobHandler for FetchMissed {
     fn schedule() -> Option<(Duration, Nothing)> {
         Some((Duration::hours(1), Nothing {}))
     }
+}
+
+/// [`fetch_missed`] for a command, on record.
+///
+/// # Errors
+/// [`JobFailure`].
+pub async fn fetch_for_operator(operators: &OperatorCx, because: SystemScope) -> Result<u64, JobFailure> {
+    operators.require_command()?;
+    let record = operators.record("billing.events_fetched", None, json!({}));
+    let fetched = fetch_missed(operators.app(), because);
+    operators.act(record, "billing.event_fetch_failed", fetched).await
 }
 
 /// Keeps what the provider has not told of; how many events that were.

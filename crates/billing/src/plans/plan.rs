@@ -9,7 +9,7 @@ use tenantry_domain::plans::{PlanCatalogue, PlanTerms};
 use tenantry_domain::tenant::{Denied, Tenant};
 use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::carries_store_error;
-use tenantry_tenancy::{Cx, Origin, Precondition, Stale, Tenancy};
+use tenantry_tenancy::{Cx, Precondition, Stale, Tenancy};
 
 use crate::usage::quota;
 
@@ -36,21 +36,6 @@ pub enum PlanChangeError {
 }
 carries_store_error!(PlanChangeError);
 
-/// Puts a tenant on what a plan grants now; also when it has an older version of the same plan. What it has more of than
-/// the plan allows stays, and nothing can be added to it.
-///
-/// # Errors
-/// [`PlanChangeError`].
-pub async fn change(
-    app: &Arc<Tenancy>,
-    because: SystemScope,
-    tenant: TenantId,
-    plan: &str,
-) -> Result<Tenant, PlanChangeError> {
-    let cx = enter(app, because, tenant).await?;
-    change_in(&cx, plan, &Ruling::default()).await
-}
-
 /// What a plan grants now.
 ///
 /// # Errors
@@ -63,7 +48,8 @@ pub(crate) fn on_offer(plans: &dyn PlanCatalogue, plan: &str) -> Result<Arc<Plan
     plans.current(plan).ok_or_else(unknown)
 }
 
-/// The same in the scope of the tenant.
+/// Puts a tenant on what a plan grants now, in its scope; also when it has an older version of the same plan. What it has more of than
+/// the plan allows stays, and nothing can be added to it.
 pub(crate) async fn change_in(cx: &Cx, plan: &str, ruling: &Ruling) -> Result<Tenant, PlanChangeError> {
     let terms = on_offer(cx.ports().plans.as_ref(), plan)?;
     alter(cx, "tenant.plan_changed", ruling, |tenant, now| {
@@ -129,21 +115,7 @@ impl Agreement {
     }
 }
 
-/// Agrees with a tenant on something beside its plan. What is not named stays as it was agreed.
-///
-/// # Errors
-/// [`PlanChangeError`].
-pub async fn agree(
-    app: &Arc<Tenancy>,
-    because: SystemScope,
-    tenant: TenantId,
-    agreement: Agreement,
-) -> Result<Tenant, PlanChangeError> {
-    let cx = enter(app, because, tenant).await?;
-    agree_in(&cx, &agreement, &Ruling::default()).await
-}
-
-/// The same in the scope of the tenant.
+/// Agrees with a tenant on something beside its plan, in its scope. What is not named stays as it was agreed.
 pub(crate) async fn agree_in(
     cx: &Cx,
     agreement: &Agreement,
@@ -157,11 +129,6 @@ pub(crate) async fn agree_in(
         tenant.agree(agreed, now)
     })
     .await
-}
-
-async fn enter(app: &Arc<Tenancy>, because: SystemScope, tenant: TenantId) -> Result<Cx, PlanChangeError> {
-    let scope = app.ports.gate.system(because, tenant).await?;
-    Ok(Cx::new(Arc::clone(app), scope, Origin::default()))
 }
 
 /// Changes a tenant in its own scope, with the entry in its audit log; nothing is stored when `change` says that there

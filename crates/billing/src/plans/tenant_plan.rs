@@ -1,7 +1,7 @@
 //! Plans of tenants, as operators change them: with a reason, and on record.
 
 use serde_json::json;
-use tenantry_domain::kernel::{Check, Invalid, SystemScope, TenantId};
+use tenantry_domain::kernel::{Check, Invalid, SystemScope, TenantId, pointer_segment};
 use tenantry_domain::operations::OperatorPermission;
 use tenantry_domain::tenant::{Denied, Tenant};
 use tenantry_tenancy::{Cx, OperatorCx, Precondition, UseCaseError};
@@ -51,7 +51,8 @@ pub async fn agree(
     Check::all(|check| check.line("/reason", reason, 1..=500))?;
     if let Some((kind, name)) = agreement.unknown_name(cx.app().ports.plans.as_ref()) {
         let detail = format!("no plan knows '{name}'");
-        return Err(Invalid::one(format!("/{kind}/{name}"), "unknown_name", detail).into());
+        let pointer = format!("/{kind}/{}", pointer_segment(&name));
+        return Err(Invalid::one(pointer, "unknown_name", detail).into());
     }
     let details = json!({
         "features": agreement.features, "limits": agreement.limits,

@@ -17,7 +17,7 @@ use tenantry_domain::usage::{
     Aggregation, CommitError, Ended, MOST_UNITS, Meter, MeterKey, MeterTerms, NotEnough, QuotaAlert,
     QuotaCounter, QuotaExceeded, QuotaReservation, ReservationState, Tally, check_reason,
 };
-use tenantry_tenancy::{Cx, OwnReason, Tenancy, UseCaseError};
+use tenantry_tenancy::{Cx, OperatorCx, OwnReason, UseCaseError};
 
 use crate::kernel::granted;
 use crate::usage::OverLimit;
@@ -328,21 +328,23 @@ pub struct Corrected {
 /// # Errors
 /// [`QuotaError`]; of a tenant that is deleted `NotFound`.
 pub async fn correct(
-    app: &Arc<Tenancy>,
+    operators: &OperatorCx,
     because: SystemScope,
     tenant: TenantId,
     (meter, used, reason): (&MeterKey, u64, &str),
 ) -> Result<Corrected, QuotaError> {
-    let cx = Cx::enter(app, because, tenant)
-        .await?
-        .ok_or(QuotaError::NotFound)?;
-    let cx = &cx;
+    operators.require_command()?;
+    let cx = operators.try_enter(because, tenant).await?;
+    let cx = &cx.ok_or(QuotaError::NotFound)?;
     cx.require(Permission::LendQuota)?;
     check_reason(reason)?;
     if used > MOST_UNITS {
         return Err(too_many("/used").into());
     }
-    cx.write(async |work| {
+    let details = json!({"meter": meter, "used": used});
+    let mut record = operators.record("quota.corrected", Some(tenant), details);
+    record.reason = Some(reason.to_owned());
+    let corrected = cx.write(async |work| {
         let (quota, aggregation) = (Quota::of(cx, work, meter).await?, metered(cx, meter)?.aggregation);
         let mut counter = quota.lock(cx, work).await?;
         let ledger = work.usage().total(meter, aggregation, quota.period).await?;
@@ -363,9 +365,9 @@ pub async fn correct(
         let target = Some(counter.id.uuid());
         let event = cx.security("quota.corrected", "quota_counter", target, details);
         work.audit().record(event).await?;
-        Ok(corrected)
-    })
-    .await
+        Ok::<_, QuotaError>(corrected)
+    });
+    operators.act(record, "quota.correction_failed", corrected).await
 }
 
 /// How the quota of one meter stands, in the running transaction.

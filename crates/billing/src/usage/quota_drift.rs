@@ -4,13 +4,13 @@
 //! until the period is over the tenant has less than it paid for.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use chrono::Duration;
+use serde_json::json;
 use tenantry_domain::kernel::{Permission, QuotaCounterId, StoreError, SystemScope, TenantId};
 use tenantry_domain::store::Work;
 use tenantry_domain::usage::{Aggregation, QuotaCounter, QuotaDrift, QuotaFinding};
-use tenantry_tenancy::{Cx, Tenancy};
+use tenantry_tenancy::{Cx, OperatorCx};
 
 use crate::usage::quota;
 
@@ -69,7 +69,7 @@ pub async fn reconcile(cx: &Cx, repair: Repair) -> Result<Vec<Reconciled>, Store
             Repair::All => true,
         };
         let given_back = match drift.finding() {
-            QuotaFinding::Lost(_) if is_wanted => put_right(cx, counter, repair.grace()).await?,
+            QuotaFinding::Lost(_) if is_wanted => put_right(cx, counter, repair).await?,
             _ => None,
         };
         all.push(Reconciled { drift, given_back });
@@ -77,20 +77,30 @@ pub async fn reconcile(cx: &Cx, repair: Repair) -> Result<Vec<Reconciled>, Store
     Ok(all)
 }
 
-/// [`reconcile`] in a tenant, for an operator or a sweep; nothing of one that is deleted.
+/// [`reconcile`] in a tenant, for a command; nothing of one that is deleted. With `repair`, what was lost is put right, in present periods
+/// too, on record.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn reconcile_of(
-    app: &Arc<Tenancy>,
+    operators: &OperatorCx,
     because: SystemScope,
     tenant: TenantId,
-    repair: Repair,
+    repair: bool,
 ) -> Result<Vec<Reconciled>, StoreError> {
-    match Cx::enter(app, because, tenant).await? {
-        Some(cx) => reconcile(&cx, repair).await,
-        None => Ok(Vec::new()),
+    let required = operators.require_command();
+    required.map_err(|refused| StoreError::Other(refused.to_string()))?;
+    let Some(cx) = operators.try_enter(because, tenant).await? else {
+        return Ok(Vec::new());
+    };
+    let found = reconcile(&cx, Repair::Nothing).await?;
+    let is_lost = |one: &Reconciled| matches!(one.drift.finding(), QuotaFinding::Lost(_));
+    if !repair || !found.iter().any(is_lost) {
+        return Ok(found);
     }
+    let record = operators.record("quota.repaired", Some(tenant), json!({}));
+    let repaired = reconcile(&cx, Repair::All);
+    operators.act(record, "quota.repair_failed", repaired).await
 }
 
 async fn look(
@@ -147,7 +157,9 @@ async fn ledger(cx: &Cx, work: &mut Work, counter: &QuotaCounter) -> Result<u64,
 
 /// Takes back what was lost, by the numbers that hold once the counter is locked; how much that was. `None` when somebody
 /// has borrowed a part meanwhile: then it is for the next time.
-async fn put_right(cx: &Cx, id: QuotaCounterId, grace: Duration) -> Result<Option<u64>, StoreError> {
+/// An operator's repair is in the tenant's log; what the upkeep puts right is in that of the server.
+async fn put_right(cx: &Cx, id: QuotaCounterId, repair: Repair) -> Result<Option<u64>, StoreError> {
+    let grace = repair.grace();
     cx.write(async |work| {
         let Some(mut counter) = work.quotas().find_for_update(id).await? else {
             return Ok(None);
@@ -169,6 +181,11 @@ async fn put_right(cx: &Cx, id: QuotaCounterId, grace: Duration) -> Result<Optio
         work.quotas().delete_lost_leases(id, before).await?;
         work.quotas().save(&counter).await?;
         let (meter, from) = (counter.meter.as_str(), counter.period.start);
+        if repair == Repair::All {
+            let details = json!({"meter": meter, "period_start": from, "given_back": back});
+            let event = cx.security("quota.repaired", "quota_counter", Some(id.uuid()), details);
+            work.audit().record(event).await?;
+        }
         tracing::info!(meter, %from, back, "what nobody returned of a quota counts no more");
         Ok(Some(back))
     })

@@ -9,7 +9,7 @@ use crate::flags::{
     flag_key::{KEY_RULE, check_key, is_key},
     segment::MAX_CONDITIONS,
 };
-use crate::kernel::{Check, Invalid, Level, Role, Time, name::named_enum};
+use crate::kernel::{Check, Invalid, Level, Role, Time, name::named_enum, pointer_segment};
 
 /// A feature flag as operators define it. The same type is its form in the database and on the wire.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -279,7 +279,7 @@ impl FlagDefinition {
         }
         check_length(check, "/variants", self.variants.len(), MAX_VARIANTS);
         for (name, value) in self.variants.iter().take(MAX_VARIANTS) {
-            let pointer = format!("/variants/{}", escape(name));
+            let pointer = format!("/variants/{}", pointer_segment(name));
             if !is_key(name) {
                 check.fail(&pointer, "invalid_key", KEY_RULE);
             }
@@ -430,11 +430,6 @@ fn check_length(check: &mut Check, pointer: &str, length: usize, most: usize) {
             format!("must have at most {most}, has {length}"),
         );
     }
-}
-
-/// A name as a segment of a JSON pointer (RFC 6901 section 3).
-fn escape(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
 }
 
 const fn yes() -> bool {

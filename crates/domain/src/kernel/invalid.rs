@@ -101,7 +101,8 @@ impl Check {
 }
 
 /// Whether `text` has a length (in characters) in `length`, and no control characters or noncharacters: PostgreSQL cannot
-/// store U+0000, and the others only ever hurt (`several_lines` admits tab, line feed and carriage return).
+/// store U+0000, and the others only ever hurt (`several_lines` admits tab, line feed and carriage return). Names and reasons, which have
+/// one line, have no embeddings, overrides or isolates of bidirectional text either: they would reorder what is shown behind them.
 pub fn check_text(text: &str, length: RangeInclusive<usize>, several_lines: bool) -> Result<(), String> {
     let count = text.chars().count();
     if !length.contains(&count) {
@@ -118,6 +119,9 @@ pub fn check_text(text: &str, length: RangeInclusive<usize>, several_lines: bool
     if !text.chars().all(allowed) {
         return Err("must not contain control characters".into());
     }
+    if !several_lines && text.chars().any(reorders) {
+        return Err("must not contain U+202A to U+202E or U+2066 to U+2069, which reorder text".into());
+    }
     if text.chars().any(is_no_text) {
         return Err("must not contain noncharacters of Unicode or U+FFF9 to U+FFFB".into());
     }
@@ -128,6 +132,12 @@ pub fn check_text(text: &str, length: RangeInclusive<usize>, several_lines: bool
 /// of interlinear annotation, which hide what they enclose.
 const fn is_no_text(c: char) -> bool {
     matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{fdd0}'..='\u{fdef}') || c as u32 & 0xfffe == 0xfffe
+}
+
+/// Whether a character changes the order in which the characters behind it are shown (UAX 9, explicit formatting). The marks U+200E, U+200F and
+/// U+061C are none: they say of themselves only in which direction they run.
+const fn reorders(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Whether a character shows nothing: white space, control characters, what Unicode lets a reader leave out
@@ -158,6 +168,11 @@ fn is_invisible(c: char) -> bool {
         )
 }
 
+/// A name as a segment of a JSON pointer (RFC 6901 section 3).
+pub fn pointer_segment(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
 impl Check {
     /// Notes an error when a field that may not be empty is patched with `null`.
     pub fn not_null<T>(&mut self, pointer: &str, patch: &crate::kernel::Patch<T>) {
@@ -174,20 +189,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn noncharacters_and_annotation_controls_are_refused() {
+    fn noncharacters_and_controls_of_annotation_and_order_are_refused() {
         let planes = (0..=16).flat_map(|plane: u32| [plane << 16 | 0xfffe, plane << 16 | 0xffff]);
         let refused: BTreeSet<u32> = planes.chain(0xfdd0..=0xfdef).chain(0xfff9..=0xfffb).collect();
         for code in (0..=0x10_ffff).filter(|code| *code >= 0x20 && !(0x7f..=0x9f).contains(code)) {
             let Some(c) = char::from_u32(code) else { continue };
             for several_lines in [false, true] {
                 let checked = check_text(&format!("a{c}"), 1..=120, several_lines);
+                let reorders = (0x202a..=0x202e).contains(&code) || (0x2066..=0x2069).contains(&code);
                 assert_eq!(
                     checked.is_err(),
-                    refused.contains(&code),
+                    refused.contains(&code) || (reorders && !several_lines),
                     "U+{code:04X}: {checked:?}"
                 );
             }
         }
+    }
+
+    #[test]
+    fn name_that_reads_as_another_is_refused() {
+        let told = check_text("fdp.\u{202e}exe", 1..=120, false).unwrap_err();
+        assert!(told.contains("reorder text"), "{told}");
+        assert!(check_text("a\u{85}b", 1..=120, false).is_err(), "C1");
+        assert_eq!(check_text("שלום\u{200f} world", 1..=120, false), Ok(()));
     }
 
     #[test]

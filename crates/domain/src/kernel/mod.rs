@@ -50,7 +50,7 @@ pub use id::{
     SecurityAlertId, SecurityDetectionId, SessionId, SupportAccessId, SupportUseId, SystemJobId, TaskId,
     TenantId, UsageEventId, UserId,
 };
-pub use invalid::{Check, FieldError, Invalid, check_text};
+pub use invalid::{Check, FieldError, Invalid, check_text, pointer_segment};
 pub use invalidation::{Change, InvalidatedCache, InvalidationPublisher};
 pub use kept_answer::{KeptAnswer, KeyTaken};
 pub use locale::{is_language_tag, is_time_zone, wall_clock};

@@ -419,6 +419,8 @@ pub trait Jobs: Send {
     async fn find(&mut self, id: JobId) -> Result<Option<Job>, StoreError>;
     /// The job of a kind with this deduplication key that is open.
     async fn find_open(&mut self, kind: &str, dedupe_key: &str) -> Result<Option<Job>, StoreError>;
+    /// The number of open jobs of a kind that have a deduplication key; no more than `most` are counted.
+    async fn count_open(&mut self, kind: &str, most: u64) -> Result<u64, StoreError>;
     /// A job, locked until the transaction ends.
     async fn find_for_update(&mut self, id: JobId) -> Result<Option<Job>, StoreError>;
     /// Stores how far a job is.

@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
-use tenantry_domain::kernel::FieldError;
+use tenantry_domain::kernel::{FieldError, pointer_segment};
 
 /// The most errors that are reported of one body.
 pub(crate) const MAX_ERRORS: usize = 20;
@@ -133,7 +133,7 @@ pub(crate) fn pointer(root: &str, path: &[Step]) -> String {
     let mut pointer = root.to_owned();
     for step in path {
         let step = match step {
-            Step::Member(name) => format!("/{}", escape(name)),
+            Step::Member(name) => format!("/{}", pointer_segment(name)),
             Step::Item(index) => format!("/{index}"),
         };
         if pointer.len() + step.len() > MAX_POINTER {
@@ -142,11 +142,6 @@ pub(crate) fn pointer(root: &str, path: &[Step]) -> String {
         pointer.push_str(&step);
     }
     pointer
-}
-
-/// A name as a segment of a JSON pointer.
-pub(crate) fn escape(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
 }
 
 struct Reading {

@@ -3,13 +3,10 @@ use std::future::{Ready, ready};
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tenantry_domain::kernel::{FieldError, Invalid};
+use tenantry_domain::kernel::{FieldError, Invalid, pointer_segment};
 
 use crate::ApiError;
-use crate::extract::{
-    json::escape,
-    shape::{Leaves, Tree},
-};
+use crate::extract::shape::{Leaves, Tree};
 
 /// The query of a request that is no list. Use it with types that `deny_unknown_fields`; a pointer to a
 /// parameter is `/query/<name>`.
@@ -40,7 +37,7 @@ pub(crate) fn pairs(query: &str) -> Result<Vec<(String, String)>, ApiError> {
         if name.contains('\u{fffd}') || value.contains('\u{fffd}') {
             return Err(broken().into());
         }
-        let refuse = |code, detail| Invalid::one(format!("/query/{}", escape(name)), code, detail);
+        let refuse = |code, detail| Invalid::one(format!("/query/{}", pointer_segment(name)), code, detail);
         // There is no column that takes it.
         if name.contains('\0') {
             return Err(Invalid::one("/query", "invalid_text", "must not have a name with U+0000").into());

@@ -100,9 +100,19 @@ impl Jobs for PgStore {
     async fn find_open(&mut self, kind: &str, dedupe_key: &str) -> Result<Option<Job>, StoreError> {
         let find = self.tx.find::<Entity>().filter(Column::Kind.eq(kind));
         let find = find.filter(Column::DedupeKey.eq(dedupe_key));
-        // As literals: the condition of the unique index, whatever values a plan is made for.
-        let open = Expr::cust(r#""jobs"."state" IN ('queued', 'running', 'parked')"#);
-        find.filter(open).one().await?.map(Job::try_from).transpose()
+        find.filter(Expr::cust(OPEN))
+            .one()
+            .await?
+            .map(Job::try_from)
+            .transpose()
+    }
+
+    async fn count_open(&mut self, kind: &str, most: u64) -> Result<u64, StoreError> {
+        let find = self.tx.find::<Entity>().filter(Column::Kind.eq(kind));
+        let find = find
+            .filter(Column::DedupeKey.is_not_null())
+            .filter(Expr::cust(OPEN));
+        find.limit(most).count().await
     }
 
     async fn find_for_update(&mut self, id: JobId) -> Result<Option<Job>, StoreError> {
@@ -127,6 +137,9 @@ impl Jobs for PgStore {
         self.finished(before).run().await
     }
 }
+
+/// As literals: the condition of the unique index, whatever values a plan is made for.
+const OPEN: &str = r#""jobs"."state" IN ('queued', 'running', 'parked')"#;
 
 impl PgStore {
     /// Deletes the jobs that were done or cancelled before then.

@@ -25,8 +25,8 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
         "doctor",
         "tenant list",
         "plan list",
-        "plan agree acme --meter api_calls=20000",
-        "operator create --email olga@example.com --name Olga",
+        "plan agree acme --meter api_calls=20000 --reason trial",
+        "operator create --email olga@example.com --name Olga --role owner",
         "operator reset-password olga@example.com",
         "operator set-role olga@example.com --role support",
         "operator list",
@@ -59,7 +59,10 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
     }
     for command in ["replay", "cancel"] {
         let nothing = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
-        let output = in_another_terminal(&export, &format!("tenantry jobs {command} {nothing}"));
+        let output = in_another_terminal(
+            &export,
+            &format!("tenantry jobs {command} {nothing} --reason trial"),
+        );
         let told = stderr(&output);
         assert!(
             !output.status.success() && told.starts_with(&using),

@@ -128,13 +128,19 @@ fn killed_deletion_restoration_and_purge_are_finished_by_a_rerun() {
     );
     assert_eq!(terminal.of_acme(STATES), before);
 
-    let unconfirmed = output(&["tenant", "purge", "acme"], &terminal.settings);
+    let unconfirmed = output(
+        &["tenant", "purge", "acme", "--reason", "a test"],
+        &terminal.settings,
+    );
     assert!(
         stderr(&unconfirmed).contains("add --confirm"),
         "{}",
         stderr(&unconfirmed)
     );
-    let active = output(&["tenant", "purge", "acme", "--confirm"], &terminal.settings);
+    let active = output(
+        &["tenant", "purge", "acme", "--confirm", "--reason", "a test"],
+        &terminal.settings,
+    );
     assert!(
         stderr(&active).contains("the tenant is active"),
         "{}",
@@ -147,9 +153,12 @@ fn killed_deletion_restoration_and_purge_are_finished_by_a_rerun() {
         .of_acme("SELECT count(*)::text FROM tasks WHERE tenant_id = $ACME")
         .parse()
         .unwrap();
-    terminal.kill_at_work(&["tenant", "purge", "acme", "--confirm"]);
+    terminal.kill_at_work(&["tenant", "purge", "acme", "--confirm", "--reason", "a test"]);
     // It goes on whoever begins it again. The server of the demo may have done so first.
-    let purged = output(&["tenant", "purge", "acme", "--confirm"], &terminal.settings);
+    let purged = output(
+        &["tenant", "purge", "acme", "--confirm", "--reason", "a test"],
+        &terminal.settings,
+    );
     assert!(
         purged.status.success() || stderr(&purged).contains("there is no tenant 'acme'"),
         "{}",

@@ -133,7 +133,18 @@ fn an_admin_whose_tenant_uses_much_gets_a_mail_and_operators_see_that_it_went() 
         .iter()
         .map(|(key, value)| (*key, value.as_str()))
         .collect();
-    let agreed = output(&["plan", "agree", "acme", "--meter", "api_calls=10"], &command);
+    let agreed = output(
+        &[
+            "plan",
+            "agree",
+            "acme",
+            "--meter",
+            "api_calls=10",
+            "--reason",
+            "a test",
+        ],
+        &command,
+    );
     assert!(agreed.status.success(), "{}", stderr(&agreed));
     let token = dev.login("acme");
     let deadline = Instant::now() + Duration::from_secs(30);

@@ -124,34 +124,34 @@ fn plans_are_listed_changed_agreed_on_and_upgraded_while_a_server_learns_of_it()
         assert!(listed.lines().any(|one| one == line), "{line}\n{listed}");
     }
     assert_eq!(
-        done("plan change globex --to enterprise", &settings),
+        done("plan change globex --to enterprise --reason trial", &settings),
         "globex enterprise version 1\n"
     );
     until("the change of plan is seen", || {
         terms(&dev, &globex).0 == "enterprise"
     });
     assert_eq!(terms(&dev, &acme).0, "pro", "the other tenant keeps its own");
-    let unknown = refused("plan change globex --to gold", &settings);
-    assert!(unknown.contains("there is no plan 'gold'"), "{unknown}");
-    let nobody = refused("plan change nobody --to pro", &settings);
+    let unknown = refused("plan change globex --to gold --reason trial", &settings);
+    assert!(unknown.contains("/plan: must be one of"), "{unknown}");
+    let nobody = refused("plan change nobody --to pro --reason trial", &settings);
     assert!(nobody.contains("there is no tenant 'nobody'"), "{nobody}");
 
     let agreed = done(
-        "plan agree acme --limit users=61 --feature branding=on",
+        "plan agree acme --limit users=61 --feature branding=on --reason trial",
         &settings,
     );
     assert!(agreed.starts_with("acme {") && agreed.contains("61"), "{agreed}");
     until("what was agreed is seen", || terms(&dev, &acme).2 == Some(61));
-    done("plan agree acme --limit users=plan", &settings);
+    done("plan agree acme --limit users=plan --reason trial", &settings);
     until("what was agreed is taken back", || {
         terms(&dev, &acme).2 != Some(61)
     });
-    let slip = refused("plan agree acme --limit usres=61", &settings);
+    let slip = refused("plan agree acme --limit usres=61 --reason trial", &settings);
     assert!(slip.contains("no plan knows 'usres'"), "{slip}");
 
     // A plan of which another server has a new version: those who are on it keep the old one until they are moved, and
     // the running server learns the new one without being asked to.
-    done("plan change globex --to free", &settings);
+    done("plan change globex --to free --reason trial", &settings);
     let newer = with(
         &settings,
         &[("TENANTRY__PLANS__OVERRIDES__FREE__LIMITS__USERS", "77")],
@@ -163,7 +163,7 @@ fn plans_are_listed_changed_agreed_on_and_upgraded_while_a_server_learns_of_it()
     assert_eq!(dry, "1 tenants would move to version 2\n");
     assert_eq!(terms(&dev, &globex).1, 1);
     assert_eq!(
-        done("plan upgrade free", &newer),
+        done("plan upgrade free --reason trial", &newer),
         "1 tenants moved to version 2\n"
     );
     let learned = ("free".to_owned(), 2, Some(77));
@@ -171,7 +171,7 @@ fn plans_are_listed_changed_agreed_on_and_upgraded_while_a_server_learns_of_it()
         terms(&dev, &globex) == learned
     });
     assert_eq!(
-        done("plan upgrade free", &newer),
+        done("plan upgrade free --reason trial", &newer),
         "0 tenants moved to version 2\n"
     );
     assert_eq!(dev.stop(), Some(0));

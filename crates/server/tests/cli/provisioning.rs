@@ -72,7 +72,7 @@ fn failed_import_says_how_to_free_its_slug() {
     assert_eq!(terminal.all(refuse), "done");
     let import = ["tenant", "import", &file, "--as-new", "copy"];
     let failed = output(&import, &terminal.settings);
-    let purge = ["tenant", "purge", "copy", "--confirm"];
+    let purge = ["tenant", "purge", "copy", "--confirm", "--reason", "a test"];
     let named = format!(
         "the tenant copy is still provisioning: start its import again, or erase the tenant with `tenantry {}`",
         purge.join(" ")

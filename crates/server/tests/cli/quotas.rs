@@ -20,14 +20,28 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
         settings.push((key, value.to_owned()));
     }
     let meter = format!("api_calls={LIMIT}");
-    let agreed = output(&["plan", "agree", "acme", "--meter", &meter], &settings);
+    let agreed = output(
+        &["plan", "agree", "acme", "--meter", &meter, "--reason", "a test"],
+        &settings,
+    );
     let said = String::from_utf8(agreed.stdout.clone()).unwrap();
     assert!(
         said.contains(&format!("\"api_calls\":{LIMIT}")),
         "{said} {}",
         stderr(&agreed)
     );
-    let unknown = output(&["plan", "agree", "acme", "--meter", "nothing=1"], &settings);
+    let unknown = output(
+        &[
+            "plan",
+            "agree",
+            "acme",
+            "--meter",
+            "nothing=1",
+            "--reason",
+            "a test",
+        ],
+        &settings,
+    );
     assert!(
         stderr(&unknown).contains("no plan knows 'nothing'"),
         "{}",
@@ -121,7 +135,15 @@ fn what_a_killed_server_held_is_shown_and_given_back_on_the_command_line() {
     let mut settings = beside(&folder.0);
     settings.push(("TENANTRY__QUOTAS__LEASE_SECONDS", "60".to_owned()));
     let agreed = output(
-        &["plan", "agree", "acme", "--meter", "api_calls=100000"],
+        &[
+            "plan",
+            "agree",
+            "acme",
+            "--meter",
+            "api_calls=100000",
+            "--reason",
+            "a test",
+        ],
         &settings,
     );
     assert!(agreed.status.success(), "{}", stderr(&agreed));
@@ -191,7 +213,10 @@ fn eight_killed_servers_use_up_no_unit_that_nobody_used() {
         settings.push((key, value.to_owned()));
     }
     let meter = format!("api_calls={LIMIT}");
-    let agreed = output(&["plan", "agree", "acme", "--meter", &meter], &settings);
+    let agreed = output(
+        &["plan", "agree", "acme", "--meter", &meter, "--reason", "a test"],
+        &settings,
+    );
     assert!(agreed.status.success(), "{}", stderr(&agreed));
     let token = dev.login("acme");
     let leases = "SELECT count(*) FROM quota_leases";

@@ -236,7 +236,8 @@ async fn created_before(
 }
 
 /// Changes the name, the role or the state of an operator. The last active owner keeps its role and stays active; a command on the
-/// server may change it, as it may add another one.
+/// server may change it, as it may add another one. A change that changes nothing, such as a repeated deactivation, leaves the version and
+/// no record.
 ///
 /// # Errors
 /// [`OperatorError::LastOwner`], [`OperatorError::NotFound`], [`OperatorError::Stale`], and those of the store.
@@ -255,6 +256,10 @@ pub async fn change(
     let leaves_none = owners == [id] && !after.is_acting_owner();
     if leaves_none && cx.scope().operator().is_some() {
         return Err(OperatorError::LastOwner);
+    }
+    if after == before {
+        // Nothing is changed, so nothing is recorded.
+        return Ok(before);
     }
     work.update(&after).await?;
     let action = match (before.is_active, after.is_active) {

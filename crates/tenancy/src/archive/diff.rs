@@ -1,13 +1,12 @@
 //! Comparing an archive with what is stored. Each comparison reads all rows of the tenant, so it is recorded.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::archive::{ArchiveError, ArchiveSource, RowSink, Rows, TableShape, row_id};
 use tenantry_domain::kernel::{SystemScope, TenantId};
 
-use crate::Tenancy;
+use crate::OperatorCx;
 use crate::archive::forget::Forgetting;
 use crate::archive::read::{BATCH, CheckedArchive, Verified, check};
 use crate::archive::record::Records;
@@ -41,25 +40,31 @@ impl TableDiff {
 /// # Errors
 /// [`ArchiveError`].
 pub async fn diff(
-    app: &Arc<Tenancy>,
+    operators: &OperatorCx,
     because: SystemScope,
     archive: Verified<'_>,
 ) -> Result<Vec<TableDiff>, ArchiveError> {
+    let app = operators.app();
     let mut source = Forgetting::of(app, because, archive.source, false).await?;
     let checked = check(app, because, &mut source).await?;
-    compare(app, because, &mut source, &checked).await
+    compare(operators, because, &mut source, &checked).await
 }
 
 pub(super) async fn compare(
-    app: &Arc<Tenancy>,
+    operators: &OperatorCx,
     because: SystemScope,
     source: &mut dyn ArchiveSource,
     checked: &CheckedArchive,
 ) -> Result<Vec<TableDiff>, ArchiveError> {
     let tenant: TenantId = source.manifest().tenant.id;
-    let records = Records::of(app, because, source.manifest())?;
+    let records = Records::of(operators, because, source.manifest())?;
     records.store(tenant, "tenant.archive_compared", &[]).await?;
-    let mut snapshot = app.ports.tenant_archive.snapshot(because, tenant).await?;
+    let mut snapshot = operators
+        .app()
+        .ports
+        .tenant_archive
+        .snapshot(because, tenant)
+        .await?;
     let mut diffs = Vec::new();
     for table in &checked.tables {
         source.open(&table.name).await?;

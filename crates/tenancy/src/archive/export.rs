@@ -236,16 +236,16 @@ fn message(tenant: TenantId, export: ExportId, expires: i64) -> Vec<u8> {
     format!("{tenant}|{export}|{expires}").into_bytes()
 }
 
-/// The link to an archive that is ready.
+/// The link to an archive that is ready, for a caller with a recent factor, as the request of an export takes one; `None` without it.
 ///
 /// # Errors
 /// [`ExportError`].
-pub fn link(cx: &Cx, export: &Export) -> Result<Option<DownloadLink>, ExportError> {
+pub async fn link(cx: &Cx, export: &Export) -> Result<Option<DownloadLink>, ExportError> {
     match export.person {
         Some(person) => require_person(cx, person)?,
         None => cx.require(Permission::ExportTenant)?,
     }
-    if !export.is_ready(cx.now()) {
+    if !export.is_ready(cx.now()) || cx.require_recent_factor().await?.is_err() {
         return Ok(None);
     }
     let tenant = cx.scope().tenant();
@@ -289,7 +289,7 @@ pub async fn open_link(
     Ok(cx)
 }
 
-/// An archive that can be downloaded: of the tenant by an admin, each by the bearer of its link.
+/// An archive that can be downloaded: of the tenant by an admin with a recent factor, each by the bearer of its link.
 ///
 /// # Errors
 /// [`ExportError`].
@@ -297,6 +297,9 @@ pub async fn ready(cx: &Cx, id: ExportId) -> Result<Export, ExportError> {
     store(cx.app())?;
     require_read(cx)?;
     let by_link = cx.require(Permission::RunExport).is_ok();
+    if !by_link {
+        let _: RecentFactor = cx.require_recent_factor().await??;
+    }
     let export = find(cx, id)
         .await?
         .filter(|export| by_link || export.person.is_none());

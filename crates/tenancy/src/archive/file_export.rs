@@ -1,12 +1,10 @@
 //! Exports from the command line, into a file of the operator's.
 
-use std::sync::Arc;
-
 use serde_json::json;
 use tenantry_domain::archive::{ArchiveError, ArchiveSink};
 use tenantry_domain::kernel::{SystemScope, Time};
 
-use crate::Tenancy;
+use crate::OperatorCx;
 use crate::archive::Notice;
 use crate::archive::record::Records;
 use crate::archive::write::{Subject, Written, write};
@@ -17,7 +15,7 @@ use crate::archive::write::{Subject, Written, write};
 /// # Errors
 /// [`ArchiveError`].
 pub async fn export(
-    app: &Arc<Tenancy>,
+    operators: &OperatorCx,
     because: SystemScope,
     subject: Subject<'_>,
     sink: Box<dyn ArchiveSink>,
@@ -34,9 +32,9 @@ pub async fn export(
         ],
     };
     let mut details: Vec<_> = person.into_iter().collect();
-    let records = Records::new(app, because);
+    let records = Records::new(operators, because);
     records.store(tenant, requested, &details).await?;
-    let written = write(app, because, subject, sink, (until, notice)).await;
+    let written = write(operators.app(), because, subject, sink, (until, notice)).await;
     match &written {
         Ok(written) => {
             details.extend([("rows", json!(written.rows())), ("bytes", json!(written.bytes))]);

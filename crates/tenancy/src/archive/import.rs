@@ -15,7 +15,7 @@ use crate::archive::read::{BATCH, CheckedArchive, Verified, check, check_rows};
 use crate::archive::record::{Records, counts, digest};
 use crate::archive::trust::Signer;
 use crate::archive::{ArchiveProgress, Notice};
-use crate::{Changed, Cx, Origin, Tenancy};
+use crate::{Changed, Cx, OperatorCx, Origin, Tenancy};
 
 /// A tenant that an archive was imported into.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,18 +32,19 @@ pub struct Imported {
 /// # Errors
 /// [`ArchiveError`]; no row is written unless every file is verified and fits. People who were erased from the tenant since are anonymous.
 pub async fn as_new(
-    app: &Arc<Tenancy>,
+    operators: &OperatorCx,
     because: SystemScope,
     archive: Verified<'_>,
     (slug, plan): (&str, Option<&str>),
     notice: Notice<'_>,
 ) -> Result<Imported, ArchiveError> {
+    let app = operators.app();
     let mut forgetting = Forgetting::of(app, because, archive.source, true).await?;
     let source: &mut dyn ArchiveSource = &mut forgetting;
     let from = source.manifest().tenant.id;
     let mut ids = IdMap::new(from, from);
     let checked = check_rows(app, because, source, |row| ids.learn(row)).await?;
-    let import = Import::of(app, because, source.manifest())?;
+    let import = Import::of(operators, because, source.manifest())?;
     let mut put = Put::default();
     let tenant = import.tenant(slug, plan).await?;
     if tenant.status == TenantStatus::Provisioning {
@@ -75,7 +76,7 @@ pub async fn as_new(
 /// [`ArchiveError::Refused`] for an archive of another installation, and for a tenant that is not there or is deleted. A suspended tenant
 /// can be restored: only operators do it, and while it is suspended nobody else changes its rows.
 pub async fn plan_restore<'a>(
-    app: &'a Arc<Tenancy>,
+    operators: &'a OperatorCx,
     because: SystemScope,
     archive: Verified<'a>,
 ) -> Result<Restoration<'a>, ArchiveError> {
@@ -83,6 +84,7 @@ pub async fn plan_restore<'a>(
         let problem = "only an archive of this installation can be restored; import it with --as-new";
         return Err(ArchiveError::Refused(problem.to_owned()));
     }
+    let app = operators.app();
     let source = archive.source;
     let id = source.manifest().tenant.id;
     let tenant = app.ports.tenant_rows.tenant(because, id).await?;
@@ -99,7 +101,7 @@ pub async fn plan_restore<'a>(
     }
     let mut source = Forgetting::of(app, because, source, false).await?;
     let checked = check(app, because, &mut source).await?;
-    let diffs = compare(app, because, &mut source, &checked).await?;
+    let diffs = compare(operators, because, &mut source, &checked).await?;
     Ok(Restoration {
         source,
         checked,
@@ -135,12 +137,12 @@ impl Restoration<'_> {
     /// [`ArchiveError`].
     pub async fn run(
         mut self,
-        app: &Arc<Tenancy>,
+        operators: &OperatorCx,
         because: SystemScope,
         notice: Notice<'_>,
     ) -> Result<Put, ArchiveError> {
-        let tenant = self.tenant.id;
-        let records = Records::of(app, because, self.source.manifest())?;
+        let (app, tenant) = (operators.app(), self.tenant.id);
+        let records = Records::of(operators, because, self.source.manifest())?;
         let mut put = Put::default();
         let mut written = Ok(());
         if self.diffs.iter().any(TableDiff::is_restorable) {
@@ -206,11 +208,15 @@ struct Import<'a> {
 }
 
 impl<'a> Import<'a> {
-    fn of(app: &'a Arc<Tenancy>, because: SystemScope, manifest: &Manifest) -> Result<Self, ArchiveError> {
+    fn of(
+        operators: &'a OperatorCx,
+        because: SystemScope,
+        manifest: &Manifest,
+    ) -> Result<Self, ArchiveError> {
         Ok(Self {
-            app,
+            app: operators.app(),
             because,
-            records: Records::of(app, because, manifest)?,
+            records: Records::of(operators, because, manifest)?,
             name: manifest.tenant.name.clone(),
             digest: digest(manifest)?,
         })

@@ -1,49 +1,45 @@
 //! The records of work on archives, in the log of the operators and in that of the tenant.
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tenantry_domain::archive::{ArchiveError, Manifest, Put};
 use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, hex};
 
-use crate::{Cx, OperatorCx, Tenancy};
+use crate::{Cx, OperatorCx};
 
 /// Records what a command does with an archive.
 pub(super) struct Records<'a> {
-    app: &'a Arc<Tenancy>,
     because: SystemScope,
-    operators: OperatorCx,
+    operators: &'a OperatorCx,
     /// The SHA-256 of what is signed of the manifest. Absent while the archive is written.
     digest: Option<String>,
 }
 
 impl<'a> Records<'a> {
     /// Of an archive that is being written.
-    pub fn new(app: &'a Arc<Tenancy>, because: SystemScope) -> Self {
+    pub const fn new(operators: &'a OperatorCx, because: SystemScope) -> Self {
         Self {
-            app,
             because,
-            operators: OperatorCx::command(app, because),
+            operators,
             digest: None,
         }
     }
 
     /// Of an archive that is read.
     pub fn of(
-        app: &'a Arc<Tenancy>,
+        operators: &'a OperatorCx,
         because: SystemScope,
         manifest: &Manifest,
     ) -> Result<Self, ArchiveError> {
         Ok(Self {
             digest: Some(digest(manifest)?),
-            ..Self::new(app, because)
+            ..Self::new(operators, because)
         })
     }
 
     /// The context of the operators' records.
-    pub const fn operators(&self) -> &OperatorCx {
-        &self.operators
+    pub const fn operators(&self) -> &'a OperatorCx {
+        self.operators
     }
 
     /// The details of a record.
@@ -113,8 +109,7 @@ impl<'a> Records<'a> {
 
     /// The context of the tenant; its entries name the request of the operators' records.
     pub async fn enter(&self, tenant: TenantId) -> Result<Option<Cx>, StoreError> {
-        let entered = Cx::enter(self.app, self.because, tenant).await?;
-        Ok(entered.map(|cx| self.operators.inside(cx.scope().clone())))
+        self.operators.try_enter(self.because, tenant).await
     }
 }
 

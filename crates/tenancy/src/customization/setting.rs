@@ -43,7 +43,7 @@ use tenantry_domain::tenant::{Tenant, TenantScope};
 
 use crate::customization::address_rules;
 use crate::kernel::step_up::RecentFactor;
-use crate::{Cx, Origin, OwnReason, Precondition, Tenancy, UseCaseError};
+use crate::{Cx, OperatorCx, OwnReason, Precondition, UseCaseError};
 
 /// Errors of the use cases of settings.
 pub type SettingError = UseCaseError<SettingReason>;
@@ -214,31 +214,31 @@ pub async fn get_version(cx: &Cx, version: i64) -> Result<SettingVersion, Settin
     .await
 }
 
-/// Sets for one tenant what its admins may or may not change themselves; `None` goes back to the inherited value.
+/// Sets for one tenant what its admins may or may not change themselves; `None` goes back to the inherited value. For commands: the
+/// record of operators names the key, and the tenant's log has the values that are no secrets.
 ///
 /// # Errors
 /// [`SettingError`].
 pub async fn operate(
-    app: &Arc<Tenancy>,
+    operators: &OperatorCx,
     tenant: TenantId,
     key: &str,
     value: Option<Value>,
 ) -> Result<EffectiveSettings, SettingError> {
-    let cx = system(
-        app,
-        tenant,
-        SystemScope::because("an operator changes a tenant's settings"),
-    )
-    .await?;
+    operators.require_command()?;
+    let because = SystemScope::because("an operator changes a tenant's settings");
+    let cx = operators.enter(because, tenant).await?;
+    cx.require(Permission::OperateSettings)?;
     let patch = BTreeMap::from([(key.to_owned(), value.map_or(Patch::Clear, Patch::Set))]);
-    let change = app.ports.settings.check_change(Editor::Operator, &patch)?;
+    let change = cx.ports().settings.check_change(Editor::Operator, &patch)?;
     check_addresses(&cx, &change.addresses).await?;
-    cx.write(async |work| {
+    let record = operators.record("settings.updated", Some(tenant), json!({ "key": key }));
+    let changed = cx.write(async |work| {
         let (tenant, before) = held(work).await?;
         let after = store(&cx, work, before, &change, None).await?;
-        Ok(effective(&cx, &tenant, &after))
-    })
-    .await
+        Ok::<_, SettingError>(effective(&cx, &tenant, &after))
+    });
+    operators.act(record, "settings.update_failed", changed).await
 }
 
 /// What became of a tenant's secrets.
@@ -309,21 +309,6 @@ fn is_of_security(key: &str) -> bool {
 fn security_of(values: &BTreeMap<String, Value>) -> BTreeMap<&String, &Value> {
     let all = values.iter();
     all.filter(|(key, _)| is_of_security(key)).collect()
-}
-
-/// The context of the system or an operator in a tenant's settings.
-///
-/// # Errors
-/// [`SettingError`].
-pub(crate) async fn system(
-    app: &Arc<Tenancy>,
-    tenant: TenantId,
-    because: SystemScope,
-) -> Result<Cx, SettingError> {
-    let scope = app.ports.gate.system(because, tenant).await?;
-    let cx = Cx::new(Arc::clone(app), scope, Origin::default());
-    cx.require(Permission::OperateSettings)?;
-    Ok(cx)
 }
 
 /// The tenant, locked so that changes come one after the other, and what it has set.

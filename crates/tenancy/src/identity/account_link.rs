@@ -7,12 +7,17 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::identity::{AccountLink, Email, LinkPurpose, PresentedLink, User};
-use tenantry_domain::kernel::{AccountLinkId, AccountNoticeId, Invalid, Permission, StoreError};
+use tenantry_domain::kernel::{
+    AccountLinkId, AccountNoticeId, Invalid, Network, Permission, StoreError, Time,
+};
 use tenantry_domain::operations::AccountName;
 use tenantry_domain::store::Work;
+use tenantry_domain::tenant::Actor;
 
 use crate::Cx;
-use crate::identity::account_mail;
+use crate::identity::account_mail::{self, SendAskedLink};
+use crate::identity::known_network;
+use crate::identity::link_pace::{self, Lane, MOST_ASKED, MOST_WAITING};
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
 
 /// Sends a link to an address that a caller named, if a user has that address.
@@ -26,6 +31,9 @@ pub struct AskedLink {
     pub purpose: LinkPurpose,
     /// The address that the caller named.
     pub email: String,
+    /// The network of the caller, about as large as a household's. Servers of earlier releases store none.
+    #[serde(default)]
+    pub network: Option<String>,
 }
 
 /// How long jobs of this kind are kept after their end: callers without an account store them.
@@ -49,19 +57,41 @@ impl JobHandler for AskForLink {
                 return Ok(());
             };
             let user = work.users().find_for_update(user.id).await?;
-            match user.filter(|user| user.email == email && may_get(asked.purpose, user)) {
-                Some(user) => issue(cx, work, &user, asked.purpose, &email).await,
-                None => Ok(()),
-            }
+            let Some(user) = user.filter(|user| user.email == email && may_get(asked.purpose, user)) else {
+                return Ok(());
+            };
+            let lane = lane(cx, work, &asked, &email).await?;
+            issue_in(cx, work, &user, (asked.purpose, &email), lane).await
         })
         .await?;
         Ok(())
     }
 }
 
-/// Makes the link to verify the address of a new user, or the new address of one.
+/// A caller in a network from which the user has lately logged in is hardly a stranger: nobody else can delay this mail.
+async fn lane(cx: &Cx, work: &mut Work, asked: &AskedLink, email: &Email) -> Result<Lane, StoreError> {
+    let addresses = known_network::logins(cx, work, email).await?;
+    let mut networks = addresses.iter().map(|address| {
+        let address = address.as_ref().and_then(|address| address.parse().ok());
+        Network::site(address).map(|network| network.to_string())
+    });
+    let is_known = networks.any(|known| known == asked.network);
+    Ok(if is_known { Lane::Prompt } else { Lane::Paced })
+}
+
+/// Makes the link to verify the address of a new user, or the new address of one. That of a user who has registered is mailed in its
+/// turn.
 pub(crate) async fn verify(cx: &Cx, work: &mut Work, user: &User) -> Result<(), StoreError> {
-    issue(cx, work, user, LinkPurpose::VerifyEmail, &user.email).await
+    let lane = match cx.scope().actor() {
+        Actor::Guest => Lane::Paced,
+        Actor::User { .. }
+        | Actor::ApiKey { .. }
+        | Actor::Operator { .. }
+        | Actor::Founder
+        | Actor::System(_)
+        | Actor::Job { .. } => Lane::Prompt,
+    };
+    issue_in(cx, work, user, (LinkPurpose::VerifyEmail, &user.email), lane).await
 }
 
 /// Asks for the link that leads the owner of an address into the account that has it: to choose a password, or to verify the address.
@@ -81,7 +111,7 @@ pub(crate) async fn remind(cx: &Cx, email: &Email) -> Result<(), StoreError> {
     ask(cx, purpose, email).await
 }
 
-/// Asks for a link to an address; while the same is asked for already, nothing is added.
+/// Asks for a link to an address; while the same is asked for already, or very many others are, nothing is added.
 ///
 /// # Errors
 /// `/email` when it is no address, and those of the store.
@@ -89,6 +119,7 @@ pub(crate) async fn ask(cx: &Cx, purpose: LinkPurpose, email: &Email) -> Result<
     let asked = AskedLink {
         purpose,
         email: email.as_str().to_owned(),
+        network: Network::site(cx.origin().address()).map(|network| network.to_string()),
     };
     let terms = Terms {
         dedupe_key: Some(format!(
@@ -99,6 +130,11 @@ pub(crate) async fn ask(cx: &Cx, purpose: LinkPurpose, email: &Email) -> Result<
         ..Terms::default()
     };
     cx.write(async |work| {
+        let kind = AskForLink::KIND;
+        if work.jobs().count_open(kind, MOST_ASKED).await? >= MOST_ASKED {
+            tracing::warn!("a request for a link is dropped: too many wait");
+            return Ok(());
+        }
         let stored = job::enqueue::<AskForLink>(cx, work, &asked, terms).await;
         stored.map(|_| ()).map_err(store_error)
     })
@@ -114,10 +150,32 @@ pub(crate) async fn issue(
     purpose: LinkPurpose,
     email: &Email,
 ) -> Result<(), StoreError> {
+    issue_in(cx, work, user, (purpose, email), Lane::Prompt).await
+}
+
+/// The same, mailed at once or in its turn. Nothing is made when too many wait for theirs.
+async fn issue_in(
+    cx: &Cx,
+    work: &mut Work,
+    user: &User,
+    (purpose, email): (LinkPurpose, &Email),
+    lane: Lane,
+) -> Result<(), StoreError> {
     if !make_room(cx, work, user, purpose, email).await? {
         return Ok(());
     }
-    add(cx, work, user, purpose, email).await
+    let due = match lane {
+        Lane::Prompt => None,
+        Lane::Paced => {
+            let waiting = work.jobs().count_open(SendAskedLink::KIND, MOST_WAITING).await?;
+            let Some(due) = link_pace::due(waiting, cx.now()) else {
+                tracing::warn!("a link is not made: too many wait to be mailed");
+                return Ok(());
+            };
+            Some(due)
+        }
+    };
+    add(cx, work, user, (purpose, email), due).await
 }
 
 /// Does what [`issue`] does with a link to confirm an address that the user chose. Returns whether the user may get it: there are
@@ -146,17 +204,17 @@ pub(crate) async fn issue_to_confirm(
     if counted.is_none() {
         return Ok(false);
     }
-    add(cx, work, user, purpose, email).await?;
+    add(cx, work, user, (purpose, email), None).await?;
     Ok(true)
 }
 
-/// Stores a new link and the job that sends it.
+/// Stores a new link and the job that sends it: at once, or in its turn at that time.
 async fn add(
     cx: &Cx,
     work: &mut Work,
     user: &User,
-    purpose: LinkPurpose,
-    email: &Email,
+    (purpose, email): (LinkPurpose, &Email),
+    due: Option<Time>,
 ) -> Result<(), StoreError> {
     let id = AccountLinkId::next(cx.ids());
     let issued = cx.ports().link_tokens.issue(cx.scope().tenant(), id);
@@ -170,7 +228,7 @@ async fn add(
         expires_at: cx.now() + purpose.lifetime(),
     };
     work.account_links().insert(&link).await?;
-    account_mail::send_link(cx, work, &link, &issued.token).await?;
+    account_mail::send_link(cx, work, &link, &issued.token, due).await?;
     let details = json!({"purpose": purpose.as_str(), "expires_at": link.expires_at});
     let event = cx.security("account_link.sent", "user", Some(user.id.uuid()), details);
     work.audit().record(event).await

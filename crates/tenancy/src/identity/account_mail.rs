@@ -78,30 +78,50 @@ impl JobHandler for SendLink {
 
     async fn run(&self, cx: &Cx, payload: LinkTo) -> Result<(), JobFailure> {
         cx.require(Permission::SendMail)?;
-        let link = cx
-            .read(async |work| work.account_links().find(payload.link).await)
-            .await?;
-        let Some(link) = link.filter(|link| link.is_live(cx.now())) else {
-            tracing::info!("a link is not sent: it was used or replaced, or has expired");
-            return Ok(());
-        };
-        let found = recipient(cx, &link).await?;
-        let Some((_, envelope)) = found.filter(|(user, _)| user.is_active) else {
-            tracing::info!("a link is not sent: the user was removed or deactivated");
-            return Ok(());
-        };
-        let url = url(cx, &link, &payload.sealed_token).await?;
-        let message = link.purpose.message(&envelope.recipient, &url, link.expires_at);
-        let kind = if payload.by_admin {
-            BY_ADMIN
-        } else {
-            link.purpose.as_str()
-        };
-        match mail::try_to_send(cx, kind, &envelope, &message, link.created_at).await? {
-            MailDecision::Send => Ok(()),
-            MailDecision::Tenant | MailDecision::Account | MailDecision::Recipient => {
-                Ok(end_unsent(cx, &link).await?)
-            }
+        send(cx, payload).await
+    }
+}
+
+/// Sends a link that a caller without an account has asked for. These jobs are counted, which is why they are a kind of their own.
+#[derive(Debug, Clone, Copy)]
+pub struct SendAskedLink;
+
+impl JobHandler for SendAskedLink {
+    const KIND: &'static str = "account.asked_link";
+    const WRITES: bool = false;
+    const MAX_ATTEMPTS: u32 = MOST_ATTEMPTS;
+    type Payload = LinkTo;
+
+    async fn run(&self, cx: &Cx, payload: LinkTo) -> Result<(), JobFailure> {
+        cx.require(Permission::SendMail)?;
+        send(cx, payload).await
+    }
+}
+
+async fn send(cx: &Cx, payload: LinkTo) -> Result<(), JobFailure> {
+    let link = cx
+        .read(async |work| work.account_links().find(payload.link).await)
+        .await?;
+    let Some(link) = link.filter(|link| link.is_live(cx.now())) else {
+        tracing::info!("a link is not sent: it was used or replaced, or has expired");
+        return Ok(());
+    };
+    let found = recipient(cx, &link).await?;
+    let Some((_, envelope)) = found.filter(|(user, _)| user.is_active) else {
+        tracing::info!("a link is not sent: the user was removed or deactivated");
+        return Ok(());
+    };
+    let url = url(cx, &link, &payload.sealed_token).await?;
+    let message = link.purpose.message(&envelope.recipient, &url, link.expires_at);
+    let kind = if payload.by_admin {
+        BY_ADMIN
+    } else {
+        link.purpose.as_str()
+    };
+    match mail::try_to_send(cx, kind, &envelope, &message, link.created_at).await? {
+        MailDecision::Send => Ok(()),
+        MailDecision::Tenant | MailDecision::Account | MailDecision::Recipient => {
+            Ok(end_unsent(cx, &link).await?)
         }
     }
 }
@@ -193,12 +213,13 @@ async fn notify_rarely(
     Ok(())
 }
 
-/// Stores the job that sends a new link, with the running transaction.
+/// Stores the job that sends a new link, with the running transaction: at once, or in its turn at that time.
 pub(crate) async fn send_link(
     cx: &Cx,
     work: &mut Work,
     link: &AccountLink,
     token: &str,
+    due: Option<Time>,
 ) -> Result<(), StoreError> {
     let payload = LinkTo {
         link: link.id,
@@ -206,7 +227,17 @@ pub(crate) async fn send_link(
         // Others ask without a credential, and a job makes the link.
         by_admin: link.purpose == LinkPurpose::ResetPassword && cx.scope().author().is_some(),
     };
-    let asked = job::enqueue::<SendLink>(cx, work, &payload, Terms::default()).await;
+    let asked = if due.is_some() {
+        let terms = Terms {
+            run_at: due,
+            // Open jobs with a key are counted by an index.
+            dedupe_key: Some(link.id.to_string()),
+            ..Terms::default()
+        };
+        job::enqueue::<SendAskedLink>(cx, work, &payload, terms).await
+    } else {
+        job::enqueue::<SendLink>(cx, work, &payload, Terms::default()).await
+    };
     asked.map(|_| ()).map_err(store_error)
 }
 

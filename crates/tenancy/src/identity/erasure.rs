@@ -10,12 +10,12 @@ use tenantry_domain::identity::{Email, Erasure, User};
 use tenantry_domain::kernel::{ErasureId, Invalid, PageRequest, Permission, StoreError, UserId};
 use tenantry_domain::store::Work;
 
-use crate::Cx;
 use crate::audit::chain;
 use crate::identity::user::{UserError, keep_an_admin, lock_admins};
 use crate::identity::{mfa, session};
 use crate::kernel::step_up::{ActingAdmin, require_acting_admin};
 use crate::operations::job::{self, JobFailure, JobHandler, Terms};
+use crate::{Cx, OperatorCx};
 
 /// How many rows are deleted in a transaction.
 const ROWS_AT_ONCE: u32 = 5_000;
@@ -43,16 +43,23 @@ pub async fn erase(cx: &Cx, id: UserId, confirm_email: &str) -> Result<Erasure, 
 ///
 /// # Errors
 /// As [`erase`].
-pub async fn erase_by_operator(cx: &Cx, id: UserId, confirm_email: &str) -> Result<Erasure, UserError> {
+pub async fn erase_by_operator(
+    operators: &OperatorCx,
+    cx: &Cx,
+    id: UserId,
+    confirm_email: &str,
+) -> Result<Erasure, UserError> {
+    operators.require_command()?;
     cx.require(Permission::RecoverUsers)?;
-    cx.write(async |work| {
+    let record = operators.record("user.erased", Some(cx.scope().tenant()), json!({ "user": id }));
+    let erased = cx.write(async |work| {
         work.tenants()
             .current_for_update()
             .await?
             .ok_or(UserError::NotFound)?;
         begin(cx, work, id, confirm_email).await
-    })
-    .await
+    });
+    operators.act(record, "user.erasure_failed", erased).await
 }
 
 /// The accounts with an address, also those that were removed, for an operator on the command line.

@@ -23,7 +23,7 @@ use crate::identity::totp::{self, Apps};
 use crate::identity::{known_network, security_notice, session, trusted_device};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::{self, ActingAdmin, RECENT_SECONDS, RecentFactor};
-use crate::{Cx, Tenancy};
+use crate::{Cx, OperatorCx, Tenancy};
 
 /// Errors of the use cases of second factors.
 #[derive(Debug, thiserror::Error)]
@@ -314,27 +314,36 @@ pub async fn reset(cx: &Cx, id: UserId) -> Result<(), MfaError> {
 }
 
 /// Removes the second factor and the passkeys of the user with an address, and ends their sessions, for an operator: an admin who is
-/// alone in a tenant has nobody else to ask. Returns `None` when there is no factor.
+/// alone in a tenant has nobody else to ask.
 ///
 /// # Errors
-/// [`MfaError::NoSuchUser`]; those of the store.
-pub async fn reset_by_operator(cx: &Cx, email: &Email) -> Result<Option<ResetFactors>, MfaError> {
+/// [`MfaError::NoSuchUser`]; [`MfaError::NotEnrolled`] when there is no factor; those of the store.
+pub async fn reset_by_operator(
+    operators: &OperatorCx,
+    cx: &Cx,
+    email: &Email,
+) -> Result<ResetFactors, MfaError> {
+    operators.require_command()?;
     cx.require(Permission::RecoverUsers)?;
-    let removed = cx
-        .write(async |work| {
-            let user = work.users().find_by_email(email).await?;
-            let user = user.ok_or(MfaError::NoSuchUser)?;
-            let user = work.users().find_for_update(user.id).await?;
-            let user = user
-                .filter(|user| user.email == *email)
-                .ok_or(MfaError::NoSuchUser)?;
-            Ok::<_, MfaError>(reset_user(cx, work, user).await?)
-        })
-        .await?;
-    Ok(removed.is_some().then_some(ResetFactors {
+    let found = cx.read(async |work| work.users().find_by_email(email).await);
+    let id = found.await?.ok_or(MfaError::NoSuchUser)?.id;
+    // The account and not its address: the address is erased with the person.
+    let record = operators.record("mfa.reset", Some(cx.scope().tenant()), json!({ "user": id }));
+    let removed = cx.write(async |work| {
+        let user = work.users().find_for_update(id).await?;
+        let user = user.filter(|user| user.email == *email);
+        let user = user.ok_or(MfaError::NoSuchUser)?;
+        Ok::<_, MfaError>(reset_user(cx, work, user).await?)
+    });
+    let reset = async {
+        let removed = removed.await?;
+        removed.is_some().then_some(removed).ok_or(MfaError::NotEnrolled)
+    };
+    let removed = operators.act(record, "mfa.reset_failed", reset).await?;
+    Ok(ResetFactors {
         app: removed.app,
         passkeys: removed.passkeys.len(),
-    }))
+    })
 }
 
 /// Makes new recovery codes for the caller, given a code. The old ones end. It takes the password, too, unless the session began

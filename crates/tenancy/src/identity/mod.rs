@@ -17,6 +17,7 @@ pub(crate) mod email_domain;
 pub mod erasure;
 pub mod invitation;
 pub mod known_network;
+pub(crate) mod link_pace;
 pub(crate) mod lockout;
 pub mod mfa;
 pub mod passkey;

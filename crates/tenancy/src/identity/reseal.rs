@@ -1,28 +1,51 @@
 //! Resealing of a tenant's secrets after a change of the server's key or of the tenant's data key.
 
-use std::sync::Arc;
-
 use serde_json::json;
 use tenantry_domain::customization::SettingSheet;
-use tenantry_domain::kernel::{Seal as _, StoreError, SystemScope, TenantId, UserId};
+use tenantry_domain::kernel::{Permission, Seal as _, StoreError, SystemScope, TenantId, UserId};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::DataKey;
 
-use crate::customization::setting::{self, Resealed, SettingError};
+use crate::customization::setting::{Resealed, SettingError};
 use crate::identity::mfa;
-use crate::{Cx, Tenancy};
+use crate::{Cx, OperatorCx};
 
 /// Seals a tenant's data keys with the server's present key, and its secrets, those of its users' second factors included, under its
 /// newest data key, so that earlier keys are not needed for them. A tenant without a data key gets one. A second run changes nothing.
 ///
 /// Second factors are sealed anew a few hundred in each transaction. A run that is interrupted is done again.
 ///
+/// The tenant's log has what was sealed anew. The record of operators is that of the command: of all tenants ([`announce`]), or of the
+/// rotation of a data key.
+///
 /// # Errors
 /// [`SettingError`].
-pub async fn reseal(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Resealed, SettingError> {
+pub async fn reseal(operators: &OperatorCx, tenant: TenantId) -> Result<Resealed, SettingError> {
+    operators.require_command()?;
     let because = SystemScope::because("secrets are sealed with a new key");
-    let cx = setting::system(app, tenant, because).await?;
+    let cx = operators.enter(because, tenant).await?;
+    cx.require(Permission::OperateSettings)?;
     reseal_in(&cx).await
+}
+
+/// Records that the secrets of all tenants, the signing keys and the factors of operators are about to be sealed anew.
+///
+/// # Errors
+/// [`SettingError`].
+pub async fn announce(operators: &OperatorCx) -> Result<(), SettingError> {
+    operators.require_command()?;
+    let record = operators.record("secrets.reseal_begun", None, json!({}));
+    Ok(operators.announce(record).await?)
+}
+
+/// Records that all tenants were gone through, and how many of them still need a former key.
+///
+/// # Errors
+/// [`SettingError`].
+pub async fn conclude(operators: &OperatorCx, failed: usize) -> Result<(), SettingError> {
+    operators.require_command()?;
+    let record = operators.record("secrets.resealed", None, json!({ "failed_tenants": failed }));
+    Ok(operators.announce(record).await?)
 }
 
 /// The same in a context of the system.

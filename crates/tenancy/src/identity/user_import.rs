@@ -1,17 +1,15 @@
 //! Users who move in from another system, with their password hashes.
 
-use std::sync::Arc;
-
+use serde_json::json;
 use tenantry_domain::identity::{Email, NewUser, PasswordHash, RoleName, User};
 use tenantry_domain::kernel::{Check, Invalid, Permission, Role, SystemScope, TenantId, UserId};
-use tenantry_domain::tenant::Denied;
 
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::user::UserError;
 use crate::identity::{address, invitation};
 use crate::kernel::step_up::may_give_role;
 use crate::plans::Countable;
-use crate::{Changed, Cx, Origin, Tenancy};
+use crate::{Changed, Cx, OperatorCx};
 
 /// A user who moves in.
 #[derive(Debug, Clone)]
@@ -40,14 +38,54 @@ pub enum Imported {
     Present,
 }
 
-/// Returns the context in which users of a tenant are imported.
+/// How many users had which outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ImportCounts {
+    /// Users who were created.
+    pub created: u64,
+    /// Users whom the tenant had already.
+    pub present: u64,
+    /// Lines in which something was wrong.
+    pub failed: u64,
+}
+
+/// Begins an import, with its record, and returns the context in which users of the tenant are imported. For commands.
 ///
 /// # Errors
-/// [`Denied`], also for a tenant that is suspended or deleted.
-pub async fn context(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Cx, Denied> {
+/// [`UserError::Denied`], also for a tenant that is suspended or deleted.
+pub async fn begin(operators: &OperatorCx, tenant: TenantId, email_verified: bool) -> Result<Cx, UserError> {
+    operators.require_command()?;
     let because = SystemScope::because("an operator imports users");
-    let scope = app.ports.gate.system(because, tenant).await?;
-    Ok(Cx::new(Arc::clone(app), scope, Origin::default()))
+    let cx = operators.enter(because, tenant).await?;
+    let details = json!({ "email_verified": email_verified });
+    let record = operators.record("users.import_begun", Some(tenant), details);
+    operators.announce(record).await?;
+    Ok(cx)
+}
+
+/// Records how an import has ended, and why it was given up where it was. The users are in the log of the tenant.
+///
+/// # Errors
+/// Those of the store.
+pub async fn end(
+    operators: &OperatorCx,
+    tenant: TenantId,
+    counts: ImportCounts,
+    error: Option<&str>,
+) -> Result<(), UserError> {
+    operators.require_command()?;
+    let action = match error {
+        Some(_) => "users.import_failed",
+        None => "users.imported",
+    };
+    let ImportCounts {
+        created,
+        present,
+        failed,
+    } = counts;
+    let details = json!({"created": created, "present": present, "failed": failed, "error": error});
+    let record = operators.record(action, Some(tenant), details);
+    Ok(operators.announce(record).await?)
 }
 
 /// Creates a user, unless the tenant has one of that address. An open invitation of the address is revoked, as when an admin

@@ -4,15 +4,18 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use serde_json::{Value, json};
-use tenantry_domain::kernel::{OperatorEventId, RequestId, StoreError, SystemScope, TenantId, Time};
-use tenantry_domain::operations::{
-    KeptRequest, OperatorEvent, OperatorPermission, OperatorScope, OperatorSession, OperatorWork,
+use tenantry_domain::kernel::{
+    Check, Invalid, OperatorEventId, RequestId, StoreError, SystemScope, TenantId, Time,
 };
-use tenantry_domain::tenant::{Refused, TenantScope};
+use tenantry_domain::operations::{
+    KeptRequest, Operator, OperatorEvent, OperatorPermission, OperatorScope, OperatorSession, OperatorWork,
+};
+use tenantry_domain::tenant::{Denied, Refused, TenantScope};
 
 use crate::kernel::context::idempotency::OperatorRequest;
 use crate::kernel::context::{Cx, Origin, Tenancy};
 use crate::kernel::step_up::RECENT_SECONDS;
+use crate::kernel::use_case_error::{OwnReason, UseCaseError};
 
 /// What an operator's use case is done in: the application, the scope of the operator, and from where they ask.
 #[derive(Debug, Clone)]
@@ -20,12 +23,18 @@ pub struct OperatorCx {
     app: Arc<Tenancy>,
     scope: OperatorScope,
     origin: Origin,
+    reason: Option<Arc<str>>,
 }
 
 impl OperatorCx {
     /// A context of one request or command.
     pub fn new(app: Arc<Tenancy>, scope: OperatorScope, origin: Origin) -> Self {
-        Self { app, scope, origin }
+        Self {
+            app,
+            scope,
+            origin,
+            reason: None,
+        }
     }
 
     /// The context of a command on the server, with the reason.
@@ -33,6 +42,23 @@ impl OperatorCx {
         let request = RequestId::next(app.ports.ids.as_ref());
         let scope = app.ports.operator_gate.system(because, request);
         Self::new(Arc::clone(app), scope, Origin::default())
+    }
+
+    /// The same context with the reason that the operator gives, which every record of it has: 1 to 500 characters in one line.
+    ///
+    /// # Errors
+    /// `invalid_text` at `/reason`.
+    pub fn with_reason(self, reason: &str) -> Result<Self, Invalid> {
+        Check::all(|check| check.line("/reason", reason, 1..=500))?;
+        Ok(Self {
+            reason: Some(reason.into()),
+            ..self
+        })
+    }
+
+    /// The reason that the operator gives.
+    pub fn reason(&self) -> Option<&str> {
+        self.reason.as_deref()
     }
 
     /// The application.
@@ -69,6 +95,17 @@ impl OperatorCx {
             return Err(Refused::OperatorFactorRequired);
         }
         Ok(())
+    }
+
+    /// The first line of a use case that only commands on the server have.
+    ///
+    /// # Errors
+    /// [`Refused::Forbidden`] of an operator's request.
+    pub fn require_command(&self) -> Result<(), Refused> {
+        match self.scope.operator() {
+            Some(_) => Err(Refused::Forbidden),
+            None => Ok(()),
+        }
     }
 
     /// Whether the second factor was given minutes ago. Where operators need none, one without it passes.
@@ -124,12 +161,52 @@ impl OperatorCx {
         Cx::new(Arc::clone(&self.app), scope, self.origin.clone()).by_operator(self.scope.operator())
     }
 
+    /// Enters a tenant that is in use, for the system in the operator's place: see [`OperatorCx::inside`].
+    ///
+    /// # Errors
+    /// [`Denied`].
+    pub async fn enter(&self, because: SystemScope, tenant: TenantId) -> Result<Cx, Denied> {
+        let scope = self.app.ports.gate.system(because, tenant).await?;
+        Ok(self.inside(scope))
+    }
+
+    /// The same of a tenant that may be deleted, or that is still being imported: nothing leads into it.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn try_enter(&self, because: SystemScope, tenant: TenantId) -> Result<Option<Cx>, StoreError> {
+        let entered = Cx::enter(&self.app, because, tenant).await?;
+        Ok(entered.map(|cx| self.inside(cx.scope().clone())))
+    }
+
     /// Begins a transaction; it can only be committed with the record of what was done in it.
     ///
     /// # Errors
     /// Those of the store.
     pub async fn begin(&self) -> Result<Box<dyn OperatorWork>, StoreError> {
         self.app.ports.operators.begin(&self.scope).await
+    }
+
+    /// Begins a transaction in which the operator is asked for again, and stays locked: the body of a request may come minutes after its
+    /// head, and the operator may have been deactivated, logged out or given another role since.
+    ///
+    /// # Errors
+    /// [`Denied::Revoked`], [`Refused::Forbidden`], and those of the store.
+    pub async fn begin_as<R: OwnReason>(
+        &self,
+        permission: OperatorPermission,
+    ) -> Result<Box<dyn OperatorWork>, UseCaseError<R>> {
+        let mut work = self.begin().await?;
+        let Some((id, session)) = self.scope.operator().zip(self.scope.session()) else {
+            return Ok(work);
+        };
+        let found = work.lock_operator(id).await?;
+        let is_admitted = |operator: &Operator| operator.is_active && operator.epoch == session.epoch;
+        let operator = found.filter(is_admitted).ok_or(Denied::Revoked)?;
+        if !operator.role.has(permission) {
+            return Err(Refused::Forbidden.into());
+        }
+        Ok(work)
     }
 
     /// Begins a transaction for the record of a caller who was not admitted. It leaves operators their connections.
@@ -163,7 +240,7 @@ impl OperatorCx {
             id: OperatorEventId::next(self.app.ports.ids.as_ref()),
             at: self.now(),
             action,
-            reason: None,
+            reason: self.reason.as_deref().map(str::to_owned),
             target_tenant: target,
             ip: self.origin.ip.clone(),
             details,

@@ -350,31 +350,6 @@ pub async fn list(
     Ok(jobs.items)
 }
 
-/// Begins a dead or cancelled job anew, for an operator.
-///
-/// # Errors
-/// [`JobError`].
-pub async fn replay(app: &Arc<Tenancy>, tenant: TenantId, id: JobId) -> Result<Job, JobError> {
-    let cx = operator(app, tenant).await?;
-    change(&cx, id, ("job.replayed", None), |job| {
-        job.progress.replay(cx.now())
-    })
-    .await
-}
-
-/// Cancels a job that has not come to its end, for an operator. What a worker is doing of it just now it may still
-/// finish, but the job stays cancelled.
-///
-/// # Errors
-/// [`JobError`].
-pub async fn cancel(app: &Arc<Tenancy>, tenant: TenantId, id: JobId) -> Result<Job, JobError> {
-    let cx = operator(app, tenant).await?;
-    change(&cx, id, ("job.cancelled", None), |job| {
-        job.progress.cancel(cx.now())
-    })
-    .await
-}
-
 /// The context of whoever looks after the jobs of a tenant.
 pub(crate) async fn operator(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Cx, Denied> {
     let because = SystemScope::because("an operator looks after the jobs of a tenant");

@@ -2,7 +2,6 @@
 
 pub mod job;
 pub mod mail;
-pub mod system_job;
 pub mod worker;
 
 pub use crate::kernel::context::idempotency;

@@ -11,7 +11,7 @@ use tenantry_domain::tenant::DataKey;
 use crate::customization::setting::{Resealed, SettingError};
 use crate::identity::{mfa, reseal};
 use crate::operations::job::{self, JobFailure, JobHandler, Nothing, Terms};
-use crate::{Cx, Origin, OwnReason, Tenancy, UseCaseError};
+use crate::{Cx, OperatorCx, Origin, OwnReason, Tenancy, UseCaseError};
 
 /// Errors of the use cases of data keys.
 pub type DataKeyError = UseCaseError<DataKeyReason>;
@@ -82,12 +82,17 @@ pub async fn list(app: &Arc<Tenancy>, tenant: TenantId) -> Result<Vec<ListedData
 }
 
 /// Adds a data key, which seals from now on, and asks for the job that seals anew what is under the former ones. Returns its number.
+/// For commands.
 ///
 /// # Errors
 /// [`DataKeyReason::TooMany`]; those of the store.
-pub async fn rotate(app: &Arc<Tenancy>, tenant: TenantId) -> Result<i32, DataKeyError> {
-    let cx = system(app, tenant, "an operator rotates the data key of a tenant").await?;
-    cx.write(async |work| {
+pub async fn rotate(operators: &OperatorCx, tenant: TenantId) -> Result<i32, DataKeyError> {
+    operators.require_command()?;
+    let because = SystemScope::because("an operator rotates the data key of a tenant");
+    let cx = operators.enter(because, tenant).await?;
+    cx.require(Permission::OperateSettings)?;
+    let record = operators.record("data_key.rotated", Some(tenant), json!({}));
+    let rotated = cx.write(async |work| {
         let found = work.tenants().current_for_update().await?;
         found.ok_or(DataKeyError::NotFound)?;
         if work.data_keys().list().await?.keys.len() >= DataKey::MOST {
@@ -108,8 +113,8 @@ pub async fn rotate(app: &Arc<Tenancy>, tenant: TenantId) -> Result<i32, DataKey
         );
         work.audit().record(event).await?;
         Ok(number)
-    })
-    .await
+    });
+    operators.act(record, "data_key.rotation_failed", rotated).await
 }
 
 /// What is wrong with the data keys of a tenant and with what is sealed for it, one sentence each: no data key, a key that no key

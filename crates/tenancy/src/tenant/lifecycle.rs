@@ -71,7 +71,14 @@ pub async fn get(cx: &OperatorCx, tenant: TenantId) -> Result<Tenant, LifecycleE
 /// [`LifecycleError`].
 pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
     cx.require(OperatorPermission::SuspendTenants)?;
-    change_and_record(cx, tenant, "tenant.suspended", reason, Tenant::suspend).await
+    change_and_record(
+        cx,
+        tenant,
+        (OperatorPermission::SuspendTenants, "tenant.suspended"),
+        reason,
+        Tenant::suspend,
+    )
+    .await
 }
 
 /// Lets a suspended tenant write again.
@@ -80,7 +87,14 @@ pub async fn suspend(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<
 /// [`LifecycleError`].
 pub async fn resume(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
     cx.require(OperatorPermission::SuspendTenants)?;
-    change_and_record(cx, tenant, "tenant.resumed", reason, Tenant::resume).await
+    change_and_record(
+        cx,
+        tenant,
+        (OperatorPermission::SuspendTenants, "tenant.resumed"),
+        reason,
+        Tenant::resume,
+    )
+    .await
 }
 
 /// Deletes a tenant: it is gone for everybody at once. `row_work` marks its rows, and purges it when its time is over.
@@ -91,7 +105,14 @@ pub async fn delete(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<T
     cx.require(OperatorPermission::DeleteTenants)?;
     let purge_at = cx.app().policy.purge_at(cx.now());
     let delete = |tenant: &mut Tenant, change, now| tenant.delete(change, now, purge_at);
-    change_and_record(cx, tenant, "tenant.deleted", reason, delete).await
+    change_and_record(
+        cx,
+        tenant,
+        (OperatorPermission::DeleteTenants, "tenant.deleted"),
+        reason,
+        delete,
+    )
+    .await
 }
 
 /// Begins to restore a deleted tenant, which stays deleted until `row_work` has restored its rows.
@@ -104,7 +125,14 @@ pub async fn begin_restore(
     reason: &str,
 ) -> Result<Tenant, LifecycleError> {
     cx.require(OperatorPermission::RestoreTenants)?;
-    change(cx, tenant, "tenant.restore_begun", reason, Tenant::restore).await
+    change(
+        cx,
+        tenant,
+        (OperatorPermission::RestoreTenants, "tenant.restore_begun"),
+        reason,
+        Tenant::restore,
+    )
+    .await
 }
 
 /// Begins to purge a deleted tenant: nothing leads back. `row_work` erases all of its rows.
@@ -113,7 +141,14 @@ pub async fn begin_restore(
 /// [`LifecycleError`].
 pub async fn purge(cx: &OperatorCx, tenant: TenantId, reason: &str) -> Result<Tenant, LifecycleError> {
     cx.require(OperatorPermission::PurgeTenants)?;
-    change(cx, tenant, "tenant.purge_begun", reason, Tenant::purge).await
+    change(
+        cx,
+        tenant,
+        (OperatorPermission::PurgeTenants, "tenant.purge_begun"),
+        reason,
+        Tenant::purge,
+    )
+    .await
 }
 
 /// Purges a tenant again that a restored backup has brought back, whatever its state is.
@@ -130,8 +165,17 @@ pub async fn purge_again(cx: &OperatorCx, tenant: TenantId) -> Result<Tenant, Li
         tenant.row_work = tenant.row_work.filter(|work| *work == RowWork::Purge);
         tenant.purge(change, now)
     };
-    let reason = "the tenant was purged, and a restored backup brought it back";
-    change(cx, tenant, "tenant.purge_begun", reason, again).await
+    let reason = cx
+        .reason()
+        .unwrap_or("the tenant was purged, and a restored backup brought it back");
+    change(
+        cx,
+        tenant,
+        (OperatorPermission::PurgeTenants, "tenant.purge_begun"),
+        reason,
+        again,
+    )
+    .await
 }
 
 type Begun = (Box<dyn OperatorWork>, OperatorEvent, TenantStatus, Tenant);
@@ -140,14 +184,14 @@ type Begun = (Box<dyn OperatorWork>, OperatorEvent, TenantStatus, Tenant);
 async fn begin_change(
     cx: &OperatorCx,
     id: TenantId,
-    action: &'static str,
+    (permission, action): (OperatorPermission, &'static str),
     reason: &str,
     apply: impl FnOnce(&mut Tenant, StatusChange, Time) -> Result<(), InvalidTransition>,
 ) -> Result<Begun, LifecycleError> {
     let operator = cx.scope().operator();
     let actor = if operator.is_some() { "operator" } else { "system" };
     let status_change = StatusChange::by(actor, operator.map(OperatorId::uuid), reason)?;
-    let mut work = cx.begin().await?;
+    let mut work = cx.begin_as(permission).await?;
     let tenant = work.tenant_for_update(id).await?;
     let mut tenant = tenant.ok_or(LifecycleError::NotFound)?;
     let before = tenant.status;
@@ -161,11 +205,11 @@ async fn begin_change(
 async fn change(
     cx: &OperatorCx,
     id: TenantId,
-    action: &'static str,
+    (permission, action): (OperatorPermission, &'static str),
     reason: &str,
     apply: impl FnOnce(&mut Tenant, StatusChange, Time) -> Result<(), InvalidTransition>,
 ) -> Result<Tenant, LifecycleError> {
-    let (work, record, _, tenant) = begin_change(cx, id, action, reason, apply).await?;
+    let (work, record, _, tenant) = begin_change(cx, id, (permission, action), reason, apply).await?;
     work.commit(record).await?;
     Ok(tenant)
 }
@@ -176,12 +220,12 @@ async fn change(
 async fn change_and_record(
     cx: &OperatorCx,
     id: TenantId,
-    action: &'static str,
+    (permission, action): (OperatorPermission, &'static str),
     reason: &str,
     apply: impl FnOnce(&mut Tenant, StatusChange, Time) -> Result<(), InvalidTransition>,
 ) -> Result<Tenant, LifecycleError> {
     let log = Log::of(cx, id).await;
-    let (work, record, before, tenant) = begin_change(cx, id, action, reason, apply).await?;
+    let (work, record, before, tenant) = begin_change(cx, id, (permission, action), reason, apply).await?;
     let log = log?;
     log.record(action, (before, tenant.status), reason).await?;
     if let Err(error) = work.commit(record).await {

@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web::ServiceConfig};
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use tenantry_billing::plans::{plan::Agreement, tenant_plan};
-use tenantry_domain::kernel::{Invalid, Limit, TenantId};
+use tenantry_domain::kernel::{Invalid, Limit, TenantId, pointer_segment};
 use tenantry_domain::tenant::{NewTenant, TenantFilter, TenantStatus};
 use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::Cx;
@@ -358,7 +358,7 @@ impl TryFrom<AgreementBody> for (Agreement, String) {
         let key = |(name, limit): (String, Option<Limit>)| match MeterKey::parse(&name) {
             Some(key) => Ok((key, limit)),
             None => Err(Invalid::one(
-                format!("/meters/{name}"),
+                format!("/meters/{}", pointer_segment(&name)),
                 "unknown_name",
                 "is not the key of a meter",
             )),

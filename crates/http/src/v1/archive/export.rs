@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use futures_util::stream::unfold;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::archive::{Export, ExportStatus};
-use tenantry_domain::kernel::{ErrorCode, ExportId, TenantId, UserId};
+use tenantry_domain::kernel::{ErrorCode, ExportId, Page, TenantId, UserId};
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::archive::export;
 use utoipa::{IntoParams, ToSchema};
@@ -59,8 +59,8 @@ pub(crate) struct ExportView {
 }
 
 impl ExportView {
-    pub(super) fn of(cx: &Cx, export: Export) -> Result<Self, ApiError> {
-        let link = export::link(cx, &export)?;
+    pub(super) async fn of(cx: &Cx, export: Export) -> Result<Self, ApiError> {
+        let link = export::link(cx, &export).await?;
         let url = link.as_ref().map(|link| {
             let (id, tenant, signature) = (export.id, link.tenant, &link.signature);
             let expires = link.expires_at.timestamp();
@@ -127,7 +127,7 @@ pub(crate) async fn create(cx: Ctx<ExportTenant>) -> Answer {
     let location = format!("/api/v1/tenant/exports/{}", export.id);
     Ok(HttpResponse::Accepted()
         .insert_header((header::LOCATION, location))
-        .json(ExportView::of(&cx, export)?))
+        .json(ExportView::of(&cx, export).await?))
 }
 
 /// List exports
@@ -143,13 +143,18 @@ pub(crate) async fn create(cx: Ctx<ExportTenant>) -> Answer {
 )]
 pub(crate) async fn list(cx: Ctx<ExportTenant>, query: Paged<NoParams>) -> Answer {
     let page = export::list(&cx, query.request(cx.scope())?).await?;
-    let page = page.try_map(|export| ExportView::of(&cx, export))?;
-    Ok(query.answer(cx.scope(), page))
+    let mut items = Vec::new();
+    for export in page.items {
+        items.push(ExportView::of(&cx, export).await?);
+    }
+    let next = page.next;
+    Ok(query.answer(cx.scope(), Page { items, next }))
 }
 
 /// Get an export
 ///
-/// Shows how far it is and, once it is ready, a link to its archive. Minimum role: admin.
+/// Shows how far it is and, once it is ready, a link to its archive. An admin who has a second factor gets the link when it was given
+/// recently. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/tenant/exports/{id}", operation_id = "get_tenant_export", tag = "Tenant",
     params(("id" = Uuid, Path)),
@@ -158,13 +163,13 @@ pub(crate) async fn list(cx: Ctx<ExportTenant>, query: Paged<NoParams>) -> Answe
 )]
 pub(crate) async fn read(cx: Ctx<ExportTenant>, id: Id<ExportId>) -> Answer {
     let export = export::get(&cx, id.0).await?;
-    Ok(HttpResponse::Ok().json(ExportView::of(&cx, export)?))
+    Ok(HttpResponse::Ok().json(ExportView::of(&cx, export).await?))
 }
 
 /// Download an export
 ///
-/// Returns the archive, a tar file, or the part of it that `Range` asks for. 409 until it is ready, 404 after it has expired. Minimum
-/// role: admin.
+/// Returns the archive, a tar file, or the part of it that `Range` asks for. 409 until it is ready, 404 after it has expired. An admin
+/// who has a second factor gives it recently. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/tenant/exports/{id}/download", operation_id = "download_tenant_export", tag = "Tenant",
     params(("id" = Uuid, Path)),
@@ -173,7 +178,7 @@ pub(crate) async fn read(cx: Ctx<ExportTenant>, id: Id<ExportId>) -> Answer {
         (status = 206, description = "The part of it.", body = String, content_type = "application/x-tar", headers(("ETag"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["conflict", "range_not_satisfiable"]))),
+    extensions(("x-errors" = json!(["conflict", "range_not_satisfiable", "403 mfa_required"]))),
 )]
 pub(crate) async fn download(cx: Ctx<ExportTenant>, id: Id<ExportId>, request: HttpRequest) -> Answer {
     serve(&cx, id.0, &request).await

@@ -29,12 +29,13 @@ pub(crate) async fn create(cx: Ctx<ManageOwnAccount>, id: Id<UserId>) -> Answer 
     let location = format!("/api/v1/users/{}/exports/{}", id.0, export.id);
     Ok(HttpResponse::Accepted()
         .insert_header((header::LOCATION, location))
-        .json(ExportView::of(&cx, export)?))
+        .json(ExportView::of(&cx, export).await?))
 }
 
 /// Get an export of a user
 ///
-/// Shows how far it is and, once it is ready, a link to its archive. Users see their own exports, admins those of every user.
+/// Shows how far it is and, once it is ready, a link to its archive. A caller who has a second factor gets the link when it was given
+/// recently. Users see their own exports, admins those of every user.
 #[utoipa::path(
     get, path = "/api/v1/users/{id}/exports/{export_id}", operation_id = "get_user_export", tag = "Users",
     params(("id" = Uuid, Path), ("export_id" = Uuid, Path)),
@@ -43,5 +44,5 @@ pub(crate) async fn create(cx: Ctx<ManageOwnAccount>, id: Id<UserId>) -> Answer 
 )]
 pub(crate) async fn read(cx: Ctx<ManageOwnAccount>, ids: Ids<UserId, ExportId>) -> Answer {
     let export = export::get_of(&cx, ids.0, ids.1).await?;
-    Ok(HttpResponse::Ok().json(ExportView::of(&cx, export)?))
+    Ok(HttpResponse::Ok().json(ExportView::of(&cx, export).await?))
 }
