@@ -151,6 +151,7 @@ in_order! {
     m20261130_000100_erasures
     m20261130_000101_tenant_domains
     m20261130_000102_restored_versions
+    m20261130_000107_support_ends
 }
 
 /// The names of the migrations of a migrator, in order.

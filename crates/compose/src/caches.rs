@@ -36,7 +36,11 @@ impl Caches {
         let clock = || Arc::clone(&base.clock);
         let directory = PgDirectory::new(base.runtime.clone(), base.platform.clone(), clock());
         // It only reads, so it publishes no invalidations.
-        let reading = Units::new(Arc::new(PgUnits::new(base.runtime.clone(), Arc::new(()))));
+        let reading = Units::new(Arc::new(PgUnits::new(
+            base.runtime.clone(),
+            Arc::new(()),
+            clock(),
+        )));
         let stored = Arc::new(PgFlags::new(base.platform.clone()));
         let definitions = Arc::new(CachedDefinitions::new(stored, clock(), base.cache));
         let in_tenants = Arc::new(StoredFlags::new(definitions.clone(), reading.clone()));

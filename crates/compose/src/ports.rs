@@ -50,7 +50,11 @@ pub fn ports(
     let verified =
         CachedAccessTokens::new(tokens.access.clone(), Arc::clone(&base.clock), base.cache.entries);
     Ok(Ports {
-        units: Units::new(Arc::new(PgUnits::new(runtime.clone(), publisher))),
+        units: Units::new(Arc::new(PgUnits::new(
+            runtime.clone(),
+            publisher,
+            Arc::clone(&base.clock),
+        ))),
         gate: Gate::new(
             caches.directory.clone(),
             Arc::new(verified),

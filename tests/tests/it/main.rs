@@ -89,6 +89,7 @@ mod sql;
 mod step_up;
 mod stripe;
 mod support_access;
+mod support_access_ends;
 mod tasks;
 mod tenant;
 mod timeouts;

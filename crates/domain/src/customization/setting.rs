@@ -413,9 +413,9 @@ impl Definition {
         self
     }
 
-    /// Whether the scope's user may see it, or that it is there.
+    /// Whether the scope's actor may see it, or that it is there. An operator with support access sees what every user sees.
     pub fn is_seen_by(&self, scope: &TenantScope) -> bool {
-        self.client_visible || scope.is_admin()
+        self.client_visible || (scope.is_admin() && scope.support_access().is_none())
     }
 
     /// A value in its normal form, and the addresses in it, which are still to be resolved.

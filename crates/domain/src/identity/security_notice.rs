@@ -5,7 +5,7 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::{
-    AccountNoticeId, Line, MailTemplate, Message, Recipient, StoreError, Time, UserId, wall_clock,
+    AccountNoticeId, Line, MailTemplate, Message, OperatorId, Recipient, StoreError, Time, UserId, wall_clock,
 };
 
 /// Something that happened to what protects a user's account.
@@ -83,6 +83,9 @@ pub enum SecurityNotice {
     },
     /// An operator of the platform asks for access to the tenant, or has got it by the policy. The admins get it.
     SupportAccess {
+        /// The operator. Servers of earlier releases store none.
+        #[serde(default)]
+        operator_id: Option<OperatorId>,
         /// The name of the operator.
         operator: String,
         /// `read` or `write`.
@@ -97,13 +100,35 @@ pub enum SecurityNotice {
 }
 
 impl SecurityNotice {
-    /// How many notices of a kind a user gets within [`SecurityNotice::WINDOW`]. The last one says that it is the last.
+    /// How many notices of most kinds a user gets within [`SecurityNotice::WINDOW`]. The last one says that it is the last.
     pub const MOST: i32 = 5;
 
     /// In which time these are counted, from the first one on.
     pub const WINDOW: Duration = Duration::days(1);
 
-    /// Its kind, under which it is counted.
+    /// How many notices about the accesses of one operator a user gets within [`SecurityNotice::WINDOW`].
+    pub const MOST_OF_OPERATOR: i32 = 20;
+
+    /// How many notices that are counted together with this one a user gets within [`SecurityNotice::WINDOW`].
+    pub const fn most(&self) -> i32 {
+        match self {
+            Self::SupportAccess { .. } => Self::MOST_OF_OPERATOR,
+            _ => Self::MOST,
+        }
+    }
+
+    /// Under what it is counted: its kind, and of a support access the operator too, so that no operator silences another one.
+    pub fn counted_as(&self) -> String {
+        match self {
+            Self::SupportAccess {
+                operator_id: Some(operator),
+                ..
+            } => format!("{}:{operator}", self.kind()),
+            _ => self.kind().to_owned(),
+        }
+    }
+
+    /// Its kind.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::EmailChangedByAdmin => "email_changed_by_admin",
@@ -164,6 +189,7 @@ impl SecurityNotice {
             }
             Self::PasswordResetWithKeys { keys: valid } => keys = *valid,
             Self::SupportAccess {
+                operator_id: _,
                 operator: name,
                 access: level,
                 minutes: granted,
@@ -212,7 +238,7 @@ pub trait BoundedNotices: Send {
     async fn count(
         &mut self,
         id: AccountNoticeId,
-        (user, kind): (UserId, &'static str),
+        (user, kind): (UserId, &str),
         (now, since): (Time, Time),
         most: i32,
     ) -> Result<Option<i32>, StoreError>;
@@ -255,6 +281,7 @@ mod tests {
 
     fn asked(text: &str, preapproved: bool) -> SecurityNotice {
         SecurityNotice::SupportAccess {
+            operator_id: None,
             operator: text.to_owned(),
             access: "read".to_owned(),
             minutes: 30,

@@ -60,6 +60,7 @@ impl From<&StoreError> for ErrorCode {
             }
             StoreError::Exclusion(_) | StoreError::Unique(_) => ErrorCode::Conflict,
             StoreError::Contention | StoreError::Unavailable(_) => ErrorCode::Unavailable,
+            StoreError::AccessEnded => ErrorCode::TokenRevoked,
             StoreError::Key(KeyTaken::InProgress) => ErrorCode::IdempotencyInProgress,
             StoreError::Key(KeyTaken::Reused) => ErrorCode::IdempotencyKeyReused,
             StoreError::Key(KeyTaken::Outranked) => ErrorCode::Forbidden,

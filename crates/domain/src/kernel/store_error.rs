@@ -81,6 +81,9 @@ pub enum StoreError {
     /// The request's idempotency key stands in its way, or has its answer.
     #[error(transparent)]
     Key(#[from] KeyTaken),
+    /// The support access with which an operator acts is no longer in force.
+    #[error("the support access is no longer in force")]
+    AccessEnded,
     /// Anything else.
     #[error("store: {0}")]
     Other(String),
@@ -106,6 +109,7 @@ impl StoreError {
             | Self::RowSecurity(_)
             | Self::IsolationBreach { .. }
             | Self::Key(_)
+            | Self::AccessEnded
             | Self::Other(_) => return None,
         };
         Some(Invalid::one("", code, detail))

@@ -23,7 +23,8 @@ pub struct SupportFilter {
     pub status: Option<SupportStatus>,
 }
 
-/// Operators' accesses to all tenants, read only.
+/// Operators' accesses to all tenants. They are read, and ended with the account of their operator; all else is done in the scope of the
+/// tenant.
 #[async_trait]
 pub trait PlatformSupportAccesses: Send {
     /// The one with an id.
@@ -36,4 +37,8 @@ pub trait PlatformSupportAccesses: Send {
         now: Time,
         page: PageRequest,
     ) -> Result<Page<PlatformSupportAccess>, StoreError>;
+
+    /// Ends all of an operator that wait for an answer or are in force at a time. Returns their tenants, whose logs get an entry
+    /// afterwards.
+    async fn end_of(&mut self, operator: OperatorId, at: Time) -> Result<Vec<TenantId>, StoreError>;
 }

@@ -32,7 +32,7 @@ pub use scope::{
 };
 pub use status::{Capability, InvalidTransition, RowWork, StatusChange, TenantStatus, Transition, UNPAID};
 pub use support_access::{
-    NewSupportAccess, SupportAccess, SupportAccesses, SupportClaims, SupportLevel, SupportStatus,
+    NewSupportAccess, SupportAccess, SupportAccesses, SupportClaims, SupportEnd, SupportLevel, SupportStatus,
     SupportTokens, SupportTransition, SupportUse,
 };
 pub use tenant::{NewTenant, Settings, Slug, Tenant, TenantFilter, TenantPatch, Tenants};

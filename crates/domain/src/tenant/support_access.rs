@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use chrono::Duration;
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::identity::TokenError;
 use crate::kernel::name::named_enum;
@@ -37,8 +38,7 @@ impl SupportLevel {
     ];
 
     /// What write access adds.
-    pub const WRITES: [Permission; 9] = [
-        Permission::ReadSettingHistory,
+    pub const WRITES: [Permission; 8] = [
         Permission::ManageBranding,
         Permission::WriteProjects,
         Permission::ReadDeletedProjects,
@@ -51,10 +51,11 @@ impl SupportLevel {
 
     /// What support never may: who may do what, credentials, the security policy, money, exports, the audit log, and the end of the
     /// tenant. A permission that is in none of the three lists is refused as well; a test demands a decision about each.
-    pub const NEVER: [Permission; 44] = [
+    pub const NEVER: [Permission; 45] = [
         Permission::ManageTenant,
         Permission::DeleteTenant,
-        // The security policy is a part of the settings.
+        // The security policy is a part of the settings, and so are values that only admins see.
+        Permission::ReadSettingHistory,
         Permission::ManageSettings,
         Permission::OperateSettings,
         // Where the tenant's traffic comes in.
@@ -125,8 +126,18 @@ named_enum! {
         Lapsed = "lapsed",
         /// Its minutes are over.
         Expired = "expired",
-        /// An admin has ended it.
+        /// An admin has ended it, or the account of the operator or of the admin who approved it has changed.
         Ended = "ended",
+    }
+}
+
+named_enum! {
+    /// Why an access ends that no admin has ended and no operator has given up.
+    pub enum SupportEnd {
+        /// The operator was deactivated, has another role, or all their tokens were ended.
+        OperatorChanged = "operator_changed",
+        /// The admin who has approved it was removed, deactivated, or is no admin any more.
+        ApproverLeft = "approver_left",
     }
 }
 
@@ -152,6 +163,10 @@ pub struct SupportAccess {
     pub operator: OperatorId,
     /// The name of the operator at that time.
     pub operator_name: String,
+    /// The number of times that all tokens of the operator had been ended at that time: after a further end it is not in force. `None` of
+    /// one from before this was stored.
+    #[serde(skip)]
+    pub operator_epoch: Option<i64>,
     /// Why.
     pub reason: String,
     /// What for.
@@ -192,7 +207,7 @@ impl SupportAccess {
     /// What is wrong with the reason or the minutes.
     pub fn new(
         id: SupportAccessId,
-        (operator, name): (OperatorId, &str),
+        (operator, name, epoch): (OperatorId, &str, i64),
         new: NewSupportAccess,
         now: Time,
     ) -> Result<Self, Invalid> {
@@ -211,6 +226,7 @@ impl SupportAccess {
             created_at: now,
             operator,
             operator_name: name.to_owned(),
+            operator_epoch: Some(epoch),
             reason,
             access: new.access,
             minutes: new.minutes,
@@ -231,6 +247,15 @@ impl SupportAccess {
             SupportStatus::Active if self.expires_at.is_none_or(|at| now >= at) => SupportStatus::Expired,
             stored => stored,
         }
+    }
+
+    /// What the logs say of it.
+    pub fn details(&self) -> Value {
+        json!({
+            "support_access_id": self.id, "operator_id": self.operator, "operator_name": self.operator_name,
+            "access": self.access, "minutes": self.minutes, "preapproved": self.preapproved,
+            "reason": self.reason, "expires_at": self.expires_at,
+        })
     }
 
     /// Whether it waits for an answer or is in force.
@@ -353,6 +378,28 @@ pub trait SupportAccesses: Send {
     /// Stores how one stands.
     async fn update(&mut self, access: &SupportAccess) -> Result<(), StoreError>;
 
+    /// Ends the accesses in force whose approver is no acting admin; `leaving` counts as none already. Returns them.
+    async fn end_without_approver(
+        &mut self,
+        leaving: Option<UserId>,
+        now: Time,
+    ) -> Result<Vec<SupportAccess>, StoreError>;
+
+    /// Returns those that were ended with the operator's account and have no entry in the audit log yet. The caller adds it in the same
+    /// transaction.
+    async fn take_unlogged_ends(&mut self) -> Result<Vec<SupportAccess>, StoreError>;
+
+    /// Deletes at most `limit` that were asked for before a time, with their uses. Returns how many.
+    async fn delete_before(&mut self, time: Time, limit: u32) -> Result<u64, StoreError>;
+
+    /// Whether a request is one of those that are counted already, or fewer than `most` operations and entities of the access are.
+    async fn has_room_for_use(
+        &mut self,
+        access: SupportAccessId,
+        what: (&str, &str),
+        most: u32,
+    ) -> Result<bool, StoreError>;
+
     /// Counts a request. Returns whether it is the first of its operation and entity.
     async fn count_use(
         &mut self,
@@ -421,7 +468,7 @@ mod tests {
             access,
             minutes,
         };
-        let operator = (Uuid::from_u128(7).into(), "Sam Support");
+        let operator = (Uuid::from_u128(7).into(), "Sam Support", 0);
         SupportAccess::new(Uuid::from_u128(1).into(), operator, new, start())
     }
 
@@ -469,7 +516,7 @@ mod tests {
             access: SupportLevel::Read,
             minutes: 5,
         };
-        let operator = (Uuid::from_u128(7).into(), "Sam");
+        let operator = (Uuid::from_u128(7).into(), "Sam", 0);
         let refused = SupportAccess::new(Uuid::from_u128(1).into(), operator, short, start()).unwrap_err();
         assert_eq!(refused.0[0].pointer, "/reason");
     }

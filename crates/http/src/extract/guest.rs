@@ -18,7 +18,7 @@ use crate::extract::{
     api_key::{self, Credential},
     hints, origin,
 };
-use crate::middleware::{limits, limits::Attempt, request::RequestContext};
+use crate::middleware::{authenticate, limits, limits::Attempt, request::RequestContext};
 use crate::{Api, ApiError};
 
 /// The caller of an endpoint that is open to everybody. It needs no credential; an access token that comes with the request
@@ -137,6 +137,7 @@ impl Guest {
         let (http, api) = (&self.http, &self.api);
         let admission = api_key::admit(http, api, &credential, &self.origin, self.request()).await?;
         limits::take_of_tenant(&self.http, &self.api, &admission).await?;
+        authenticate::enter_as_support(http, api, &admission, &self.origin).await?;
         access::agree(&self.api.app, &admission, &self.hints, &self.origin).await?;
         Ok(self.admitted(admission, ResolvedBy::Credential))
     }

@@ -6,7 +6,7 @@ use actix_web::{
     middleware::Next,
 };
 use tenantry_domain::kernel::ErrorCode;
-use tenantry_domain::tenant::TenantScope;
+use tenantry_domain::tenant::{Admission, TenantScope};
 use tenantry_domain::usage::Call;
 use tenantry_tenancy::Origin;
 use tenantry_tenancy::tenant::access::{self, ResolvedBy};
@@ -111,13 +111,12 @@ async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     context.identify(&admission.scope);
     // Before the mismatch, which leaves an entry in the audit log each time.
     limits::take_of_tenant(request, &api, &admission).await?;
+    enter_as_support(request, &api, &admission, &origin).await?;
     access::agree(&api.app, &admission, &hints, &origin).await?;
     if let Some(second) = second {
         access::agree_with_token(&api.app, &admission, &second, &origin).await?;
     }
-    if admission.scope.support_access().is_some() {
-        record_use(request, &api, &admission.scope, &origin).await?;
-    } else {
+    if admission.scope.support_access().is_none() {
         quota::take_call(request, &api, &admission).await?;
     }
     let mut extensions = request.extensions_mut();
@@ -129,18 +128,40 @@ async fn admit(request: &HttpRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Records a request of an operator in the tenant before it is done: the operation, and what the path names.
-async fn record_use(
+/// Records a request of an operator with support access in the tenant, before it is done or refused for its address or for the tenant that it
+/// names, and checks the address. Requests of others are left alone.
+pub(crate) async fn enter_as_support(
     request: &HttpRequest,
     api: &Api,
-    scope: &TenantScope,
+    admission: &Admission,
     origin: &Origin,
 ) -> Result<(), ApiError> {
+    if admission.scope.support_access().is_none() {
+        return Ok(());
+    }
     let pattern = request.match_pattern().unwrap_or_default();
-    let operation = format!("{} {pattern}", request.method());
+    let operation = format!("{} {pattern}", method_of(request));
     let named: Vec<_> = request.match_info().iter().map(|(_, value)| value).collect();
-    support_access::note_use(&api.app, scope, origin, (&operation, &named.join(" "))).await?;
-    Ok(())
+    let entity = named.join(" ");
+    support_access::note_use(&api.app, &admission.scope, origin, (&operation, &entity)).await?;
+    Ok(access::check_address(&api.app, admission, origin).await?)
+}
+
+/// The method as it is recorded. Any word is a method, so those that no route has are one.
+fn method_of(request: &HttpRequest) -> &str {
+    let known = [
+        Method::GET,
+        Method::HEAD,
+        Method::POST,
+        Method::PUT,
+        Method::PATCH,
+        Method::DELETE,
+    ];
+    if known.contains(request.method()) {
+        request.method().as_str()
+    } else {
+        "OTHER"
+    }
 }
 
 /// The token of `Authorization: Bearer …` (RFC 6750 section 2.1).

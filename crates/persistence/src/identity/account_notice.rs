@@ -71,7 +71,7 @@ impl BoundedNotices for PgStore {
     async fn count(
         &mut self,
         id: AccountNoticeId,
-        (user, kind): (UserId, &'static str),
+        (user, kind): (UserId, &str),
         (now, since): (Time, Time),
         most: i32,
     ) -> Result<Option<i32>, StoreError> {

@@ -4,6 +4,7 @@ pub(crate) mod advisory;
 pub(crate) mod error;
 pub(crate) mod storage;
 pub(crate) mod store;
+pub(crate) mod support_guard;
 pub(crate) mod transport;
 pub(crate) mod tx;
 pub(crate) mod vitals;

@@ -3,11 +3,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tenantry_domain::kernel::{Change, InvalidationPublisher, StoreError};
+use tenantry_domain::kernel::{Change, Clock, InvalidationPublisher, StoreError};
 use tenantry_domain::store::{Mode, Repositories, Store, UnitOfWork, Work};
 use tenantry_domain::tenant::{Actor, TenantScope};
 use tenantry_domain::usage::MeterKey;
 
+use crate::kernel::support_guard::SupportGuard;
 use crate::kernel::tx::{Party, make_durable};
 use crate::{Pool, TenantTx};
 
@@ -16,6 +17,7 @@ use crate::{Pool, TenantTx};
 pub struct PgUnits {
     pool: Pool,
     publisher: Arc<dyn InvalidationPublisher>,
+    clock: Arc<dyn Clock>,
 }
 
 impl std::fmt::Debug for PgUnits {
@@ -27,9 +29,14 @@ impl std::fmt::Debug for PgUnits {
 }
 
 impl PgUnits {
-    /// Units over a pool of the runtime role; `publisher` gets every change of what scopes are made of.
-    pub fn new(pool: Pool, publisher: Arc<dyn InvalidationPublisher>) -> Self {
-        Self { pool, publisher }
+    /// Units over a pool of the runtime role; `publisher` gets every change of what scopes are made of. The clock says when the access
+    /// of an operator is over.
+    pub fn new(pool: Pool, publisher: Arc<dyn InvalidationPublisher>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            pool,
+            publisher,
+            clock,
+        }
     }
 }
 
@@ -46,11 +53,21 @@ impl UnitOfWork for PgUnits {
             | Actor::System(_)
             | Actor::Job { .. } => Party::Tenant(tenant),
         };
-        let tx = TenantTx::begin_for(party, &self.pool, tenant, mode).await?;
+        let mut tx = TenantTx::begin_for(party, &self.pool, tenant, mode).await?;
+        let access = scope.support_access();
+        let guard = access.map(|access| SupportGuard::new(access, Arc::clone(&self.clock)));
+        if let Some(guard) = &guard
+            && let Err(error) = guard.begin(&mut tx).await
+        {
+            tx.rollback().await;
+            return Err(error);
+        }
         Ok(Box::new(PgStore {
             tx,
             scope: scope.clone(),
             changes: Changes::new(Arc::clone(&self.publisher)),
+            // What was read before an access ends was read while it was in force.
+            guard: guard.filter(|_| mode != Mode::Read),
         }))
     }
 
@@ -73,6 +90,8 @@ pub(crate) struct PgStore {
     pub(crate) tx: TenantTx,
     pub(crate) scope: TenantScope,
     pub(crate) changes: Changes,
+    /// Of an operator's transaction that writes.
+    guard: Option<SupportGuard>,
 }
 
 /// What a transaction has changed of the facts that scopes are made of. It is published when this value is dropped: after
@@ -125,7 +144,13 @@ impl Store for PgStore {
     fn adapter(&mut self) -> &mut dyn Any {
         &mut self.tx
     }
-    async fn commit(self: Box<Self>) -> Result<(), StoreError> {
+    async fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
+        if let Some(guard) = self.guard.take()
+            && let Err(error) = guard.end(&mut self.tx).await
+        {
+            self.rollback().await;
+            return Err(error);
+        }
         let Self { tx, changes, .. } = *self;
         let done = tx.commit().await;
         drop(changes);

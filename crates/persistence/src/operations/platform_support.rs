@@ -3,9 +3,12 @@ use sea_orm::{
     ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _,
     QueryTrait as _,
 };
-use tenantry_domain::kernel::{Page, PageRequest, Position, StoreError, SupportAccessId, Time};
+use tenantry_domain::kernel::{
+    OperatorId, Page, PageRequest, Position, StoreError, SupportAccessId, TenantId, Time,
+};
 use tenantry_domain::operations::{PlatformSupportAccess, PlatformSupportAccesses, SupportFilter};
 
+use crate::kernel::error::column;
 use crate::kernel::tx::before;
 use crate::operations::operator::PgOperatorWork;
 use crate::tenant::support_access::{
@@ -13,7 +16,14 @@ use crate::tenant::support_access::{
     standing,
 };
 
-/// No index is by id alone: ids of all tenants' rows are no key of the table, and there are few rows.
+/// Ends those of an operator that are open. The policy of the platform role allows no other change.
+const END_OF: &str = "\
+UPDATE support_accesses SET status = 'ended', ended_at = $2, end_unlogged = true \
+ WHERE operator_id = $1 AND ((status = 'pending' AND lapses_at > $2) OR (status = 'active' AND expires_at > $2)) \
+RETURNING tenant_id";
+
+/// No index is by the id or the operator alone: indexes of tenant tables are led by the tenant. There are few rows, since the upkeep
+/// deletes old ones.
 #[async_trait]
 impl PlatformSupportAccesses for PgOperatorWork {
     async fn find(&mut self, id: SupportAccessId) -> Result<Option<PlatformSupportAccess>, StoreError> {
@@ -55,6 +65,15 @@ impl PlatformSupportAccesses for PgOperatorWork {
             id: row.id,
         };
         Page::from_rows(rows, page, position).try_map(PlatformSupportAccess::try_from)
+    }
+
+    async fn end_of(&mut self, operator: OperatorId, at: Time) -> Result<Vec<TenantId>, StoreError> {
+        let rows = self
+            .tx
+            .fetch_fixed(END_OF, [operator.uuid().into(), at.into()])
+            .await?;
+        let tenant = |row| column::<uuid::Uuid>(row, "tenant_id").map(TenantId::from);
+        rows.iter().map(tenant).collect()
     }
 }
 

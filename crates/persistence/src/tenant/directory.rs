@@ -110,7 +110,7 @@ SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, k.
 
 /// Access, tenant and operator, as the platform role, which alone sees operators. Each table of tenants is compared with the tenant.
 const SUPPORT_ACCESS: &str = "\
-SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, s.operator_id, s.access, s.decided_by, \
+SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status, s.operator_id, s.operator_epoch, s.access, s.decided_by, \
        s.status = 'active' AND s.expires_at > $3 AS is_live, o.epoch, o.role AS operator_role, o.is_active \
   FROM tenants t \
   JOIN support_accesses s ON s.tenant_id = $1 AND s.id = $2 \
@@ -209,11 +209,16 @@ fn api_key_facts(row: &QueryResult, in_tenant: TenantId, key: ApiKeyId) -> Resul
 fn support_facts(row: &QueryResult) -> Result<SupportFacts, StoreError> {
     let role: String = column(row, "operator_role")?;
     let role = OperatorRole::parse(&role).ok_or_else(|| unknown("operators.role", &role))?;
-    let stands = column::<bool>(row, "is_active")? && role.has(OperatorPermission::UseSupportAccess);
+    let epoch: i64 = column(row, "epoch")?;
+    let asked = column::<Option<i64>>(row, "operator_epoch")?;
+    // Tokens that were ended since the request have ended the access with them.
+    let is_same = asked.is_none_or(|asked| asked == epoch);
+    let stands =
+        is_same && column::<bool>(row, "is_active")? && role.has(OperatorPermission::UseSupportAccess);
     Ok(SupportFacts {
         tenant: tenant(row)?,
         operator: OperatorId::from(column::<uuid::Uuid>(row, "operator_id")?),
-        operator_epoch: stands.then(|| column(row, "epoch")).transpose()?,
+        operator_epoch: stands.then_some(epoch),
         level: support_access::level(&column::<String>(row, "access")?)?,
         approved_by: column::<Option<uuid::Uuid>>(row, "decided_by")?.map(UserId::from),
         is_live: column::<Option<bool>>(row, "is_live")?.unwrap_or(false),

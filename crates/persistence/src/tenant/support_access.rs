@@ -1,12 +1,12 @@
 use async_trait::async_trait;
 use sea_orm::sea_query::{ExprTrait as _, SimpleExpr};
-use sea_orm::{ActiveValue::Set, ColumnTrait as _};
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, FromQueryResult as _, QueryResult};
 use tenantry_domain::kernel::{
     OperatorId, Page, PageRequest, StoreError, SupportAccessId, SupportUseId, Time, UserId,
 };
 use tenantry_domain::tenant::{SupportAccess, SupportAccesses, SupportLevel, SupportStatus, SupportUse};
 
-use crate::kernel::error::column;
+use crate::kernel::error::{column, from_orm};
 use crate::kernel::store::{PgStore, exactly_one, unknown};
 use crate::kernel::tx::Lock;
 
@@ -24,6 +24,7 @@ pub(crate) mod entity {
         pub created_at: DateTimeUtc,
         pub operator_id: Uuid,
         pub operator_name: String,
+        pub operator_epoch: Option<i64>,
         pub reason: String,
         pub access: String,
         pub minutes: i32,
@@ -34,6 +35,7 @@ pub(crate) mod entity {
         pub lapses_at: DateTimeUtc,
         pub expires_at: Option<DateTimeUtc>,
         pub ended_at: Option<DateTimeUtc>,
+        pub end_unlogged: bool,
     }
 
     crate::tenant_entity!(Entity, Model, ActiveModel, Column);
@@ -70,6 +72,30 @@ ON CONFLICT (tenant_id, support_access_id, operation, entity) DO UPDATE \
    SET requests = u.requests + 1, last_at = GREATEST(u.last_at, EXCLUDED.last_at) WHERE u.tenant_id = $1 \
 RETURNING u.requests = 1 AS is_first";
 
+/// `$1` is the tenant, `$2` a user who counts as no admin already. `User::is_acting_admin` in SQL, of a user who has logged in.
+const END_WITHOUT_APPROVER: &str = "\
+UPDATE support_accesses AS s SET status = 'ended', ended_at = $3 \
+ WHERE s.tenant_id = $1 AND s.status = 'active' AND s.expires_at > $3 AND s.decided_by IS NOT NULL \
+   AND (s.decided_by = $2 OR NOT EXISTS (SELECT FROM users u WHERE u.tenant_id = $1 AND u.id = s.decided_by \
+        AND u.role = 'admin' AND u.custom_role IS NULL AND u.is_active AND u.deleted_at IS NULL)) \
+RETURNING s.*";
+
+/// `$1` is the tenant.
+const TAKE_UNLOGGED_ENDS: &str = "\
+UPDATE support_accesses AS s SET end_unlogged = false WHERE s.tenant_id = $1 AND s.end_unlogged RETURNING s.*";
+
+/// `$1` is the tenant. Uses go with their access.
+const DELETE_BEFORE: &str = "\
+DELETE FROM support_accesses AS s WHERE s.tenant_id = $1 AND s.id IN (\
+    SELECT o.id FROM support_accesses o WHERE o.tenant_id = $1 AND o.created_at < $2 ORDER BY o.created_at, o.id LIMIT $3) \
+RETURNING s.id";
+
+/// `$1` is the tenant. It counts up to the bound.
+const HAS_ROOM_FOR_USE: &str = "\
+SELECT (SELECT count(*) FROM (SELECT FROM support_access_uses u WHERE u.tenant_id = $1 AND u.support_access_id = $2 LIMIT $5) n) < $5 \
+    OR EXISTS (SELECT FROM support_access_uses u \
+        WHERE u.tenant_id = $1 AND u.support_access_id = $2 AND u.operation = $3 AND u.entity = $4) AS has_room";
+
 #[async_trait]
 impl SupportAccesses for PgStore {
     async fn insert(&mut self, access: &SupportAccess) -> Result<(), StoreError> {
@@ -78,6 +104,7 @@ impl SupportAccesses for PgStore {
             created_at: Set(access.created_at),
             operator_id: Set(access.operator.uuid()),
             operator_name: Set(access.operator_name.clone()),
+            operator_epoch: Set(access.operator_epoch),
             reason: Set(access.reason.clone()),
             access: Set(access.access.as_str().to_owned()),
             minutes: Set(i32::try_from(access.minutes).map_err(|error| StoreError::Other(error.to_string()))?),
@@ -123,6 +150,43 @@ impl SupportAccesses for PgStore {
     async fn update(&mut self, access: &SupportAccess) -> Result<(), StoreError> {
         let update = self.tx.update::<Entity>().set(changes(access));
         exactly_one(update.filter(Column::Id.eq(access.id.uuid())).run().await?)
+    }
+
+    async fn end_without_approver(
+        &mut self,
+        leaving: Option<UserId>,
+        now: Time,
+    ) -> Result<Vec<SupportAccess>, StoreError> {
+        let arguments = [leaving.map(UserId::uuid).into(), now.into()];
+        let rows = self.tx.fetch_all_fixed(END_WITHOUT_APPROVER, arguments).await?;
+        rows.iter().map(of_row).collect()
+    }
+
+    async fn take_unlogged_ends(&mut self) -> Result<Vec<SupportAccess>, StoreError> {
+        let rows = self.tx.fetch_all_fixed(TAKE_UNLOGGED_ENDS, []).await?;
+        rows.iter().map(of_row).collect()
+    }
+
+    async fn delete_before(&mut self, time: Time, limit: u32) -> Result<u64, StoreError> {
+        let arguments = [time.into(), i64::from(limit).into()];
+        let rows = self.tx.fetch_all_fixed(DELETE_BEFORE, arguments).await?;
+        Ok(rows.len() as u64)
+    }
+
+    async fn has_room_for_use(
+        &mut self,
+        access: SupportAccessId,
+        (operation, entity): (&str, &str),
+        most: u32,
+    ) -> Result<bool, StoreError> {
+        let arguments = [
+            access.uuid().into(),
+            operation.into(),
+            entity.into(),
+            i64::from(most).into(),
+        ];
+        let row = self.tx.fetch_fixed(HAS_ROOM_FOR_USE, arguments).await?;
+        row.map_or(Ok(false), |row| column(&row, "has_room"))
     }
 
     async fn count_use(
@@ -185,6 +249,10 @@ fn changes(access: &SupportAccess) -> ActiveModel {
     }
 }
 
+fn of_row(row: &QueryResult) -> Result<SupportAccess, StoreError> {
+    Model::from_query_result(row, "").map_err(from_orm)?.try_into()
+}
+
 /// What an access allows, as it is stored.
 pub(crate) fn level(text: &str) -> Result<SupportLevel, StoreError> {
     SupportLevel::parse(text).ok_or_else(|| unknown("support_accesses.access", text))
@@ -199,6 +267,7 @@ impl TryFrom<Model> for SupportAccess {
             created_at: row.created_at,
             operator: row.operator_id.into(),
             operator_name: row.operator_name,
+            operator_epoch: row.operator_epoch,
             reason: row.reason,
             access: level(&row.access)?,
             minutes: row.minutes.into(),

@@ -17,6 +17,7 @@ use tenantry_domain::tenant::Refused;
 use crate::identity::known_network;
 use crate::identity::lockout::Guesser;
 use crate::identity::mfa::Pending;
+use crate::identity::support_end::{self, EndedAccesses};
 use crate::operations::idempotency::OperatorRequest;
 use crate::{OperatorCx, Precondition, Stale, Tenancy};
 
@@ -235,8 +236,8 @@ async fn created_before(
     }))
 }
 
-/// Changes the name, the role or the state of an operator. The last active owner keeps its role and stays active; a command on the
-/// server may change it, as it may add another one. A change that changes nothing, such as a repeated deactivation, leaves the version and
+/// Changes the name, the role or the state of an operator. Another role and a deactivation end the accesses to tenants. The last active
+/// owner keeps its role and stays active; a command on the server may change it, as it may add another one. A change that changes nothing, such as a repeated deactivation, leaves the version and
 /// no record.
 ///
 /// # Errors
@@ -262,17 +263,23 @@ pub async fn change(
         return Ok(before);
     }
     work.update(&after).await?;
+    let ended = if after.is_active && after.role == before.role {
+        EndedAccesses::NONE
+    } else {
+        support_end::of_operator(cx, work.as_mut(), id).await?
+    };
     let action = match (before.is_active, after.is_active) {
         (true, false) => "operator.deactivated",
         (false, true) => "operator.activated",
         (true, true) | (false, false) => "operator.updated",
     };
-    let details = json!({"operator": after, "before": before});
+    let details = json!({"operator": after, "before": before, "support_accesses_ended": ended.count()});
     work.commit(cx.record(action, None, details)).await?;
+    ended.log(cx).await;
     Ok(after)
 }
 
-/// Ends all tokens of an operator at once, and the logins that wait for a second factor.
+/// Ends all tokens of an operator at once, the logins that wait for a second factor, and the accesses to tenants.
 ///
 /// # Errors
 /// [`OperatorError::NotFound`], and those of the store.
@@ -282,8 +289,11 @@ pub async fn end_sessions(cx: &OperatorCx, id: OperatorId) -> Result<(), Operato
     require_acting_owner(cx, work.as_mut()).await?;
     work.lock_operator(id).await?.ok_or(OperatorError::NotFound)?;
     work.factors().end_tokens(id).await?;
-    work.commit(cx.record("operator.sessions_ended", None, json!({"operator": id})))
+    let ended = support_end::of_operator(cx, work.as_mut(), id).await?;
+    let details = json!({"operator": id, "support_accesses_ended": ended.count()});
+    work.commit(cx.record("operator.sessions_ended", None, details))
         .await?;
+    ended.log(cx).await;
     Ok(())
 }
 
@@ -307,8 +317,11 @@ pub async fn reset_password(
     work.replace_password(id, &new.hash, cx.now()).await?;
     let account = AccountName::of(operator.email.as_str()).bytes();
     work.lockouts().delete_of(account).await?;
-    let event = cx.record("operator.password_reset", None, json!({"operator": id}));
-    work.commit(event).await?;
+    let ended = support_end::of_operator(cx, work.as_mut(), id).await?;
+    let details = json!({"operator": id, "support_accesses_ended": ended.count()});
+    work.commit(cx.record("operator.password_reset", None, details))
+        .await?;
+    ended.log(cx).await;
     Ok(CreatedOperator {
         operator,
         generated_password: new.generated,

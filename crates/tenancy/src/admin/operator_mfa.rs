@@ -16,6 +16,7 @@ use crate::admin::operator_guess;
 use crate::audit::refusal::RefusedAction;
 use crate::identity::lockout::{self, Guesser};
 use crate::identity::mfa::{self, Enrollment, Pending};
+use crate::identity::support_end;
 use crate::identity::totp::{self, Apps};
 
 /// Returns the address of the operator who is logged in; wrong codes are counted like failed logins to it.
@@ -106,7 +107,9 @@ pub async fn reset(cx: &OperatorCx, id: OperatorId) -> Result<Operator, Operator
     work.factors().end_tokens(id).await?;
     let account = AccountName::of(operator.email.as_str()).bytes();
     work.lockouts().delete_of(account).await?;
+    let ended = support_end::of_operator(cx, work.as_mut(), id).await?;
     commit(cx, work, "operator.mfa_reset", &operator).await?;
+    ended.log(cx).await;
     Ok(operator)
 }
 

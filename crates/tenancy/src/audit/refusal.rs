@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tenantry_domain::audit::cut_details;
 use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time, UserId};
 use tenantry_domain::operations::ClientAddress;
+use tenantry_domain::tenant::{Actor, TenantScope};
 use uuid::Uuid;
 
 use crate::kernel::steps::passes_step;
@@ -311,7 +312,7 @@ pub async fn record(cx: &Cx, refusal: Refusal) -> Result<(), StoreError> {
     let tenant = Some(cx.scope().tenant());
     let refusals = cx.app().refusals();
     let refusal = Refusal {
-        details: cut_details(refusal.details),
+        details: cut_details(with_operator(cx.scope(), refusal.details)),
         ..refusal
     };
     let Some((kind, refusal)) = refusals.note(tenant, refusal, cx.now()) else {
@@ -322,6 +323,16 @@ pub async fn record(cx: &Cx, refusal: Refusal) -> Result<(), StoreError> {
         refusals.discard(tenant, refusal.action, &kind);
     }
     recorded
+}
+
+/// The details, with the operator of the platform who asks and their access: operators are no users of the tenant, and each is another
+/// kind.
+fn with_operator(scope: &TenantScope, mut details: Value) -> Value {
+    if let (Actor::Operator { id, access, .. }, Value::Object(members)) = (scope.actor(), &mut details) {
+        members.insert("operator_id".into(), json!(id));
+        members.insert("support_access_id".into(), json!(access));
+    }
+    details
 }
 
 /// Records a refusal among operators' events, or counts it.

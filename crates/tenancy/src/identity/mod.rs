@@ -27,6 +27,7 @@ pub mod security_notice;
 pub mod session;
 pub mod session_start;
 pub mod signing_key;
+pub(crate) mod support_end;
 pub(crate) mod totp;
 pub(crate) mod trusted_device;
 pub mod user;

@@ -1,7 +1,7 @@
 //! Mail to a user when something happens to what protects their account.
 //!
 //! Each is a job that is stored with what it is about. A user gets a bounded number of each kind in a day
-//! ([`SecurityNotice::MOST`]), so that nobody floods a mailbox; the audit log has them all.
+//! ([`SecurityNotice::most`]), so that nobody floods a mailbox; the audit log has them all.
 
 use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::{SecurityNotice, User};
@@ -71,7 +71,7 @@ pub(crate) async fn notify(
     notice: SecurityNotice,
 ) -> Result<(), StoreError> {
     match work.users().find(user).await? {
-        Some(user) => enqueue(cx, work, (&user, None), notice).await,
+        Some(user) => enqueue(cx, work, (&user, None), notice).await.map(|_| ()),
         None => Ok(()),
     }
 }
@@ -88,35 +88,49 @@ pub(crate) async fn notify_admins(
     Ok(())
 }
 
+/// Notifies every acting admin of the tenant of what counts only when it is announced. Returns whether each of them gets the mail.
+pub(crate) async fn announce(cx: &Cx, work: &mut Work, notice: &SecurityNotice) -> Result<bool, StoreError> {
+    let admins = mail::acting_admins(work).await?;
+    let mut all = !admins.is_empty();
+    for admin in admins {
+        if let Some(user) = work.users().find(admin).await? {
+            all &= enqueue(cx, work, (&user, None), notice.clone()).await?;
+        }
+    }
+    Ok(all)
+}
+
 /// Notifies the former address of a user of whom an admin changed the address.
 pub(crate) async fn notify_former(cx: &Cx, work: &mut Work, former: &User) -> Result<(), StoreError> {
     let address = Some(former.email.as_str().to_owned());
-    enqueue(cx, work, (former, address), SecurityNotice::EmailChangedByAdmin).await
+    let notice = SecurityNotice::EmailChangedByAdmin;
+    enqueue(cx, work, (former, address), notice).await.map(|_| ())
 }
 
+/// Returns whether the notice is sent.
 async fn enqueue(
     cx: &Cx,
     work: &mut Work,
     (user, former_address): (&User, Option<String>),
     notice: SecurityNotice,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let (id, now) = (AccountNoticeId::next(cx.ids()), cx.now());
     let span = (now, now - SecurityNotice::WINDOW);
     let number = work
         .bounded_notices()
-        .count(id, (user.id, notice.kind()), span, SecurityNotice::MOST)
+        .count(id, (user.id, &notice.counted_as()), span, notice.most())
         .await?;
     let Some(number) = number else {
-        return Ok(());
+        return Ok(false);
     };
     let payload = SecurityNoticeTo {
         to: user.id,
         former_address,
         address: Some(AddressThen::of(user)),
         at: now,
+        is_last: number == notice.most(),
         notice,
-        is_last: number == SecurityNotice::MOST,
     };
     let asked = job::enqueue::<SendSecurityNotice>(cx, work, &payload, Terms::default()).await;
-    asked.map(|_| ()).map_err(store_error)
+    asked.map(|_| true).map_err(store_error)
 }

@@ -9,7 +9,7 @@ use tenantry_domain::tenant::Refused;
 
 use crate::identity::applicant::{self, Applicant, PrepareError};
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::{account_link, address, invitation, mfa, security_notice, session};
+use crate::identity::{account_link, address, invitation, mfa, security_notice, session, support_end};
 use crate::kernel::step_up::{
     self, ActingAdmin, GrantedRole, RecentFactor, may_give_role, require_acting_admin,
 };
@@ -293,7 +293,8 @@ fn keep_registration(before: &User, after: &User) -> Result<(), UserReason> {
     Ok(())
 }
 
-/// Makes sure that there is another admin when one is taken away, and revokes what that one has invited.
+/// Makes sure that there is another admin when one is taken away, revokes what that one has invited, and ends the accesses of operators that
+/// one has approved.
 pub(super) async fn keep_an_admin(
     cx: &Cx,
     work: &mut Work,
@@ -307,6 +308,7 @@ pub(super) async fn keep_an_admin(
     if work.users().count_other_admins(after.id).await? == 0 {
         return Err(UserReason::LastAdmin.into());
     }
+    support_end::of_approver(cx, work, Some(after.id)).await?;
     Ok(invitation::revoke_of(cx, work, after.id).await?)
 }
 

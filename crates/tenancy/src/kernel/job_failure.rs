@@ -43,6 +43,7 @@ impl JobFailure {
                 | StoreError::Contention
                 | StoreError::Unavailable(_)
                 | StoreError::Key(_)
+                | StoreError::AccessEnded
                 | StoreError::Other(_),
             ) => false,
         }

@@ -1,4 +1,5 @@
-//! The daily upkeep of audit logs: what a killed server left unchained, a signed head, and the retention.
+//! The daily upkeep of audit logs: what a killed server left unchained, a signed head, and the retention; and of the record of operators'
+//! accesses.
 
 use chrono::Duration;
 use tenantry_domain::kernel::Permission;
@@ -8,9 +9,11 @@ use crate::audit::chain;
 use crate::audit::log::AuditError;
 use crate::customization::product_settings::RETENTION_AUDIT_DAYS;
 use crate::customization::setting;
+use crate::identity::support_end;
 use crate::operations::job::{JobFailure, JobHandler, Nothing};
 
-/// Chains a tenant's audit log, signs its head and deletes what is older than the setting `retention.audit_days`.
+/// Logs ends of operators' accesses that are not logged yet, chains a tenant's audit log, signs its head, and deletes entries and accesses that are older
+/// than the setting `retention.audit_days`.
 #[derive(Debug, Clone, Copy)]
 pub struct KeepAudit;
 
@@ -22,6 +25,7 @@ impl JobHandler for KeepAudit {
 
     async fn run(&self, cx: &Cx, _: Nothing) -> Result<(), JobFailure> {
         cx.require(Permission::KeepAudit)?;
+        support_end::settle(cx).await?;
         chain::advance(cx).await.map_err(failure)?;
         chain::sign_head(cx).await.map_err(failure)?;
         let days = setting::find(cx, &RETENTION_AUDIT_DAYS).await?;
@@ -29,6 +33,7 @@ impl JobHandler for KeepAudit {
         if let Some(days) = days {
             let before = cx.now() - Duration::days(days.clamp(30, 36_500));
             chain::retain(cx, before).await.map_err(failure)?;
+            support_end::delete_before(cx, before).await?;
         }
         Ok(())
     }

@@ -42,6 +42,13 @@ const BECAUSE: SystemScope = SystemScope::because("an admin decides about an ope
 /// The most characters of what a path names, in the record of a request.
 const LONGEST_ENTITY: usize = 200;
 
+/// The most operations and entities that are recorded of an access, each for itself: a path can have any id in it. Requests at once may
+/// exceed it by their number.
+pub const MOST_USES: u32 = 1_000;
+
+/// The operation and the entity of requests beyond.
+const FURTHER: (&str, &str) = ("further", "");
+
 /// A page of the accesses, newest first.
 ///
 /// # Errors
@@ -107,8 +114,8 @@ pub async fn end(cx: &Cx, id: SupportAccessId) -> Result<SupportAccess, SupportE
     decide(cx, id, Decision::End).await
 }
 
-/// Counts a request of an operator before it is done. The first of each operation and entity is an entry of the audit log, so the
-/// entries of an access are bounded by what there is to see, and none is missing. A scope of anybody else is left alone.
+/// Counts a request of an operator before it is done or refused. The first of each operation and entity is an entry of the audit log. An
+/// access has at most [`MOST_USES`] of them; requests beyond are counted together. A scope of anybody else is left alone.
 ///
 /// # Errors
 /// Those of the store; then the request must not be done.
@@ -130,12 +137,13 @@ pub async fn note_use(
     let id = SupportUseId::next(cx.ids());
     let (cx, entity) = (&cx, entity.as_str());
     cx.write(async |work| {
-        let what = (operation, entity);
-        if work
-            .support_accesses()
-            .count_use(access, id, what, cx.now())
-            .await?
-        {
+        let uses = work.support_accesses();
+        let has_room = uses
+            .has_room_for_use(access, (operation, entity), MOST_USES)
+            .await?;
+        let what = if has_room { (operation, entity) } else { FURTHER };
+        if uses.count_use(access, id, what, cx.now()).await? {
+            let (operation, entity) = what;
             let details = json!({"operation": operation, "entity": entity});
             note(cx, work, "support_access.used", (access, details)).await?;
         }
@@ -153,15 +161,6 @@ pub(crate) async fn note(
 ) -> Result<(), StoreError> {
     let event = cx.security(action, "support_access", Some(access.uuid()), details);
     work.audit().record(event).await
-}
-
-/// What the logs say of an access.
-pub(crate) fn details(access: &SupportAccess) -> Value {
-    json!({
-        "support_access_id": access.id, "operator_id": access.operator, "operator_name": access.operator_name,
-        "access": access.access, "minutes": access.minutes, "preapproved": access.preapproved,
-        "reason": access.reason, "expires_at": access.expires_at,
-    })
 }
 
 /// What an admin decides.
@@ -211,7 +210,7 @@ async fn decide(cx: &Cx, id: SupportAccessId, decision: Decision) -> Result<Supp
         let mut access = found.ok_or(SupportError::NotFound)?;
         decision.apply(cx, &mut access)?;
         work.support_accesses().update(&access).await?;
-        note(cx, work, decision.action(), (id, details(&access))).await?;
+        note(cx, work, decision.action(), (id, access.details())).await?;
         Ok(access)
     });
     operators.act(record, decision.failed(), decided).await
@@ -226,7 +225,7 @@ fn operators(cx: &Cx) -> OperatorCx {
 
 /// It names the admin, whose address is the tenant's alone.
 fn record(cx: &Cx, operators: &OperatorCx, action: &'static str, access: &SupportAccess) -> OperatorEvent {
-    let mut details = details(access);
+    let mut details = access.details();
     details["user_id"] = json!(cx.scope().user());
     let mut record = operators.record(action, Some(cx.scope().tenant()), details);
     record.ip = None;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use serde_json::json;
 use tenantry_domain::identity::SecurityNotice;
 use tenantry_domain::kernel::{OperatorId, Page, PageRequest, SupportAccessId, SystemScope, TenantId};
-use tenantry_domain::operations::{OperatorPermission, OperatorRole, PlatformSupportAccess, SupportFilter};
+use tenantry_domain::operations::{
+    Operator, OperatorPermission, OperatorRole, OperatorSession, PlatformSupportAccess, SupportFilter,
+};
 use tenantry_domain::tenant::{
     Denied, NewSupportAccess, Refused, SupportAccess, SupportClaims, SupportStatus, SupportTransition,
 };
@@ -14,7 +16,7 @@ use crate::customization::product_settings::PREAPPROVE_SUPPORT_READ;
 use crate::customization::setting;
 use crate::identity::security_notice;
 use crate::kernel::step_up::lock_tenant;
-use crate::tenant::support_access::{SupportError, SupportReason, details, note};
+use crate::tenant::support_access::{SupportError, SupportReason, note};
 use crate::{Cx, OperatorCx};
 
 const BECAUSE: SystemScope = SystemScope::because("an operator asks for access to a tenant");
@@ -31,7 +33,7 @@ pub struct SupportToken {
 }
 
 /// Asks the admins of a tenant for access. Where the security policy of the tenant allows it, a request to read is approved at once.
-/// The admins get a mail in either case.
+/// The admins get a mail in either case, up to [`SecurityNotice::MOST_OF_OPERATOR`] a day about an operator; then it waits for an admin.
 ///
 /// # Errors
 /// [`SupportError`]; [`SupportReason::AlreadyOpen`] while another one of the operator to this tenant is open.
@@ -41,19 +43,24 @@ pub async fn request(
     new: NewSupportAccess,
 ) -> Result<PlatformSupportAccess, SupportError> {
     cx.require(OperatorPermission::UseSupportAccess)?;
-    let operator = operator(cx)?;
+    let (operator, session) = operator(cx)?;
     let found = cx.app().ports.operators.find(BECAUSE, operator).await?;
-    let name = found.ok_or(Refused::Forbidden)?.full_name;
+    let is_acting = |found: &Operator| {
+        let is_same = found.is_active && found.epoch == session.epoch;
+        is_same && found.role.has(OperatorPermission::UseSupportAccess)
+    };
+    // As stored now: the operator may have sent the request slowly.
+    let name = found.filter(is_acting).ok_or(Refused::Forbidden)?.full_name;
     let id = SupportAccessId::next(cx.app().ports.ids.as_ref());
-    let mut access = SupportAccess::new(id, (operator, &name), new, cx.now())?;
+    let access = SupportAccess::new(id, (operator, &name, session.epoch), new, cx.now())?;
     let inside = enter(cx, tenant).await?;
-    if setting::find(&inside, &PREAPPROVE_SUPPORT_READ).await? == Some(true) {
-        access.preapprove(cx.now());
-    }
-    let mut record = cx.record("support_access.requested", Some(tenant), details(&access));
+    let preapproves = setting::find(&inside, &PREAPPROVE_SUPPORT_READ).await? == Some(true);
+    let mut details = access.details();
+    details["policy_preapproves"] = json!(preapproves);
+    let mut record = cx.record("support_access.requested", Some(tenant), details);
     record.reason = Some(access.reason.clone());
-    let stored = store(&inside, &access);
-    cx.act(record, "support_access.request_failed", stored).await?;
+    let stored = store(&inside, &access, preapproves);
+    let access = cx.act(record, "support_access.request_failed", stored).await?;
     Ok(PlatformSupportAccess { tenant, access })
 }
 
@@ -109,14 +116,14 @@ pub async fn withdraw(cx: &OperatorCx, id: SupportAccessId) -> Result<PlatformSu
     let record = cx.record(
         "support_access.withdrawn",
         Some(found.tenant),
-        details(&found.access),
+        found.access.details(),
     );
     let withdrawn = inside.write(async |work| {
         let access = work.support_accesses().find_for_update(id).await?;
         let mut access = access.ok_or(SupportError::NotFound)?;
         access.withdraw(inside.now())?;
         work.support_accesses().update(&access).await?;
-        note(&inside, work, "support_access.withdrawn", (id, details(&access))).await?;
+        note(&inside, work, "support_access.withdrawn", (id, access.details())).await?;
         Ok::<_, SupportError>(access)
     });
     let access = cx
@@ -134,11 +141,14 @@ pub async fn withdraw(cx: &OperatorCx, id: SupportAccessId) -> Result<PlatformSu
 /// [`SupportError`]; [`Refused::Forbidden`] for the access of another operator.
 pub async fn token(cx: &OperatorCx, id: SupportAccessId) -> Result<SupportToken, SupportError> {
     cx.require(OperatorPermission::UseSupportAccess)?;
-    let operator = operator(cx)?;
-    let session = cx.scope().session().ok_or(Refused::Forbidden)?;
+    let (operator, session) = operator(cx)?;
     let granted = find(cx, id).await?;
     if granted.access.operator != operator {
         return Err(Refused::Forbidden.into());
+    }
+    let asked = granted.access.operator_epoch;
+    if asked.is_some_and(|epoch| epoch != session.epoch) {
+        return Err(SupportTransition(SupportStatus::Ended).into());
     }
     let status = granted.access.status_at(cx.now());
     let (SupportStatus::Active, Some(expires_at)) = (status, granted.access.expires_at) else {
@@ -148,12 +158,17 @@ pub async fn token(cx: &OperatorCx, id: SupportAccessId) -> Result<SupportToken,
     let record = cx.record(
         "support_access.token_issued",
         Some(granted.tenant),
-        details(&granted.access),
+        granted.access.details(),
     );
     cx.announce(record).await?;
     let logged = inside.write(async |work| {
-        let details = details(&granted.access);
-        note(&inside, work, "support_access.token_issued", (id, details)).await
+        note(
+            &inside,
+            work,
+            "support_access.token_issued",
+            (id, granted.access.details()),
+        )
+        .await
     });
     logged.await?;
     let claims = SupportClaims {
@@ -172,32 +187,43 @@ pub async fn token(cx: &OperatorCx, id: SupportAccessId) -> Result<SupportToken,
     })
 }
 
-/// Stores a request, with the mails to the admins.
-async fn store(inside: &Cx, access: &SupportAccess) -> Result<(), SupportError> {
+/// Stores a request, with the mails to the admins. A request that the policy approves waits for an admin where their mails are used up: only
+/// an access that is announced is one that the tenant has agreed to.
+async fn store(inside: &Cx, asked: &SupportAccess, preapproves: bool) -> Result<SupportAccess, SupportError> {
     inside
         .write(async |work| {
             // Of two requests at once the second one sees the first.
             lock_tenant(work).await?;
             let open = work
                 .support_accesses()
-                .count_open(access.operator, access.created_at);
+                .count_open(asked.operator, asked.created_at);
             if open.await? > 0 {
                 return Err(SupportReason::AlreadyOpen.into());
             }
-            work.support_accesses().insert(access).await?;
-            let what = (access.id, details(access));
+            let mut access = asked.clone();
+            if preapproves {
+                access.preapprove(inside.now());
+            }
+            let is_announced = security_notice::announce(inside, work, &notice(&access)).await?;
+            if access.preapproved && !is_announced {
+                access = asked.clone();
+                let _: bool = security_notice::announce(inside, work, &notice(&access)).await?;
+            }
+            work.support_accesses().insert(&access).await?;
+            let what = (access.id, access.details());
             note(inside, work, "support_access.requested", what).await?;
             if access.preapproved {
-                let what = (access.id, details(access));
+                let what = (access.id, access.details());
                 note(inside, work, "support_access.approved", what).await?;
             }
-            Ok(security_notice::notify_admins(inside, work, &notice(access)).await?)
+            Ok(access)
         })
         .await
 }
 
 fn notice(access: &SupportAccess) -> SecurityNotice {
     SecurityNotice::SupportAccess {
+        operator_id: Some(access.operator),
         operator: access.operator_name.clone(),
         access: access.access.as_str().to_owned(),
         minutes: access.minutes,
@@ -206,8 +232,10 @@ fn notice(access: &SupportAccess) -> SecurityNotice {
     }
 }
 
-fn operator(cx: &OperatorCx) -> Result<OperatorId, Refused> {
-    cx.scope().operator().ok_or(Refused::Forbidden)
+fn operator(cx: &OperatorCx) -> Result<(OperatorId, OperatorSession), Refused> {
+    let scope = cx.scope();
+    let acting = scope.operator().zip(scope.session().copied());
+    acting.ok_or(Refused::Forbidden)
 }
 
 async fn find(cx: &OperatorCx, id: SupportAccessId) -> Result<PlatformSupportAccess, SupportError> {

@@ -117,8 +117,8 @@ pub(crate) async fn list(
 /// Ask for support access
 ///
 /// Asks the admins of a tenant, who get a mail. The request lapses after a day without an answer. Where the security policy of the
-/// tenant has `preapprove_support_read`, read access is `active` at once. An operator has one open access to a tenant: another request
-/// is 409. For support and owners, with a recent second factor.
+/// tenant has `preapprove_support_read`, read access is `active` at once, unless the admins' mails about the operator are used up (20 a
+/// day). An operator has one open access to a tenant: another request is 409. For support and owners, with a recent second factor.
 #[utoipa::path(
     post, path = "/api/v1/admin/support-access", operation_id = "request_support_access", tag = "Operators",
     request_body = NewSupportAccessBody,

@@ -47,7 +47,7 @@ pub(crate) struct SupportAccessView {
     /// When an approved access is over.
     #[schema(required = true)]
     expires_at: Option<DateTime<Utc>>,
-    /// When it was ended or withdrawn.
+    /// When it was ended, by an admin or with the account of the operator or the approver, or withdrawn.
     #[schema(required = true)]
     ended_at: Option<DateTime<Utc>>,
 }
@@ -179,7 +179,8 @@ pub(crate) async fn deny(cx: Ctx<ManageSupportAccess>, id: Id<SupportAccessId>) 
 
 /// End support access
 ///
-/// The next request of the operator is 401 `token_revoked`, and event streams end. 409 unless the access is in force. Minimum role: admin.
+/// The next request of the operator is 401 `token_revoked`, as is one under way that has not committed its change, and event streams end.
+/// 409 unless the access is in force. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/support-access/{id}/end", operation_id = "end_support_access", tag = "Tenant",
     params(("id" = Uuid, Path)),
