@@ -206,6 +206,7 @@ async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
         ],
         "audit_events" => &[
             "audit_events_erase",
+            "audit_events_platform_select",
             "audit_events_purge",
             "audit_events_purge_select",
         ],
