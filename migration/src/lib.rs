@@ -94,6 +94,7 @@ mod m20261130_000100_erasures;
 mod m20261130_000101_tenant_domains;
 mod m20261130_000102_restored_versions;
 mod m20261130_000103_tenant_audit_reads;
+mod m20261130_000104_audit_streams;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -24,7 +24,7 @@ use crate::{
     m20261129_000093_tenant_exports, m20261129_000094_tenant_archive, m20261129_000095_data_keys,
     m20261130_000097_operator_access, m20261130_000098_support_accesses, m20261130_000099_security_alerts,
     m20261130_000100_erasures, m20261130_000101_tenant_domains, m20261130_000102_restored_versions,
-    m20261130_000103_tenant_audit_reads,
+    m20261130_000103_tenant_audit_reads, m20261130_000104_audit_streams,
 };
 
 /// The tables that are not a tenant's, in alphabetical order. Everything else in the schema `public` comes
@@ -36,6 +36,8 @@ pub const GLOBAL_TABLES: &[&str] = &[
     "flag_versions",
     "flags",
     // What operators did, who they are, and how they log in: the platform's, so the runtime role has no grant on any.
+    "operator_event_outbox",
+    "operator_event_stream",
     "operator_events",
     "operator_lockouts",
     "operator_recovery_codes",
@@ -170,6 +172,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000101_tenant_domains::Migration),
             Box::new(m20261130_000102_restored_versions::Migration),
             Box::new(m20261130_000103_tenant_audit_reads::Migration),
+            Box::new(m20261130_000104_audit_streams::Migration),
         ]
     }
 }

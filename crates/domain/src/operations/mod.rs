@@ -10,6 +10,7 @@ mod mail_template;
 mod operator;
 mod operator_event;
 mod operator_factor;
+mod operator_outbox;
 mod operator_role;
 mod pending_operator;
 mod platform_rows;
@@ -35,6 +36,7 @@ pub use operator::{
 };
 pub use operator_event::{OperatorEvent, OperatorEventFilter, RecordedOperatorEvent};
 pub use operator_factor::{OperatorFactors, OperatorTotp};
+pub use operator_outbox::OperatorOutbox;
 pub use operator_role::{OperatorNeeds, OperatorPermission, OperatorRole};
 pub use pending_operator::PendingOperator;
 pub use platform_rows::{
