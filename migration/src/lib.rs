@@ -93,6 +93,8 @@ mod m20261130_000099_security_alerts;
 mod m20261130_000100_erasures;
 mod m20261130_000101_tenant_domains;
 mod m20261130_000102_restored_versions;
+mod m20261130_000103_tenant_audit_reads;
+mod m20261130_000104_audit_streams;
 mod m20261130_000107_support_ends;
 
 pub use bootstrap::bootstrap;

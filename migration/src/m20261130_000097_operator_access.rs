@@ -51,7 +51,7 @@ const ROLES: [&str; 3] = [
 /// seen. Policies know rows only, so the columns are for the grants to say.
 ///
 /// Both subqueries stand alone, so that PostgreSQL runs each once for a statement and not for every row.
-const BYPASS: &str = "(SELECT EXISTS (SELECT 1 FROM operator_events e \
+pub(crate) const BYPASS: &str = "(SELECT EXISTS (SELECT 1 FROM operator_events e \
      WHERE e.id = (nullif(current_setting('app.bypass_event', true), ''))::uuid \
        AND e.xmin = (pg_current_xact_id())::xid AND e.action = 'rows.read' AND e.reason IS NOT NULL)) \
    AND tenant_id = coalesce((SELECT e.target_tenant FROM operator_events e \

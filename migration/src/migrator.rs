@@ -9,6 +9,8 @@ pub const GLOBAL_TABLES: &[&str] = &[
     "flag_versions",
     "flags",
     // What operators did, who they are, and how they log in: the platform's, so the runtime role has no grant on any.
+    "operator_event_outbox",
+    "operator_event_stream",
     "operator_events",
     "operator_lockouts",
     "operator_recovery_codes",
@@ -151,6 +153,8 @@ in_order! {
     m20261130_000100_erasures
     m20261130_000101_tenant_domains
     m20261130_000102_restored_versions
+    m20261130_000103_tenant_audit_reads
+    m20261130_000104_audit_streams
     m20261130_000107_support_ends
 }
 

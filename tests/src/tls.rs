@@ -47,6 +47,11 @@ impl Authority {
 
     /// The server's side of TLS on a connection.
     pub fn serve(&self, stream: TcpStream) -> Wired {
+        Box::new(self.serve_tls(stream))
+    }
+
+    /// The same, with what is known of the connection.
+    pub fn serve_tls(&self, stream: TcpStream) -> StreamOwned<ServerConnection, TcpStream> {
         let certificate = CertificateDer::from_pem_file(self.folder.join("server.crt")).unwrap();
         let key = PrivateKeyDer::from_pem_file(self.folder.join("server.key")).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -57,7 +62,7 @@ impl Authority {
             .with_single_cert(vec![certificate], key)
             .unwrap();
         let connection = ServerConnection::new(Arc::new(config)).unwrap();
-        Box::new(StreamOwned::new(connection, stream))
+        StreamOwned::new(connection, stream)
     }
 }
 

@@ -90,6 +90,8 @@ pub struct Options {
     pub resolver: Arc<KnownHosts>,
     /// The DNS server that is asked about custom domains; nothing answers when absent.
     pub dns: Option<SocketAddr>,
+    /// Where audit entries are streamed to; nowhere when absent.
+    pub audit_stream: tenantry::AuditStream,
     /// Settings beside those of the product.
     pub definitions: Vec<Definition>,
     /// The signing keys, the present one first; one for the whole process when absent.
@@ -184,6 +186,7 @@ impl Default for Options {
             traces: Arc::new(NoTraces),
             resolver: Arc::default(),
             dns: None,
+            audit_stream: tenantry::AuditStream::default(),
             definitions: Vec::new(),
             keys: Vec::new(),
             spool: None,
@@ -322,6 +325,7 @@ impl Seed {
             proof_of_work: _,
             challenges: _,
             extension: _,
+            audit_stream: _,
         } = options
         else {
             return None;
@@ -709,6 +713,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Settings {
     settings.mail.recipient_per_day = options.mail_limits.recipient;
     settings.mail.tenant_per_day = options.mail_limits.tenant;
     settings.mail.app_url = "https://app.example.test/".into();
+    settings.audit.stream = options.audit_stream.clone();
     settings.domains.edge = EDGE.into();
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
     settings.domains.name_servers = vec![options.dns.unwrap_or(nobody)];

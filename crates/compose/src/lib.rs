@@ -35,4 +35,5 @@ pub use settings_error::SettingsError;
 pub use signing_keys::{DEVELOPMENT_MARK, SigningKeySettings};
 pub use upkeep::{
     Upkeep, beside, chain_audit, follow_keys, mail_workspaces, raise_alerts, read_keys, store_notes,
+    stream_audit,
 };

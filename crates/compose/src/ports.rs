@@ -10,8 +10,9 @@ use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
 use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
-    PgCustomers, PgFlags, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry, PgSentMails,
-    PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUsageUpkeep, PgWorkspaces,
+    PgCustomers, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry,
+    PgSentMails, PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUnsentAudit, PgUsageUpkeep,
+    PgWorkspaces,
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
@@ -104,6 +105,9 @@ pub fn ports(
         settings: Arc::clone(&base.settings),
         configurations: caches.configurations.clone(),
         resolver: Arc::new(SystemResolver::default()),
+        audit_receiver: None,
+        unsent_audit: Arc::new(PgUnsentAudit::new(platform.clone())),
+        operator_outbox: Arc::new(PgOperatorOutbox::new(platform.clone())),
         dns: None,
         clock: Arc::clone(&base.clock),
         ids: Arc::clone(&base.ids),

@@ -4,7 +4,8 @@ use std::time::Duration;
 use tenantry_billing::usage::metering;
 use tenantry_domain::identity::SHORTEST_PUBLICATION_SECONDS;
 use tenantry_domain::kernel::StoreError;
-use tenantry_tenancy::audit::{chain, refusal};
+use tenantry_tenancy::admin::operator_stream;
+use tenantry_tenancy::audit::{chain, refusal, stream};
 use tenantry_tenancy::identity::{signing_key, workspace};
 use tenantry_tenancy::security::detection;
 use tenantry_tenancy::{Flushed, Tenancy};
@@ -55,6 +56,7 @@ impl Upkeep {
             () = mail_workspaces(Arc::clone(app)) => unreachable!("it mails for ever"),
             () = raise_alerts(Arc::clone(app)) => unreachable!("it searches for ever"),
             () = chain_audit(Arc::clone(app)) => unreachable!("it chains for ever"),
+            () = stream_audit(Arc::clone(app)) => unreachable!("it streams for ever"),
             () = storing => unreachable!("it stores for ever"),
         };
         app.refusals().end_all();
@@ -143,6 +145,20 @@ pub async fn raise_alerts(app: Arc<Tenancy>) {
     loop {
         ticks.tick().await;
         detection::detect_due(&app).await;
+    }
+}
+
+/// Streams audit entries to the receiver of the ports, of tenants and of operators, in a loop of its own: neither requests nor chaining wait
+/// for the receiver. Any number of processes may do so.
+pub async fn stream_audit(app: Arc<Tenancy>) {
+    if app.ports.audit_receiver.is_none() {
+        return std::future::pending().await;
+    }
+    let mut ticks = ticks(CHAIN_EVERY);
+    loop {
+        ticks.tick().await;
+        // Both have a turn, so neither keeps the other waiting.
+        while stream::stream_due(&app).await | operator_stream::stream_due(&app).await {}
     }
 }
 

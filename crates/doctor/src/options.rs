@@ -64,6 +64,8 @@ impl Default for Options {
                 "domain_hosts",
                 "flag_versions",
                 "flags",
+                "operator_event_outbox",
+                "operator_event_stream",
                 "operator_events",
                 "operator_lockouts",
                 "operator_recovery_codes",

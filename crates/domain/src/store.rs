@@ -103,6 +103,8 @@ macro_rules! repositories {
             audit: $crate::audit::AuditLog,
             /// The hash chain of the audit log.
             audit_chain: $crate::audit::AuditChain,
+            /// Up to where the audit log was sent to a receiver outside.
+            audit_streams: $crate::audit::AuditStreams,
             /// Alerts about suspicious activity.
             security_alerts: $crate::security::Alerts,
             /// What the security rules have counted.

@@ -85,6 +85,7 @@ mod usage;
 mod work;
 
 pub use archive::rows::PgTenantArchive;
+pub use audit::stream::PgUnsentAudit;
 pub use billing::customer::PgCustomers;
 pub use billing::provider_event::PgProviderEvents;
 pub use flags::flag::PgFlags;
@@ -101,6 +102,7 @@ pub use kernel::tx::{
 pub use kernel::vitals::{Vitals, vitals};
 pub use operations::job::PgJobQueue;
 pub use operations::operator::PgOperators;
+pub use operations::operator_outbox::PgOperatorOutbox;
 pub use operations::sent_mail::PgSentMails;
 pub use operations::system_job::PgSystemJobs;
 pub use plans::plan::PgPlanVersions;

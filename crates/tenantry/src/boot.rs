@@ -36,6 +36,7 @@ use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy, Traces};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use crate::audit_stream;
 use crate::config::{self, Cache, ChallengeProvider, Profile, Settings, SettingsError};
 use crate::domains;
 use crate::limits::{limits, shared};
@@ -313,6 +314,7 @@ fn ports_of(
         challenges,
         resolver: resolver.unwrap_or(ports.resolver),
         dns: domains::dns(settings)?,
+        audit_receiver: audit_stream::receiver(&settings.audit.stream)?,
         ..ports
     })
 }

@@ -25,6 +25,7 @@
 mod all_tenants;
 mod archive;
 mod audit;
+mod audit_stream;
 mod billing;
 mod boot;
 #[cfg(test)]
@@ -82,7 +83,10 @@ pub use tenantry_tenancy as tenancy;
 pub use tenantry_tenancy::Ports;
 
 pub use crate::boot::{BootError, Booted, Overrides, boot, compose};
-pub use crate::config::{Challenge, ChallengeProvider, Profile, Secret, Settings, SettingsError};
+pub use crate::config::{
+    Challenge, ChallengeProvider, Profile, Secret, Settings, SettingsError, Stream as AuditStream,
+    StreamKind as AuditStreamKind,
+};
 pub use crate::extension::Extension;
 pub use crate::routes::{RouteError, Routes};
 

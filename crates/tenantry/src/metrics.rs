@@ -67,6 +67,7 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
     quotas(metrics, booted);
     mails(metrics, booted);
     audit(metrics, booted);
+    audit_stream(metrics, booted);
     alerts(metrics, booted);
 }
 
@@ -99,6 +100,42 @@ fn audit(metrics: &Metrics, booted: &Booted) {
     let help = "How long the oldest audit entry of this server has waited to be chained";
     metrics.register("audit_chain_lag_seconds", help, move || {
         let since = app.audit_marks().waiting().1;
+        let waiting = since.map_or(0, |since| (app.ports.clock.now() - since).num_milliseconds());
+        Reading::Level(waiting.max(0) as f64 / 1_000.0)
+    });
+}
+
+/// Adds what was streamed of audit logs, where there is a receiver.
+fn audit_stream(metrics: &Metrics, booted: &Booted) {
+    if booted.app.ports.audit_receiver.is_none() {
+        return;
+    }
+    let stream = booted.app.audit_stream();
+    let help = "Audit records that the receiver has acknowledged to this server, by kind";
+    metrics.register_labelled("audit_stream_sent", help, MetricType::Counter, move || {
+        let sent = stream.sent().into_iter();
+        sent.map(|(kind, count)| (vec![("kind", kind.to_owned())], count))
+            .collect()
+    });
+    let stream = booted.app.audit_stream();
+    let help =
+        "Batches of audit records that this server has sent and the receiver has not acknowledged, by reason";
+    metrics.register_labelled("audit_stream_failures", help, MetricType::Counter, move || {
+        let failed = stream.failed().into_iter();
+        failed
+            .map(|(reason, count)| (vec![("reason", reason.to_owned())], count))
+            .collect()
+    });
+    let stream = booted.app.audit_stream();
+    let help = "Tenants with audit entries that were not sent yet";
+    metrics.register("audit_stream_waiting_tenants", help, move || {
+        Reading::Level(stream.waiting().tenants as f64)
+    });
+    let app = Arc::clone(&booted.app);
+    let help =
+        "How long the oldest chained audit entry, or entry of the log of operators, has waited to be sent";
+    metrics.register("audit_stream_lag_seconds", help, move || {
+        let since = app.audit_stream().waiting().since;
         let waiting = since.map_or(0, |since| (app.ports.clock.now() - since).num_milliseconds());
         Reading::Level(waiting.max(0) as f64 / 1_000.0)
     });

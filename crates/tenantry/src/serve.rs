@@ -211,7 +211,7 @@ fn api(settings: &Settings, booted: &Booted, readiness: &Arc<Readiness>) -> Api 
 struct Loops {
     /// They take out what they store, and give back what they have not stored when they end.
     storing: Vec<JoinHandle<()>>,
-    /// They read what servers share: plans, keys, requests for lists of workspaces, and audit entries to chain.
+    /// They read what servers share: plans, keys, requests for lists of workspaces, and audit entries to chain and to stream.
     reading: Vec<JoinHandle<()>>,
     /// They keep connections to other servers, which are still needed to store.
     sharing: Vec<JoinHandle<()>>,
@@ -242,6 +242,7 @@ impl Loops {
                 tokio::spawn(tenantry_compose::follow_keys(app())),
                 tokio::spawn(tenantry_compose::chain_audit(app())),
                 tokio::spawn(tenantry_compose::raise_alerts(app())),
+                tokio::spawn(tenantry_compose::stream_audit(app())),
             ]
             .into_iter()
             .chain(mailing)

@@ -206,9 +206,11 @@ async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
         ],
         "audit_events" => &[
             "audit_events_erase",
+            "audit_events_platform_select",
             "audit_events_purge",
             "audit_events_purge_select",
         ],
+        "audit_streams" => &["audit_streams_platform_select"],
         "audit_heads" => &["audit_heads_purge", "audit_heads_purge_select"],
         "resource_versions" => &["resource_versions_purge", "resource_versions_purge_select"],
         "tenant_setting_versions" => &[

@@ -40,6 +40,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-challenge", &["tenantry-domain"]),
     ("tenantry-passkeys", &["tenantry-domain"]),
     ("tenantry-dns", &["tenantry-domain"]),
+    ("tenantry-siem", &["tenantry-domain"]),
     ("tenantry-stripe-fake", &[]),
     (
         "tenantry",
@@ -56,6 +57,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "tenantry-challenge",
             "tenantry-passkeys",
             "tenantry-dns",
+            "tenantry-siem",
             "tenantry-devdb",
             "tenantry-doctor",
             "tenantry-migration",
@@ -118,8 +120,10 @@ const ONLY_IN: &[(&str, &[&str])] = &[
         ],
     ),
     ("miniserde", &["tenantry-stripe"]),
-    // For what goes to an OpenTelemetry collector, and to the provider of challenges.
-    ("reqwest", &["tenantry", "tenantry-challenge"]),
+    // For what goes to an OpenTelemetry collector, to the provider of challenges, and to a SIEM.
+    ("reqwest", &["tenantry", "tenantry-challenge", "tenantry-siem"]),
+    ("rustls-native-certs", &["tenantry-siem"]),
+    ("tokio-rustls", &["tenantry-siem"]),
     ("minijinja", &["tenantry-mail"]),
     ("webauthn_rp", &["tenantry-passkeys"]),
     ("hickory-resolver", &["tenantry-dns"]),
@@ -143,6 +147,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "tenantry-mail",
             "tenantry-challenge",
             "tenantry-dns",
+            "tenantry-siem",
             "tenantry-devdb",
             "tenantry-migration",
             "tenantry-doctor",

@@ -21,7 +21,7 @@ const EXPORT: &str = "/api/v1/audit-events/export";
 const VERIFY: &str = "/api/v1/audit-events/verify";
 const BECAUSE: SystemScope = SystemScope::because("a test in the system's place");
 
-async fn system(world: &World, tenant: &TenantWorld) -> Cx {
+pub(crate) async fn system(world: &World, tenant: &TenantWorld) -> Cx {
     Cx::enter(&world.app, BECAUSE, tenant.id).await.unwrap().unwrap()
 }
 
@@ -29,7 +29,7 @@ async fn system(world: &World, tenant: &TenantWorld) -> Cx {
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 
 /// Chains everything that has committed. Transactions of other tests in the same server make the chain wait.
-async fn chain_all(world: &World, tenant: &TenantWorld) -> usize {
+pub(crate) async fn chain_all(world: &World, tenant: &TenantWorld) -> usize {
     chain_in(&system(world, tenant).await).await
 }
 

@@ -465,7 +465,7 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 58] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 59] {
     let reason = || Some(json!({"reason": "a sweep"}));
     let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
     let segment =
@@ -506,6 +506,7 @@ fn of_operators() -> [(Method, &'static str, Option<Value>); 58] {
         (Method::GET, "/api/v1/admin/projects", None),
         (Method::GET, "/api/v1/admin/tasks", None),
         (Method::GET, "/api/v1/admin/usage", None),
+        (Method::GET, "/api/v1/admin/tenant-audit-events", None),
         (Method::POST, "/api/v1/admin/tenants", Some(tenant())),
         (Method::PATCH, "/api/v1/admin/tenants/{id}", reason()),
         (

@@ -14,6 +14,7 @@ mod architecture;
 mod archive_faults;
 mod archives;
 mod audit;
+mod audit_stream;
 mod auth;
 mod authenticator;
 mod axum_notes;

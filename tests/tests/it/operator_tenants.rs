@@ -384,6 +384,68 @@ async fn rows_of_a_deleted_tenant_are_not_shown() {
     );
 }
 
+/// Entries of audit logs are shown as other rows are, by the filters of tenants' own list, and without the states before and after.
+#[actix_web::test]
+async fn audit_entries_across_tenants_have_no_states() {
+    let world = World::new().await;
+    let token = world.operator_as(OLGA, OperatorRole::Support).await;
+    for tenant in [&world.acme, &world.globex] {
+        let project = json!({"name": "Secret plans"});
+        let made = world
+            .post(&tenant.admin, "/api/v1/projects", &project)
+            .send()
+            .await;
+        made.expect(201);
+    }
+    let path = "tenant-audit-events?action=project.created&entity=project&actor=user&risk=low";
+    let all = rows(&world, &token, path).await.expect(200);
+    assert!(!all.text().contains("Secret plans"), "{}", all.text());
+    let all = all.json();
+    let of = |tenant: &TenantWorld| {
+        let rows = all["data"].as_array().unwrap().iter();
+        let own = rows.filter(|row| row["tenant_id"] == json!(tenant.id));
+        let of_admin = own.filter(|row| row["actor_id"] == json!(tenant.admin.id));
+        of_admin.count()
+    };
+    assert!(of(&world.acme) > 0 && of(&world.globex) > 0, "{all}");
+    let entry = all["data"][0].as_object().unwrap();
+    assert!(!entry.contains_key("before") && !entry.contains_key("after"));
+    let path = |rest: &str| format!("tenant-audit-events?tenant_id={}&{rest}", world.acme.id);
+    let admin = path(&format!("actor={}&to=2100-01-01T00:00:00Z", world.acme.admin.id));
+    let own = rows(&world, &token, &admin).await.expect(200).json();
+    let own = own["data"].as_array().unwrap();
+    assert!(!own.is_empty() && own.iter().all(|row| row["tenant_id"] == json!(world.acme.id)));
+    let future = path("from=2100-01-01T00:00:00Z");
+    assert_eq!(
+        rows(&world, &token, &future).await.expect(200).json()["data"],
+        json!([])
+    );
+    let before = recorded(&world, "rows.read").await.len();
+    for wrong in [
+        "actor=nobody",
+        "risk=none",
+        "from=2026-02-01T00:00:00Z&to=2026-01-01T00:00:00Z",
+        "entity_id=x",
+    ] {
+        let reply = rows(&world, &token, &path(wrong)).await;
+        reply.problem(422, "validation_failed");
+    }
+    let without = get(&world, &token, "/api/v1/admin/tenant-audit-events")
+        .send()
+        .await;
+    without.problem(400, "bypass_reason_required");
+    assert_eq!(recorded(&world, "rows.read").await.len(), before);
+    let told = logged(&world, &world.globex, "operator.rows_read").await;
+    assert_eq!(
+        (told.len(), &told[0]["after"]["rows"]),
+        (1, &json!("audit_events"))
+    );
+    assert_eq!(logged(&world, &world.acme, "operator.rows_read").await.len(), 3);
+    let billing = world.operator_as("bill@platform.example", OperatorRole::Billing);
+    let refused = rows(&world, &billing.await, "tenant-audit-events").await;
+    refused.problem(403, "forbidden");
+}
+
 /// The platform role reads rows only in a transaction that has stored a record with a reason, of the tenant that the record names, reads
 /// no other columns, and writes nothing.
 #[actix_web::test]
@@ -396,7 +458,7 @@ async fn database_shows_no_row_without_a_record() {
     let other = id(recorded(&world, "rows.shown").await);
     let mut platform = world.database.platform().await;
     let mut admin = world.database.admin().await;
-    for table in ["users", "projects", "tasks", "usage_days"] {
+    for table in ["users", "projects", "tasks", "usage_days", "audit_events"] {
         for event in ["", &other, "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", &earlier] {
             let mut tx = platform.begin().await.unwrap();
             assert_eq!(seen(&mut tx, event, table).await, 0, "{table} {event}");

@@ -57,6 +57,7 @@ entities! {
     audit_blocks "audit_blocks"
     audit_events "audit_events"
     audit_heads "audit_heads"
+    audit_streams "audit_streams"
     billing_accounts "billing_accounts"
     brandings "brandings"
     custom_roles "custom_roles"
@@ -124,7 +125,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads billing_accounts brandings custom_roles data_keys erasures flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads audit_streams billing_accounts brandings custom_roles data_keys erasures flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -2198,6 +2199,10 @@ const SEEDS: &[(&str, &str)] = &[
         "security_detections",
         "INSERT INTO security_detections (tenant_id, id, created_at, sequence, counted) \
          SELECT id, gen_random_uuid(), now(), 0, '{}' FROM tenants",
+    ),
+    (
+        "audit_streams",
+        "INSERT INTO audit_streams (tenant_id, created_at, sequence, head_sequence) SELECT id, now(), 0, 0 FROM tenants",
     ),
     (
         "erasures",

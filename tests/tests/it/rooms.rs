@@ -35,7 +35,10 @@ const DOMAIN: Layer = Layer {
         ("work", &["kernel", "identity"]),
         ("customization", &["kernel", "plans", "identity", "tenant"]),
         ("flags", &["kernel", "tenant"]),
-        ("operations", &["kernel", "usage", "identity", "tenant", "flags"]),
+        (
+            "operations",
+            &["kernel", "usage", "identity", "tenant", "audit", "flags"],
+        ),
         ("billing", &["kernel", "usage", "operations"]),
         (
             "store",
@@ -146,7 +149,10 @@ const HTTP: Layer = Layer {
         ("audit", &["kernel"]),
         ("security", &[]),
         ("archive", &["kernel"]),
-        ("admin", &["kernel", "work", "tenant", "identity", "flags"]),
+        (
+            "admin",
+            &["kernel", "work", "tenant", "identity", "flags", "audit"],
+        ),
     ],
     // The answer of a sign-up has the user, that of a login the tenant.
     upward: &[("tenant", "identity")],

@@ -7,22 +7,25 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tenantry::{AuditStream, AuditStreamKind};
 use tenantry_billing::billing::{billing_provision, billing_sync, meter_report};
 use tenantry_billing::usage::quota;
 use tenantry_billing::usage::quota_drift::{self, Repair};
 use tenantry_billing::usage::quota_lending::StoredQuotas;
+use tenantry_domain::audit::StreamFrom;
 use tenantry_domain::kernel::{Clock as _, InvitationId, SystemScope};
 use tenantry_domain::operations::{
     Accepted, Mail, MailError, Mailer, QuotaAsk, QuotaLender as _, QuotaLoan, Spent,
 };
 use tenantry_domain::usage::MeterKey;
+use tenantry_tenancy::audit::stream;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::security::detection::DetectActivity;
 use tenantry_tenancy::tenant::audit_upkeep::KeepAudit;
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
 use tenantry_tenancy::{Cx, Origin};
 use tenantry_tests::{
-    Mailing, ManualClock, MemoryPayments, Options, PASSWORD, Payments, World, roll_up, use_up,
+    HttpSiem, Mailing, ManualClock, MemoryPayments, Options, PASSWORD, Payments, World, roll_up, use_up,
 };
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -93,6 +96,12 @@ async fn world() -> (World, Arc<Inbox>) {
         payments: Some(Payments(payments.clone())),
         clock: Some(clock.clone()),
         mailer: Some(Mailing(inbox.clone())),
+        audit_stream: AuditStream {
+            kind: AuditStreamKind::Http,
+            url: HttpSiem::default().url("http"),
+            from: StreamFrom::Beginning,
+            ..AuditStream::default()
+        },
         ..Options::default()
     };
     let world = World::with(options).await;
@@ -635,6 +644,8 @@ async fn end_registrations(world: &World, inbox: &Inbox) {
     chain_in(&cx).await;
     KeepAudit.run(&cx, Nothing {}).await.unwrap();
     DetectActivity.run(&cx, Nothing {}).await.unwrap();
+    let receiver = world.app.ports.audit_receiver.clone().unwrap();
+    assert!(stream::send_next(&cx, &receiver).await.unwrap());
 }
 
 /// A user is notified of the reuse of a refresh token.

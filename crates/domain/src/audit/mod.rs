@@ -1,4 +1,5 @@
-//! The audit log: who did what, and when; its hash chain, and what is known when it is read.
+//! The audit log: who did what, and when; its hash chain, what is known when it is read, and its stream to
+//! a receiver outside.
 //!
 //! May use: `kernel`.
 
@@ -8,6 +9,7 @@ mod chain;
 mod entry;
 mod personal;
 mod risk;
+mod stream;
 mod walk;
 
 pub use audit::{AuditEvent, AuditLog, Category, changed_fields, cut_details, cut_state};
@@ -16,4 +18,8 @@ pub use chain::{AuditChain, Block, Cursor, Head, HeadKind, Link, Tail, Unchained
 pub use entry::{AuditEntry, AuditFilter, AuditRecord, Chained};
 pub use personal::{Salt, erased, erased_text};
 pub use risk::{Outcome, Risk};
+pub use stream::{
+    AuditReceiver, AuditSink, AuditStreams, BatchLimits, RecordKind, SinkError, StreamBatch, StreamFrom,
+    StreamPosition, StreamRecord, UnsentAudit, UnsentLog, UnsentTenants,
+};
 pub use walk::{Walk, Wrong, WrongReason};

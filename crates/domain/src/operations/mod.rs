@@ -1,6 +1,6 @@
 //! Running the service: jobs, mail, rate limits and quotas of requests, idempotency keys and platform operators.
 //!
-//! May use: `kernel`, `usage`, `identity`, `tenant`, `flags`.
+//! May use: `kernel`, `usage`, `identity`, `tenant`, `audit`, `flags`.
 
 mod idempotency;
 mod job;
@@ -10,6 +10,7 @@ mod mail_template;
 mod operator;
 mod operator_event;
 mod operator_factor;
+mod operator_outbox;
 mod operator_role;
 mod pending_operator;
 mod platform_rows;
@@ -35,11 +36,12 @@ pub use operator::{
 };
 pub use operator_event::{OperatorEvent, OperatorEventFilter, RecordedOperatorEvent};
 pub use operator_factor::{OperatorFactors, OperatorTotp};
+pub use operator_outbox::OperatorOutbox;
 pub use operator_role::{OperatorNeeds, OperatorPermission, OperatorRole};
 pub use pending_operator::PendingOperator;
 pub use platform_rows::{
-    PlatformProject, PlatformRow, PlatformRows, PlatformTask, PlatformUsage, PlatformUser, RowPosition,
-    RowRange,
+    PlatformAuditEvent, PlatformProject, PlatformRow, PlatformRows, PlatformTask, PlatformUsage,
+    PlatformUser, RowPosition, RowRange,
 };
 pub use platform_support::{PlatformSupportAccess, PlatformSupportAccesses, SupportFilter};
 pub use quota_gate::{

@@ -81,7 +81,7 @@ operator_permissions! {
     ManageFlags "flags.manage" [Owner] plain "Change feature flags and segments.";
     ReadJobs "jobs.read" [Support Owner] plain "See background jobs, without their payloads.";
     ManageJobs "jobs.manage" [Support Owner] plain "Replay and cancel background jobs.";
-    ReadRows "rows.read" [Support Owner] recent "See users, projects and tasks across tenants, with a reason.";
+    ReadRows "rows.read" [Support Owner] recent "See users, projects, tasks and audit entries across tenants, with a reason.";
     ReadSupportAccess "support_access.read" [Support Owner] plain "See the operators' access to tenants.";
     UseSupportAccess "support_access.use" [Support Owner] recent "Ask for access to a tenant, and use it when an admin of the tenant approves.";
     ReadUsage "usage.read" [Support Billing Owner] plain "See what tenants use, with a reason.";

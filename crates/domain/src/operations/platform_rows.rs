@@ -2,6 +2,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::audit::AuditFilter;
 use crate::kernel::{OperatorEventId, StoreError, TenantId, Time};
 
 /// Where a page of rows of several tenants begins: after this row, in the order of tenants and ids, the greatest first.
@@ -97,6 +98,37 @@ pub struct PlatformTask {
     pub updated_at: Time,
 }
 
+/// An entry of a tenant's audit log, as operators see one: without the states before and after.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlatformAuditEvent {
+    /// Whose row it is.
+    pub tenant_id: TenantId,
+    /// The entry.
+    pub id: Uuid,
+    /// When it happened.
+    pub at: Time,
+    /// What acted: `user`, `api_key`, `operator`, `job`, `system`, `guest` or `founder`.
+    pub actor_kind: String,
+    /// The id of the actor.
+    pub actor_id: Option<Uuid>,
+    /// What happened, for example `project.created`.
+    pub action: String,
+    /// The kind of thing it happened to.
+    pub entity: String,
+    /// The id of that thing.
+    pub entity_id: Option<Uuid>,
+    /// The IP address of the caller, where there was one.
+    pub address: Option<String>,
+    /// The caller's `User-Agent`.
+    pub user_agent: Option<String>,
+    /// The request that caused it.
+    pub request_id: String,
+    /// Whether it was done.
+    pub outcome: String,
+    /// How much it deserves attention.
+    pub risk: String,
+}
+
 /// What a tenant used of a meter on a day.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PlatformUsage {
@@ -128,6 +160,13 @@ pub trait PlatformRows: Send {
     /// Tasks that are not deleted.
     async fn tasks(&mut self, range: &RowRange) -> Result<Vec<PlatformTask>, StoreError>;
 
+    /// Entries of audit logs that match a filter.
+    async fn audit_events(
+        &mut self,
+        filter: &AuditFilter,
+        range: &RowRange,
+    ) -> Result<Vec<PlatformAuditEvent>, StoreError>;
+
     /// The tenants of a page, the greatest id first.
     async fn tenants_of_page(&mut self, range: &RowRange) -> Result<Vec<TenantId>, StoreError>;
 
@@ -154,5 +193,5 @@ macro_rules! platform_rows {
 }
 
 platform_rows! {
-    PlatformUser PlatformProject PlatformTask
+    PlatformUser PlatformProject PlatformTask PlatformAuditEvent
 }

@@ -12,7 +12,7 @@ use crate::audit::audit::{entity as events, id_list};
 use crate::kernel::error::column;
 use crate::kernel::store::{PgStore, unknown};
 
-mod entity {
+pub(crate) mod entity {
     use sea_orm::entity::prelude::*;
 
     #[sea_orm::model]
@@ -38,7 +38,7 @@ mod entity {
 }
 use entity::{ActiveModel, Column, Entity, Model};
 
-mod head {
+pub(crate) mod head {
     use sea_orm::entity::prelude::*;
 
     #[sea_orm::model]

@@ -5,6 +5,7 @@ pub(crate) mod job;
 pub(crate) mod operator;
 pub(crate) mod operator_factor;
 pub(crate) mod operator_lockout;
+pub(crate) mod operator_outbox;
 mod platform_rows;
 mod platform_support;
 pub(crate) mod sent_mail;

@@ -1,8 +1,9 @@
 use async_trait::async_trait;
 use sea_orm::{QueryResult, Value};
+use tenantry_domain::audit::AuditFilter;
 use tenantry_domain::kernel::{OperatorEventId, StoreError, TenantId, Time};
 use tenantry_domain::operations::{
-    PlatformProject, PlatformRows, PlatformTask, PlatformUsage, PlatformUser, RowRange,
+    PlatformAuditEvent, PlatformProject, PlatformRows, PlatformTask, PlatformUsage, PlatformUser, RowRange,
 };
 use uuid::Uuid;
 
@@ -36,6 +37,17 @@ SELECT r.tenant_id, r.id, r.project_id, r.title, r.status, r.priority, r.assigne
    AND r.deleted_at IS NULL AND t.deleted_at IS NULL \
  ORDER BY r.tenant_id DESC, r.id DESC LIMIT $5";
 
+const AUDIT_EVENTS: &str = "\
+SELECT r.tenant_id, r.id, r.created_at, r.actor_type, r.actor_id, r.action, r.target_type, r.target_id, r.ip, r.user_agent, \
+       r.request_id, r.outcome, r.risk \
+  FROM audit_events r JOIN tenants t ON t.id = r.tenant_id \
+ WHERE (r.tenant_id, r.id) < ($1, $2) AND (r.tenant_id, r.id) > ($3, $4) AND t.deleted_at IS NULL \
+   AND ($6::uuid IS NULL OR r.actor_id = $6) AND ($7::text IS NULL OR r.actor_type = $7) \
+   AND ($8::text IS NULL OR r.action = $8) AND ($9::text IS NULL OR r.target_type = $9) \
+   AND ($10::uuid IS NULL OR r.target_id = $10) AND ($11::text IS NULL OR r.risk = $11) \
+   AND ($12::timestamptz IS NULL OR r.created_at >= $12) AND ($13::timestamptz IS NULL OR r.created_at < $13) \
+ ORDER BY r.tenant_id DESC, r.id DESC LIMIT $5";
+
 const TENANTS: &str = "\
 SELECT t.id FROM tenants t WHERE t.id < $1 AND t.id >= $2 AND t.id <= $3 AND t.deleted_at IS NULL \
  ORDER BY t.id DESC LIMIT $4";
@@ -64,6 +76,26 @@ impl PlatformRows for PgOperatorWork {
     async fn tasks(&mut self, range: &RowRange) -> Result<Vec<PlatformTask>, StoreError> {
         let rows = self.tx.fetch_fixed(TASKS, bounds(range)).await?;
         rows.iter().map(task).collect()
+    }
+
+    async fn audit_events(
+        &mut self,
+        filter: &AuditFilter,
+        range: &RowRange,
+    ) -> Result<Vec<PlatformAuditEvent>, StoreError> {
+        let conditions: [Value; 8] = [
+            filter.actor_id.into(),
+            filter.actor_kind.clone().into(),
+            filter.action.clone().into(),
+            filter.entity.clone().into(),
+            filter.entity_id.into(),
+            filter.risk.map(|risk| risk.as_str().to_owned()).into(),
+            filter.from.into(),
+            filter.to.into(),
+        ];
+        let arguments = bounds(range).into_iter().chain(conditions);
+        let rows = self.tx.fetch_fixed(AUDIT_EVENTS, arguments).await?;
+        rows.iter().map(audit_event).collect()
     }
 
     async fn tenants_of_page(&mut self, range: &RowRange) -> Result<Vec<TenantId>, StoreError> {
@@ -156,6 +188,24 @@ fn task(row: &QueryResult) -> Result<PlatformTask, StoreError> {
         due_at: column(row, "due_at")?,
         created_at: column(row, "created_at")?,
         updated_at: column(row, "updated_at")?,
+    })
+}
+
+fn audit_event(row: &QueryResult) -> Result<PlatformAuditEvent, StoreError> {
+    Ok(PlatformAuditEvent {
+        tenant_id: column::<Uuid>(row, "tenant_id")?.into(),
+        id: column(row, "id")?,
+        at: column(row, "created_at")?,
+        actor_kind: column(row, "actor_type")?,
+        actor_id: column(row, "actor_id")?,
+        action: column(row, "action")?,
+        entity: column(row, "target_type")?,
+        entity_id: column(row, "target_id")?,
+        address: column(row, "ip")?,
+        user_agent: column(row, "user_agent")?,
+        request_id: column(row, "request_id")?,
+        outcome: column(row, "outcome")?,
+        risk: column(row, "risk")?,
     })
 }
 

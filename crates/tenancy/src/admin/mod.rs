@@ -10,3 +10,4 @@ pub mod operator_log;
 pub mod operator_login;
 pub mod operator_mfa;
 pub mod operator_rows;
+pub mod operator_stream;

@@ -9,14 +9,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::Duration;
 use serde_json::json;
+use tenantry_domain::audit::AuditFilter;
 use tenantry_domain::kernel::{Check, Invalid, OperatorEventId, Period, StoreError, SystemScope, TenantId};
 use tenantry_domain::operations::{
-    OperatorPermission, OperatorWork, PlatformProject, PlatformRow, PlatformTask, PlatformUsage,
-    PlatformUser, RowPosition, RowRange,
+    OperatorPermission, OperatorWork, PlatformAuditEvent, PlatformProject, PlatformRow, PlatformTask,
+    PlatformUsage, PlatformUser, RowPosition, RowRange,
 };
 use tenantry_domain::tenant::Denied;
 use uuid::Uuid;
 
+use crate::audit::log::check_filter;
 use crate::{Cx, OperatorCx, OwnReason, Tenancy, UseCaseError};
 
 /// Errors of operators' reads of tenants' rows.
@@ -92,6 +94,23 @@ pub async fn tasks(
     cx.require(OperatorPermission::ReadRows)?;
     let read = Reading::begin(cx, "tasks", reason, range).await?;
     read.page(async |work| work.rows().tasks(&range).await).await
+}
+
+/// A page of entries of audit logs.
+///
+/// # Errors
+/// [`RowError`].
+pub async fn audit_events(
+    cx: &OperatorCx,
+    reason: &str,
+    filter: &AuditFilter,
+    range: RowRange,
+) -> Result<RowPage<PlatformAuditEvent>, RowError> {
+    cx.require(OperatorPermission::ReadRows)?;
+    check_filter(filter)?;
+    let read = Reading::begin(cx, "audit_events", reason, range).await?;
+    read.page(async |work| work.rows().audit_events(filter, &range).await)
+        .await
 }
 
 /// What the tenants of a page used on the days of a period of up to [`USAGE_DAYS`].

@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, stream};
+use chrono::Duration;
+use futures_util::StreamExt as _;
+use futures_util::stream::iter;
 use serde_json::json;
 use tenantry_domain::audit::{Block, Head, HeadKind, Salt, Tail};
 use tenantry_domain::kernel::{
@@ -15,6 +17,7 @@ use tenantry_domain::kernel::{
 use tenantry_domain::store::Work;
 
 use crate::audit::log::AuditError;
+use crate::audit::stream;
 use crate::{Cx, Tenancy};
 
 /// In how many tenants at once entries are chained, so that requests find connections.
@@ -22,6 +25,9 @@ const TENANTS_AT_ONCE: usize = 2;
 
 /// How many blocks are deleted in one transaction: at most 10,000 entries.
 const DELETED_AT_ONCE: u32 = 20;
+
+/// How long entries that were not streamed are kept beyond their retention. After that they are deleted, and the receiver gets a gap.
+const HELD_FOR_THE_STREAM: Duration = Duration::days(30);
 
 /// What was chained.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,22 +41,21 @@ pub struct Advanced {
 /// Chains the entries of the tenants that are due in this process. Returns how many entries that were.
 pub async fn chain_due(app: &Arc<Tenancy>) -> usize {
     let now = app.ports.clock.now();
-    let chained =
-        stream::iter(app.audit_marks().due(now)).map(async |tenant| match chain_one(app, tenant).await {
-            Ok(Some(advanced)) => {
-                app.audit_marks().looked(tenant, now, advanced.waiting);
-                advanced.chained
-            }
-            Ok(None) => {
-                app.audit_marks().remove(tenant);
-                0
-            }
-            Err(error) => {
-                tracing::warn!(%tenant, %error, "audit entries could not be chained, trying again");
-                app.audit_marks().looked(tenant, now, true);
-                0
-            }
-        });
+    let chained = iter(app.audit_marks().due(now)).map(async |tenant| match chain_one(app, tenant).await {
+        Ok(Some(advanced)) => {
+            app.audit_marks().looked(tenant, now, advanced.waiting);
+            advanced.chained
+        }
+        Ok(None) => {
+            app.audit_marks().remove(tenant);
+            0
+        }
+        Err(error) => {
+            tracing::warn!(%tenant, %error, "audit entries could not be chained, trying again");
+            app.audit_marks().looked(tenant, now, true);
+            0
+        }
+    });
     let chained = chained.buffer_unordered(TENANTS_AT_ONCE);
     chained.fold(0, async |sum, one| sum + one).await
 }
@@ -115,6 +120,7 @@ async fn chain_block(cx: &Cx, work: &mut Work) -> Result<Chained, StoreError> {
     let entries = block.as_ref().map_or(0, |block| block.links.len());
     if let Some(block) = &block {
         chain.append(block).await?;
+        stream::note_block(cx, work, block).await?;
     }
     Ok(Chained {
         entries,
@@ -139,6 +145,7 @@ pub async fn sign_head(cx: &Cx) -> Result<Option<Head>, AuditError> {
             }
             let head = sign(cx, HeadKind::Head, &tail);
             chain.add_head(&head).await?;
+            stream::note_head(cx, work, &head).await?;
             Ok(Some(head))
         })
         .await?;
@@ -200,10 +207,22 @@ pub async fn retain(cx: &Cx, before: Time) -> Result<u64, AuditError> {
     Ok(all)
 }
 
+/// The number behind which entries wait for the stream. There is none where nothing is streamed.
+async fn unsent_behind(cx: &Cx, work: &mut Work) -> Result<i64, StoreError> {
+    if cx.ports().audit_receiver.is_none() {
+        return Ok(i64::MAX);
+    }
+    Ok(work.audit_streams().sent().await?.unwrap_or(i64::MAX))
+}
+
 async fn delete_some(cx: &Cx, work: &mut Work, before: Time) -> Result<Option<(i64, u64)>, StoreError> {
+    let unsent = unsent_behind(cx, work).await?;
+    let held = |block: &Block| block.last_sequence() > unsent && block.max_at >= before - HELD_FOR_THE_STREAM;
     let chain = work.audit_chain();
     let blocks = chain.blocks_after(0, DELETED_AT_ONCE).await?;
-    let old = blocks.iter().take_while(|block| block.max_at < before);
+    let old = blocks
+        .iter()
+        .take_while(|block| block.max_at < before && !held(block));
     let Some(last) = old.last() else {
         return Ok(None);
     };

@@ -1,4 +1,4 @@
-//! The daily upkeep of audit logs: what a killed server left unchained, a signed head, and the retention; and of the record of operators'
+//! The daily upkeep of audit logs: what a killed server left unchained or not noted for the stream, a signed head, and the retention; and of the record of operators'
 //! accesses.
 
 use chrono::Duration;
@@ -7,6 +7,7 @@ use tenantry_domain::kernel::Permission;
 use crate::Cx;
 use crate::audit::chain;
 use crate::audit::log::AuditError;
+use crate::audit::stream;
 use crate::customization::product_settings::RETENTION_AUDIT_DAYS;
 use crate::customization::setting;
 use crate::identity::support_end;
@@ -26,6 +27,7 @@ impl JobHandler for KeepAudit {
     async fn run(&self, cx: &Cx, _: Nothing) -> Result<(), JobFailure> {
         cx.require(Permission::KeepAudit)?;
         support_end::settle(cx).await?;
+        stream::begin(cx).await.map_err(failure)?;
         chain::advance(cx).await.map_err(failure)?;
         chain::sign_head(cx).await.map_err(failure)?;
         let days = setting::find(cx, &RETENTION_AUDIT_DAYS).await?;

@@ -5,6 +5,7 @@
 
 mod alerts;
 mod archive;
+mod audit;
 mod auth;
 mod billing;
 mod cache;
@@ -50,6 +51,7 @@ pub use tenantry_compose::{Secret, SettingsError};
 
 pub use alerts::Alerts;
 pub use archive::Archive;
+pub use audit::{Audit, Stream, StreamKind};
 pub use auth::Auth;
 pub use billing::Billing;
 pub use cache::Cache;
@@ -92,6 +94,8 @@ pub struct Settings {
     pub signup: Signup,
     pub tenants: Tenants,
     pub domains: Domains,
+    /// The audit log of tenants and operators.
+    pub audit: Audit,
     /// Where exports of tenants are kept.
     pub archive: Archive,
     pub views: Views,
@@ -161,6 +165,7 @@ impl Settings {
         let paths = optional.into_iter().flatten();
         let paths = paths
             .chain(&mut settings.auth.previous_key_files)
+            .chain(settings.audit.stream.files_mut())
             .chain(&mut settings.guard.catalogues);
         for path in paths.chain([&mut settings.metering.spool_dir, &mut settings.archive.directory]) {
             // An empty path is a setting that is not set, and has no absolute form.
@@ -191,6 +196,7 @@ impl Settings {
         self.check_order()?;
         self.quotas.check()?;
         self.alerts.check()?;
+        self.audit.stream.check(self.profile)?;
         self.tracing.check()?;
         self.billing.stripe.check(self.profile)?;
         self.mail.check()?;

@@ -53,6 +53,80 @@ fn a_missing_signing_key_is_named() {
 }
 
 #[test]
+fn wrong_receiver_of_audit_entries_is_named() {
+    let with = |change: fn(&mut Stream)| {
+        let mut settings = complete();
+        settings.profile = Profile::Production;
+        change(&mut settings.audit.stream);
+        complaint(&settings)
+    };
+    let http = |stream: &mut Stream| {
+        stream.kind = StreamKind::Http;
+        stream.url = "https://siem.example.com/ingest".into();
+    };
+    assert_eq!(with(http), "");
+    let cases: [(&str, fn(&mut Stream)); 9] = [
+        ("audit.stream.url", |stream| stream.kind = StreamKind::Http),
+        ("audit.stream.url", |stream| {
+            stream.kind = StreamKind::Http;
+            stream.url = "http://siem.example.com/".into();
+        }),
+        ("audit.stream.url", |stream| {
+            stream.kind = StreamKind::Http;
+            stream.url = "https://user:password@siem.example.com/".into();
+        }),
+        ("audit.stream.token_file", |stream| {
+            stream.kind = StreamKind::Http;
+            stream.url = "https://siem.example.com/".into();
+            stream.token = Secret::new("t".into());
+            stream.token_file = Some("token".into());
+        }),
+        ("audit.stream.address", |stream| stream.kind = StreamKind::Syslog),
+        ("audit.stream.address", |stream| {
+            stream.kind = StreamKind::Syslog;
+            stream.address = "siem.example.com".into();
+        }),
+        ("audit.stream.client_key_file", |stream| {
+            stream.kind = StreamKind::Syslog;
+            stream.address = "[2001:db8::1]:6514".into();
+            stream.client_cert_file = Some("client.crt".into());
+        }),
+        ("audit.stream.timeout_ms", |stream| stream.timeout_ms = 0),
+        ("audit.stream.batch_records", |stream| stream.batch_records = 501),
+    ];
+    for (key, change) in cases {
+        let complaint = with(change);
+        assert!(
+            complaint.contains(&format!("setting {key}:")),
+            "{key}: {complaint}"
+        );
+        assert_eq!(complaint.lines().count(), 1);
+        assert!(!complaint.contains("password@"), "{complaint}");
+    }
+    for (address, expected) in [
+        ("siem:6514", Some(("siem", 6514))),
+        ("[::1]:6514", Some(("::1", 6514))),
+        ("::1:6514", None),
+        ("siem:0", None),
+        ("siem:65536", None),
+        (":6514", None),
+        ("tls://siem:6514", None),
+        ("[siem]:6514", None),
+    ] {
+        let stream = Stream {
+            address: address.into(),
+            ..Stream::default()
+        };
+        let found = stream.host_and_port();
+        assert_eq!(
+            found.as_ref().map(|(host, port)| (host.as_str(), *port)),
+            expected,
+            "{address}"
+        );
+    }
+}
+
+#[test]
 fn operators_need_a_factor_in_production_unless_told_otherwise() {
     let mut auth = Auth::default();
     assert!(auth.operators_need_factor(Profile::Production));

@@ -10,6 +10,7 @@ pub(crate) mod rows;
 pub(crate) mod segment;
 pub(crate) mod support_access;
 pub(crate) mod tenant;
+pub(crate) mod tenant_audit;
 
 use actix_web::web::ServiceConfig;
 
@@ -20,6 +21,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(tenant::routes)
         .configure(job::routes)
         .configure(rows::routes)
+        .configure(tenant_audit::routes)
         .configure(support_access::routes)
         .configure(audit::routes)
         .configure(billing::routes)

@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 use serde_json::Value;
 use tenantry_domain::archive::{ArchiveStore, TenantArchive};
-use tenantry_domain::audit::{AuditEvent, Category, changed_fields, cut_details, cut_state};
+use tenantry_domain::audit::{
+    AuditEvent, AuditReceiver, Category, UnsentAudit, changed_fields, cut_details, cut_state,
+};
 use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
@@ -26,7 +28,7 @@ use tenantry_domain::kernel::{
     PermissionRegistry, Seal, StoreError, SystemScope, TenantId, Time, UserId,
 };
 use tenantry_domain::operations::{
-    MailLimits, MailTemplates, Mailer, OperatorGate, OperatorTokens, Operators, SentMails,
+    MailLimits, MailTemplates, Mailer, OperatorGate, OperatorOutbox, OperatorTokens, Operators, SentMails,
 };
 use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::security::RuleChanges;
@@ -139,6 +141,12 @@ pub struct Ports {
     pub configurations: Arc<dyn Configurations>,
     /// What host names mean.
     pub resolver: Arc<dyn HostResolver>,
+    /// Where audit entries are streamed to; nowhere where it is absent.
+    pub audit_receiver: Option<AuditReceiver>,
+    /// Tenants with audit entries to send there.
+    pub unsent_audit: Arc<dyn UnsentAudit>,
+    /// Entries of the log of operators to send there.
+    pub operator_outbox: Arc<dyn OperatorOutbox>,
     /// DNS as the internet sees it, for custom domains; there are none where it is absent.
     pub dns: Option<Arc<dyn Dns>>,
     /// Time.
