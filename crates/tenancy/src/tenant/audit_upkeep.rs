@@ -9,8 +9,10 @@ use crate::audit::log::AuditError;
 use crate::customization::product_settings::RETENTION_AUDIT_DAYS;
 use crate::customization::setting;
 use crate::operations::job::{JobFailure, JobHandler, Nothing};
+use crate::security::alert;
 
-/// Chains a tenant's audit log, signs its head and deletes what is older than the setting `retention.audit_days`.
+/// Chains a tenant's audit log, signs its head and deletes what is older than the setting `retention.audit_days`: entries, and alerts that
+/// were acknowledged before.
 #[derive(Debug, Clone, Copy)]
 pub struct KeepAudit;
 
@@ -29,6 +31,8 @@ impl JobHandler for KeepAudit {
         if let Some(days) = days {
             let before = cx.now() - Duration::days(days.clamp(30, 36_500));
             chain::retain(cx, before).await.map_err(failure)?;
+            let deleted = alert::retain(cx, before).await;
+            deleted.map_err(|error| JobFailure::Retry(error.to_string()))?;
         }
         Ok(())
     }
