@@ -179,6 +179,7 @@ fn alerts(name: &str) -> Vec<(AlertNotice, Option<&str>)> {
         subject_kind,
         subject: "192.0.2.0/24".to_owned(),
         action,
+        further: 0,
     };
     let of_rule = |rule: &Rule| notice(rule.id, rule.severity, SubjectKind::Network, AlertAction::Nothing);
     let mut all: Vec<_> = RULES.iter().map(|rule| (of_rule(rule), None)).collect();
@@ -189,6 +190,15 @@ fn alerts(name: &str) -> Vec<(AlertNotice, Option<&str>)> {
                 Some(name),
             ));
         }
+    }
+    for further in [1, 12] {
+        let held = notice(
+            "tenant_mismatch",
+            Severity::High,
+            SubjectKind::User,
+            AlertAction::Nothing,
+        );
+        all.push((AlertNotice { further, ..held }, Some(name)));
     }
     all
 }

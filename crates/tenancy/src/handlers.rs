@@ -28,5 +28,6 @@ impl Handlers {
             .with(crate::identity::account_link::AskForLink)
             .with(crate::security::detection::DetectActivity)
             .with(crate::security::notice::SendAlert)
+            .with(crate::security::notice::MailHeld)
     }
 }

@@ -17,18 +17,18 @@ use uuid::Uuid;
 
 use crate::account_passwords::Mailed;
 use crate::audit::chain_in;
-use crate::mfa::with_factor;
+use crate::mfa::{settle, with_factor};
 
-const ALERTS: &str = "/api/v1/security/alerts";
-const RULES: &str = "/api/v1/security/rules";
+pub(crate) const ALERTS: &str = "/api/v1/security/alerts";
+pub(crate) const RULES: &str = "/api/v1/security/rules";
 const BECAUSE: SystemScope = SystemScope::because("a test in the system's place");
 
-async fn system(world: &World, tenant: &TenantWorld) -> Cx {
+pub(crate) async fn system(world: &World, tenant: &TenantWorld) -> Cx {
     Cx::enter(&world.app, BECAUSE, tenant.id).await.unwrap().unwrap()
 }
 
 /// Stores what is counted in memory, chains it and searches it.
-async fn search(world: &World, tenant: &TenantWorld) {
+pub(crate) async fn search(world: &World, tenant: &TenantWorld) {
     refusal::flush(&world.app).await;
     world.app.activity().flush(&world.app).await;
     let cx = system(world, tenant).await;
@@ -36,13 +36,13 @@ async fn search(world: &World, tenant: &TenantWorld) {
     DetectActivity.run(&cx, Nothing {}).await.unwrap();
 }
 
-async fn alerts(world: &World, who: &Person, query: &str) -> Vec<Value> {
+pub(crate) async fn alerts(world: &World, who: &Person, query: &str) -> Vec<Value> {
     let page = world.get(who, &format!("{ALERTS}{query}")).send().await;
     page.expect(200).json()["data"].as_array().unwrap().clone()
 }
 
 /// An entry of the audit log in the system's name, as of an address.
-async fn record(
+pub(crate) async fn record(
     world: &World,
     tenant: &TenantWorld,
     entry: (&'static str, &'static str, Uuid),
@@ -72,7 +72,7 @@ async fn failed(world: &World, tenant: &TenantWorld, who: &Person, ip: &str) {
     .await;
 }
 
-async fn count(world: &World, sql: &str) -> i64 {
+pub(crate) async fn count(world: &World, sql: &str) -> i64 {
     sqlx::query_scalar(sqlx::AssertSqlSafe(sql.to_owned()))
         .fetch_one(&mut world.database.admin().await)
         .await
@@ -225,8 +225,8 @@ async fn anonymous_flood_neither_bombs_admins_nor_locks_users_out() {
     let mails = "SELECT count(*) FROM jobs WHERE kind = 'security.alert_mail'";
     assert_eq!(
         count(&world, mails).await,
-        2,
-        "one of each rule, to the one admin"
+        4,
+        "one about the account and three about networks, to the one admin"
     );
     world.get(victim, "/api/v1/auth/me").send().await.expect(200);
     assert_eq!(
@@ -277,6 +277,7 @@ async fn step_up_asks_for_the_second_factor_again() {
     let world = World::new().await;
     let (acme, admin) = (&world.acme, &world.acme.admin);
     let app = with_factor(&world, admin).await;
+    settle(&world, admin).await;
     let give = async || {
         let body = json!({"code": app.next_code(&world)});
         let given = world
@@ -521,31 +522,38 @@ async fn suspended_tenant_has_alerts_and_a_deleted_one_has_none() {
 }
 
 #[actix_web::test]
-async fn admins_get_one_mail_an_hour_about_a_rule() {
+async fn admins_get_one_mail_an_hour_about_a_rule_and_subject() {
     let mailed = Mailed::new().await;
     let world = &mailed.world;
     let acme = &world.acme;
     world.sql("UPDATE users SET email_verified = true").await;
-    for round in 0..3 {
-        let person = [&acme.member, &acme.viewer, &acme.admin][round];
+    let mails_about = async |person: &Person| {
+        let entry = ("refresh_token.reused", "session", Uuid::now_v7());
         let user = json!({"user_id": person.id});
-        record(
-            world,
-            acme,
-            ("refresh_token.reused", "session", Uuid::now_v7()),
-            "198.51.100.1",
-            user,
-        )
-        .await;
+        record(world, acme, entry, "198.51.100.1", user).await;
         search(world, acme).await;
         let mails = mailed.mails_to(&acme.admin.email).await;
-        let expected = usize::from(round != 1);
-        assert_eq!(mails.len(), expected, "round {round}");
-        for mail in mails {
+        for mail in &mails {
             assert!(mail.header("Subject").contains("Security alert: look at it now"));
             assert!(mail.text().contains("refresh_token_reused"), "{}", mail.text());
+            assert!(
+                mail.text().contains("All sessions of this user have ended"),
+                "{}",
+                mail.text()
+            );
+            assert!(mail.text().contains(&person.email) && !mail.text().contains("further alerts"));
         }
-        world.clock.advance(chrono::Duration::minutes(40));
-    }
+        mails.len()
+    };
+    assert_eq!(mails_about(&acme.member).await, 1);
+    assert_eq!(mails_about(&acme.viewer).await, 1);
+    let acknowledged =
+        "UPDATE security_alerts SET state = 'acknowledged', open_key = NULL, acknowledged_at = now()";
+    world.sql(acknowledged).await;
+    assert_eq!(mails_about(&acme.member).await, 0);
+    world.clock.advance(chrono::Duration::minutes(61));
+    let held = mailed.mails_to(&acme.admin.email).await;
+    assert_eq!(held.len(), 1, "what was held back");
+    assert!(held[0].text().contains(&acme.member.email));
     assert_eq!(count(world, "SELECT count(*) FROM security_alerts").await, 3);
 }

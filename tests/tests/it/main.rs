@@ -9,6 +9,7 @@
 mod account_mail;
 mod account_passwords;
 mod alerts;
+mod alerts_misuse;
 mod api_keys;
 mod architecture;
 mod archive_faults;

@@ -3,10 +3,7 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 
 use crate::kernel::name::named_enum;
-use crate::kernel::{
-    AuditEventId, Page, PageRequest, SecurityAlertId, SecurityDetectionId, StoreError, Time, UserId,
-};
-use crate::security::detection::Detection;
+use crate::kernel::{AuditEventId, Page, PageRequest, SecurityAlertId, StoreError, Time, UserId};
 use crate::security::rule::{AlertAction, Rule, Severity, Subject};
 use crate::security::window::Hits;
 
@@ -61,7 +58,7 @@ impl Ord for AlertKey {
 }
 
 fn key_name(rule: &str, subject: &Subject) -> String {
-    format!("{rule}/{}/{}", subject.kind.as_str(), subject.id)
+    format!("{rule}/{}", subject.name())
 }
 
 /// An alert: a rule has counted too much of a subject.
@@ -87,7 +84,7 @@ pub struct Alert {
     pub state: AlertState,
     /// The ids of the newest entries of the audit log that were counted.
     pub evidence: Vec<AuditEventId>,
-    /// What was done to the user that it is about.
+    /// What was done to the user that it is about; to one of several, where it is about the tenant.
     pub action: AlertAction,
     /// When that was done last.
     pub acted_at: Option<Time>,
@@ -105,6 +102,10 @@ impl Alert {
 
     /// The most open alerts of one rule. What is found beyond them is counted in one alert about the tenant.
     pub const MOST_OPEN: u64 = 100;
+
+    /// The most open alerts of one rule while it does something to the users that they are about. An alert of its own shows what was done
+    /// to each of them.
+    pub const MOST_ACTING: u64 = 1_000;
 
     /// A new alert.
     pub fn raised(id: SecurityAlertId, key: &AlertKey, hits: &Hits, now: Time) -> Self {
@@ -140,6 +141,11 @@ impl Alert {
         self.count = i64::try_from(all.count).unwrap_or(i64::MAX);
         (self.first_at, self.last_at) = (all.first, all.last);
         self.evidence = all.evidence.into_iter().collect();
+    }
+
+    /// Notes what was done.
+    pub fn acted(&mut self, action: AlertAction, now: Time) {
+        (self.action, self.acted_at) = (action, Some(now));
     }
 
     /// The key of its rule and subject: [`AlertKey::name`].
@@ -195,26 +201,7 @@ pub trait Alerts: Send {
 
     /// Stores a changed alert.
     async fn update(&mut self, alert: &Alert) -> Result<(), StoreError>;
-}
 
-/// What the rules of the scope's tenant have counted.
-#[async_trait]
-pub trait Detections: Send {
-    /// What was counted, locked until the transaction ends.
-    async fn current_for_update(&mut self) -> Result<Option<Detection>, StoreError>;
-
-    /// Up to which entry the log of a tenant is not read that is read for the first time: that before the first block with an
-    /// entry since then; `None` when there is no such block.
-    async fn begin_since(&mut self, since: Time) -> Result<Option<i64>, StoreError>;
-
-    /// Stores what was counted for the first time. Of two callers at once one fails with [`StoreError::Unique`].
-    async fn insert(
-        &mut self,
-        id: SecurityDetectionId,
-        detection: &Detection,
-        now: Time,
-    ) -> Result<(), StoreError>;
-
-    /// Stores what was counted.
-    async fn update(&mut self, detection: &Detection) -> Result<(), StoreError>;
+    /// Deletes alerts that were acknowledged before a time, at most so many. Returns how many.
+    async fn delete_acknowledged(&mut self, before: Time, at_most: u64) -> Result<u64, StoreError>;
 }

@@ -1,12 +1,15 @@
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use chrono::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::audit::AuditEntry;
-use crate::kernel::Time;
-use crate::security::alert::AlertKey;
-use crate::security::rule::{By, RULES, Rule, RuleTerms, moment, network_of, weight};
+use crate::kernel::{SecurityDetectionId, StoreError, TenantId, Time};
+use crate::security::alert::{Alert, AlertKey};
+use crate::security::mail_pauses::{MailDecision, MailPauses};
+use crate::security::notice::AlertNotice;
+use crate::security::rule::{By, RULES, Rule, RuleTerms, moment, network_of, slices};
 use crate::security::window::{Hits, Window};
 
 /// The most subjects of a tenant that are counted at a time. Those whose last entry is the oldest are dropped.
@@ -26,11 +29,19 @@ pub struct Detection {
     #[serde(skip)]
     pub sequence: i64,
     /// What was counted and raised no alert yet: by the keys of alerts.
-    windows: BTreeMap<String, Window>,
-    /// The networks that API keys were used from.
-    networks: BTreeMap<String, Vec<String>>,
-    /// When the last mail about a rule was sent.
-    mailed: BTreeMap<String, Time>,
+    subjects: BTreeMap<String, Window>,
+    /// Where API keys were used from, by their ids.
+    keys: BTreeMap<String, KeyNetworks>,
+    /// The mails that were sent and held back, by the names of rules.
+    mails: BTreeMap<String, MailPauses>,
+}
+
+/// The networks that an API key was used from.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct KeyNetworks {
+    /// When one of them was recorded last.
+    used: Time,
+    networks: Vec<String>,
 }
 
 impl Detection {
@@ -47,10 +58,11 @@ impl Detection {
         Duration::days(1)
     }
 
-    /// Reads entries with their numbers, and returns what the rules count of them, by alert. Entries up to
+    /// Reads entries of a tenant with their numbers, and returns what the rules count of them, by alert. Entries up to
     /// [`Detection::sequence`] are passed over, which this moves.
     pub fn read(
         &mut self,
+        tenant: TenantId,
         entries: &[(i64, AuditEntry)],
         terms: impl Fn(&Rule) -> RuleTerms,
         now: Time,
@@ -70,13 +82,14 @@ impl Detection {
                 if !self.is_novel(rule, entry) || !terms.enabled {
                     continue;
                 }
-                let Some(subject) = rule.subject(entry) else {
+                let Some(subject) = rule.subject(tenant, entry) else {
                     continue;
                 };
-                let hits = Hits::one(weight(entry), moment(entry), rule.part(entry), entry.id);
                 let of_key = found.entry(AlertKey { rule, subject });
                 let of_key = of_key.or_insert_with(|| FoundHits(Window::new(terms.window())));
-                of_key.0.add(&hits);
+                for slice in slices(entry) {
+                    of_key.0.add(&Hits::one(slice, rule.part(entry), entry.id));
+                }
             }
         }
         found
@@ -87,39 +100,52 @@ impl Detection {
     pub fn count(&mut self, key: &AlertKey, found: &FoundHits, terms: RuleTerms) -> Option<Hits> {
         let name = key.name();
         let mut window = Window::new(terms.window());
-        if let Some(before) = self.windows.remove(&name) {
+        if let Some(before) = self.subjects.remove(&name) {
             window.add_all(&before);
         }
         window.add_all(&found.0);
         let reached = window.reached(terms.threshold, key.rule.all_parts());
         if reached.is_none() {
             window.prune();
-            self.windows.insert(name, window);
+            self.subjects.insert(name, window);
         }
         reached
     }
 
-    /// Whether a mail about a rule may be sent now, which is noted.
-    pub fn may_mail(&mut self, rule: &Rule, now: Time) -> bool {
-        let is_recent = |last: &Time| now - *last < rule.mail_pause();
-        if self.mailed.get(rule.id).is_some_and(is_recent) {
-            return false;
-        }
-        self.mailed.insert(rule.id.to_owned(), now);
-        true
+    /// Forgets what was counted of the rule and subject of an alert, so that counting begins anew. Returns whether there was anything.
+    pub fn forget(&mut self, alert: &Alert) -> bool {
+        self.subjects.remove(&alert.open_key()).is_some()
     }
 
-    /// Drops what raises no alert any more, so that the size is bounded.
-    pub fn prune(&mut self, now: Time) {
-        let since = now - Self::oldest();
-        self.windows
-            .retain(|_, window| window.last().is_some_and(|last| last >= since));
-        while self.windows.len() > SUBJECTS {
-            let oldest = self.windows.iter().min_by_key(|(_, window)| window.last());
+    /// Decides whether an alert is mailed now, which is noted.
+    pub fn decide_mail(&mut self, rule: &Rule, notice: &AlertNotice, now: Time) -> MailDecision {
+        let mails = self.mails.entry(rule.id.to_owned()).or_default();
+        mails.decide(rule, notice, now)
+    }
+
+    /// Takes the notice of the alerts of a rule that were held back, which is sent now.
+    pub fn take_held(&mut self, rule: &Rule, now: Time) -> Option<AlertNotice> {
+        self.mails.get_mut(rule.id)?.take_held(now)
+    }
+
+    /// Whether what it has counted, known or mailed differs, whatever was read.
+    pub fn differs_from(&self, other: &Self) -> bool {
+        (&self.subjects, &self.keys, &self.mails) != (&other.subjects, &other.keys, &other.mails)
+    }
+
+    /// Drops what raises no alert any more, so that the size is bounded. `read_to` is the time of the newest entry that was read: a log
+    /// may be read late.
+    pub fn prune(&mut self, read_to: Time, now: Time) {
+        let reached = read_to.min(now);
+        self.subjects.retain(|_, window| !window.is_over(reached));
+        self.mails
+            .retain(|rule, mails| mails.is_needed(Rule::find(rule), now));
+        while self.subjects.len() > SUBJECTS {
+            let oldest = self.subjects.iter().min_by_key(|(_, window)| window.last());
             let Some(oldest) = oldest.map(|(name, _)| name.clone()) else {
                 return;
             };
-            self.windows.remove(&oldest);
+            self.subjects.remove(&oldest);
         }
     }
 
@@ -132,15 +158,19 @@ impl Detection {
             return false;
         };
         let key = key.to_string();
-        if !self.networks.contains_key(&key) && self.networks.len() >= KEYS {
-            self.networks.pop_first();
+        if !self.keys.contains_key(&key) && self.keys.len() >= KEYS {
+            let unused = self.keys.iter().min_by_key(|(_, known)| known.used);
+            if let Some(unused) = unused.map(|(key, _)| key.clone()) {
+                self.keys.remove(&unused);
+            }
         }
-        let known = self.networks.entry(key).or_default();
-        if known.contains(&network) || known.len() >= NETWORKS {
+        let known = self.keys.entry(key).or_default();
+        known.used = known.used.max(entry.at);
+        if known.networks.contains(&network) || known.networks.len() >= NETWORKS {
             return false;
         }
-        known.push(network);
-        known.len() > 1
+        known.networks.push(network);
+        known.networks.len() > 1
     }
 }
 
@@ -153,4 +183,29 @@ impl FoundHits {
     pub fn total(&self) -> Option<Hits> {
         self.0.total()
     }
+}
+
+/// What the rules of the scope's tenant have counted.
+#[async_trait]
+pub trait Detections: Send {
+    /// What was counted, locked until the transaction ends.
+    async fn current_for_update(&mut self) -> Result<Option<Detection>, StoreError>;
+
+    /// Up to which entry the log of a tenant is not read that is read for the first time: that before the first block with an
+    /// entry since then; `None` when there is no such block.
+    async fn begin_since(&mut self, since: Time) -> Result<Option<i64>, StoreError>;
+
+    /// Stores what was counted for the first time. Of two callers at once one fails with [`StoreError::Unique`].
+    async fn insert(
+        &mut self,
+        id: SecurityDetectionId,
+        detection: &Detection,
+        now: Time,
+    ) -> Result<(), StoreError>;
+
+    /// Stores what was counted.
+    async fn update(&mut self, detection: &Detection) -> Result<(), StoreError>;
+
+    /// Stores up to which entry the log was read, where nothing that was counted has changed.
+    async fn update_sequence(&mut self, sequence: i64) -> Result<(), StoreError>;
 }

@@ -4,12 +4,14 @@
 
 mod alert;
 mod detection;
+mod mail_pauses;
 mod notice;
 mod rule;
 mod window;
 
-pub use alert::{Alert, AlertFilter, AlertKey, AlertState, Alerts, Detections};
-pub use detection::Detection;
+pub use alert::{Alert, AlertFilter, AlertKey, AlertState, Alerts};
+pub use detection::{Detection, Detections};
+pub use mail_pauses::MailDecision;
 pub use notice::AlertNotice;
 pub use rule::{
     AlertAction, RULES, Rule, RuleChange, RuleChanges, RuleTerms, Severity, Subject, SubjectKind,

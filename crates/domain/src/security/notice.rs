@@ -20,6 +20,9 @@ pub struct AlertNotice {
     pub subject: String,
     /// What was done to the user.
     pub action: AlertAction,
+    /// How many further alerts of the rule were raised without a mail of their own.
+    #[serde(default)]
+    pub further: u64,
 }
 
 impl AlertNotice {
@@ -39,6 +42,7 @@ impl AlertNotice {
             .with("subject", Line::within(name, Line::SHORT))
             .with("action", self.action.as_str())
             .with("alert", self.alert)
+            .with("further", self.further)
             .with("when", wall_clock(at, &recipient.zone))
     }
 }

@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use crate::audit::AuditEntry;
 use crate::kernel::name::named_enum;
-use crate::kernel::{Network, Time, UserId};
+use crate::kernel::{Network, TenantId, Time, UserId};
+use crate::security::window::Slice;
 
 named_enum! {
     /// How much an alert deserves attention.
@@ -65,6 +66,11 @@ impl Subject {
             kind,
             id: id.to_string(),
         }
+    }
+
+    /// The subject as one text.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.kind.as_str(), self.id)
     }
 
     /// The user, where the subject is one.
@@ -244,7 +250,7 @@ pub static RULES: [Rule; 10] = [
     },
     Rule {
         id: "permission_probing",
-        about: "A user or an API key got many answers 403 or 404.",
+        about: "A user or an API key asked for much that it may not see or do, or that does not exist.",
         parts: &[&["security.permission_probing"]],
         when: None,
         by: By::Actor,
@@ -303,7 +309,7 @@ impl Rule {
         !self.anonymous && matches!(self.by, By::Account | By::Actor)
     }
 
-    /// How long after a mail about this rule the next one is sent.
+    /// How long after a mail about a subject of this rule the next one about it is sent.
     pub fn mail_pause(&self) -> Duration {
         Duration::hours(if self.anonymous { 6 } else { 1 })
     }
@@ -324,50 +330,116 @@ impl Rule {
         self.parts.iter().fold(0, |bits, _| (bits << 1) | 1)
     }
 
-    /// The subject of an entry that the rule counts.
-    pub(crate) fn subject(&self, entry: &AuditEntry) -> Option<Subject> {
-        let detail = |name: &str| uuid_of(entry.after.as_ref(), name);
-        let of_kind = |kind: &str| entry.entity_id.filter(|_| entry.entity == kind);
-        let actor = |kind: &str| entry.actor_id.filter(|_| entry.actor_kind == kind);
-        let user = |id: Uuid| Subject::new(SubjectKind::User, id);
-        let key = |id: Uuid| Subject::new(SubjectKind::ApiKey, id);
+    /// The most mails about different subjects within [`Rule::mail_pause`]. Callers without a credential get admins fewer of them.
+    pub fn most_mails(&self) -> usize {
+        if self.severity == Severity::High && !self.anonymous {
+            10
+        } else {
+            3
+        }
+    }
+
+    /// The subject of an entry that the rule counts. What was refused beyond the bounds of single entries names no network, or none of many
+    /// known users and actors, and counts for the tenant, so that many refusals hide no other.
+    pub(crate) fn subject(&self, tenant: TenantId, entry: &AuditEntry) -> Option<Subject> {
+        let is = |name: &str| entry.after.as_ref().is_some_and(|after| after[name] == true);
+        let of_tenant = |is_of_many: bool| is_of_many.then(|| Subject::new(SubjectKind::Tenant, tenant));
         match self.by {
-            By::Account => detail("user_id")
-                .or_else(|| of_kind("user"))
-                .or_else(|| detail("actor_id"))
-                .or_else(|| actor("user"))
-                .map(user),
-            By::Actor => of_kind("user")
-                .map(user)
-                .or_else(|| of_kind("api_key").map(key))
-                .or_else(|| detail("actor_id").map(user))
-                .or_else(|| actor("user").map(user))
-                .or_else(|| actor("api_key").map(key)),
-            By::Network => network_of(entry).map(|network| Subject::new(SubjectKind::Network, network)),
-            By::KeyOfNewNetwork => of_kind("api_key").map(key),
+            By::Account => account_of(entry).or_else(|| of_tenant(is("attributed"))),
+            By::Actor => actor_of(entry).or_else(|| of_tenant(is("attributed"))),
+            By::Network => {
+                let network = network_of(entry).map(|network| Subject::new(SubjectKind::Network, network));
+                network.or_else(|| of_tenant(is("further")))
+            }
+            By::KeyOfNewNetwork => {
+                let key = entry.entity_id.filter(|_| entry.entity == "api_key");
+                key.map(|key| Subject::new(SubjectKind::ApiKey, key))
+            }
         }
     }
 }
 
-/// How much an entry counts: an entry of repeats says how many no earlier entry has counted.
-pub(crate) fn weight(entry: &AuditEntry) -> u64 {
-    let Some(repeated) = entry.after.as_ref().and_then(|after| after.get("repeated")) else {
-        return 1;
+/// The user whose account an entry is about.
+fn account_of(entry: &AuditEntry) -> Option<Subject> {
+    let of_details = uuid_of(entry.after.as_ref(), "user_id");
+    let user = of_details.or_else(|| entry.entity_id.filter(|_| entry.entity == "user"));
+    let acting = || {
+        refused_actor(entry)
+            .filter(|(kind, _)| *kind == "user")
+            .map(|(_, id)| id)
     };
-    // Servers of earlier releases give the count with the first one, which has an entry.
-    let earlier = || repeated["count"].as_u64().map(|count| count.saturating_sub(1));
-    repeated["since_last"].as_u64().or_else(earlier).unwrap_or(1)
+    let actor = || entry.actor_id.filter(|_| entry.actor_kind == "user");
+    let user = user.or_else(acting).or_else(actor);
+    user.map(|user| Subject::new(SubjectKind::User, user))
+}
+
+/// The user or API key that acted; operators are no subjects.
+fn actor_of(entry: &AuditEntry) -> Option<Subject> {
+    let named = entry.entity_id.map(|id| (entry.entity.as_str(), id));
+    let named = named.filter(|(kind, _)| kind_of_actor(kind).is_some());
+    let recorded = || entry.actor_id.map(|id| (entry.actor_kind.as_str(), id));
+    let (kind, id) = named.or_else(|| refused_actor(entry)).or_else(recorded)?;
+    kind_of_actor(kind).map(|kind| Subject::new(kind, id))
+}
+
+fn kind_of_actor(kind: &str) -> Option<SubjectKind> {
+    match kind {
+        "user" => Some(SubjectKind::User),
+        "api_key" => Some(SubjectKind::ApiKey),
+        _ => None,
+    }
+}
+
+/// The kind and id of the actor whose repeated requests an entry counts. Servers of earlier releases named users only.
+fn refused_actor(entry: &AuditEntry) -> Option<(&str, Uuid)> {
+    let details = entry.after.as_ref();
+    let id = uuid_of(details, "actor_id")?;
+    let kind = details.and_then(|details| details["actor_kind"].as_str());
+    Some((kind.unwrap_or("user"), id))
+}
+
+/// How much an entry counts and when that occurred: an entry of repeats says what no earlier entry has counted.
+pub(crate) fn slices(entry: &AuditEntry) -> Vec<Slice> {
+    let repeated = entry.after.as_ref().and_then(|after| after.get("repeated"));
+    let time = |name: &str| repeated?[name].as_str()?.parse::<Time>().ok();
+    let last = time("last_at").map_or(entry.at, |last| last.min(entry.at));
+    let first = time("first_at").map_or(last, |first| first.min(last));
+    let counted = repeated.map_or(Some(1), |repeated| {
+        // Servers of earlier releases give the count with the first one, which has an entry.
+        let earlier = || repeated["count"].as_u64().map(|count| count.saturating_sub(1));
+        repeated["since_last"].as_u64().or_else(earlier)
+    });
+    let slices = repeated.map_or_else(Vec::new, |repeated| slices_of(repeated, first, last));
+    if slices.is_empty() {
+        let count = counted.unwrap_or(1);
+        return vec![Slice { first, last, count }];
+    }
+    slices
+}
+
+/// The slices that an entry of repeats has: seconds after the first of the hour, and amounts.
+fn slices_of(repeated: &Value, first: Time, last: Time) -> Vec<Slice> {
+    let at = |second: &Value| {
+        let second = second.as_i64().filter(|second| (0..=86_400).contains(second))?;
+        let at = Time::from_timestamp(first.timestamp() + second, 0)?;
+        Some(at.clamp(first, last))
+    };
+    let slices = repeated["slices"].as_array().into_iter().flatten();
+    let slices = slices.filter_map(|slice| {
+        let (begin, end) = (at(&slice[0])?, at(&slice[1])?);
+        Some(Slice {
+            first: begin.min(end),
+            last: end,
+            count: slice[2].as_u64()?,
+        })
+    });
+    slices.collect()
 }
 
 /// When what an entry counts happened last.
 pub(crate) fn moment(entry: &AuditEntry) -> Time {
-    let last = || {
-        entry.after.as_ref()?["repeated"]["last_at"]
-            .as_str()?
-            .parse::<Time>()
-            .ok()
-    };
-    last().map_or(entry.at, |last| last.min(entry.at))
+    let last = slices(entry).iter().map(|slice| slice.last).max();
+    last.unwrap_or(entry.at)
 }
 
 /// The network that a request came from; its address where that is in none.

@@ -11,6 +11,14 @@ const EVIDENCE: usize = 20;
 /// Into how many parts a window is divided. What is counted is exact to one of them.
 const PARTS: i64 = 60;
 
+/// An amount, and when the first and the last of it occurred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) first: Time,
+    pub(crate) last: Time,
+    pub(crate) count: u64,
+}
+
 /// What was counted: how much, when, and by which entries. Two are merged in any order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hits {
@@ -27,12 +35,12 @@ pub struct Hits {
 }
 
 impl Hits {
-    /// One entry.
-    pub(crate) fn one(count: u64, at: Time, parts: u8, entry: AuditEventId) -> Self {
+    /// A slice of one entry.
+    pub(crate) fn one(slice: Slice, parts: u8, entry: AuditEventId) -> Self {
         Self {
-            count,
-            first: at,
-            last: at,
+            count: slice.count,
+            first: slice.first,
+            last: slice.last,
             parts,
             evidence: BTreeSet::from([entry]),
         }
@@ -60,42 +68,49 @@ impl Hits {
 }
 
 /// What was counted of one subject by one rule, in parts of the rule's window.
+///
+/// An amount that extends over several parts is counted in the windows that have all of them, so an alert never counts more than there
+/// was within the window.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Window {
     /// The length of a part, in seconds.
     part_seconds: i64,
-    parts: BTreeMap<i64, Hits>,
+    /// By the part in which the last occurred, and within that by the part in which the first did.
+    spans: BTreeMap<i64, BTreeMap<i64, Hits>>,
 }
 
 impl Window {
     pub(crate) fn new(length: Duration) -> Self {
         Self {
-            part_seconds: part_seconds(length),
-            parts: BTreeMap::new(),
+            part_seconds: (length.num_seconds() / PARTS).max(1),
+            spans: BTreeMap::new(),
         }
     }
 
     /// Adds what was counted.
     pub(crate) fn add(&mut self, hits: &Hits) {
-        let part = hits.last.timestamp().div_euclid(self.part_seconds.max(1));
-        match self.parts.get_mut(&part) {
+        let part = |at: Time| at.timestamp().div_euclid(self.part_seconds.max(1));
+        let (first, last) = (part(hits.first), part(hits.last));
+        let ending = self.spans.entry(last).or_default();
+        match ending.get_mut(&first) {
             Some(known) => known.merge(hits),
             None => {
-                self.parts.insert(part, hits.clone());
+                ending.insert(first, hits.clone());
             }
         }
     }
 
     /// Adds what another window has, also when its parts have another length.
     pub(crate) fn add_all(&mut self, other: &Self) {
-        other.parts.values().for_each(|hits| self.add(hits));
+        other.all().for_each(|hits| self.add(hits));
     }
 
     /// What was counted in the window with the most, of those that reach the threshold and have all parts of the rule.
     pub(crate) fn reached(&self, threshold: u32, all_parts: u8) -> Option<Hits> {
-        let sums = self.parts.keys().filter_map(|end| {
-            let within = self.parts.range(end - PARTS + 1..=*end).map(|(_, hits)| hits);
-            Hits::sum(within)
+        let sums = self.spans.keys().filter_map(|end| {
+            let begin = end - PARTS + 1;
+            let ending = self.spans.range(begin..=*end).map(|(_, ending)| ending);
+            Hits::sum(ending.flat_map(|ending| ending.range(begin..).map(|(_, hits)| hits)))
         });
         let reaching = sums.filter(|sum| sum.count >= threshold.into() && sum.parts == all_parts);
         reaching.reduce(|most, sum| if sum.count > most.count { sum } else { most })
@@ -103,23 +118,58 @@ impl Window {
 
     /// Drops what can be in no window any more. Entries that are chained late may be a window's length older than others.
     pub(crate) fn prune(&mut self) {
-        if let Some((newest, _)) = self.parts.last_key_value() {
+        if let Some((newest, _)) = self.spans.last_key_value() {
             let oldest = newest - 2 * PARTS;
-            self.parts.retain(|part, _| *part > oldest);
+            self.spans.retain(|part, _| *part > oldest);
         }
+    }
+
+    /// Whether nothing in it can be in a window with what occurs at `now` or later, a window's length for late entries included.
+    pub(crate) fn is_over(&self, now: Time) -> bool {
+        let kept = Duration::seconds(self.part_seconds.saturating_mul(2 * PARTS));
+        self.last().is_none_or(|last| now - last >= kept)
     }
 
     /// When the last happened.
     pub(crate) fn last(&self) -> Option<Time> {
-        self.parts.values().map(|hits| hits.last).max()
+        self.all().map(|hits| hits.last).max()
     }
 
     /// All that is in it.
     pub(crate) fn total(&self) -> Option<Hits> {
-        Hits::sum(self.parts.values())
+        Hits::sum(self.all())
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Hits> {
+        self.spans.values().flat_map(BTreeMap::values)
     }
 }
 
-fn part_seconds(length: Duration) -> i64 {
-    (length.num_seconds() / PARTS).max(1)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hits(first: i64, last: i64, count: u64) -> Hits {
+        let at = |second| Time::UNIX_EPOCH + Duration::seconds(second);
+        let slice = Slice {
+            first: at(first),
+            last: at(last),
+            count,
+        };
+        Hits::one(slice, 1, uuid::Uuid::nil().into())
+    }
+
+    /// Five at the beginning of an entry's time and five at its end are no ten within a minute.
+    #[test]
+    fn amount_counts_in_windows_that_have_all_of_its_time() {
+        let mut window = Window::new(Duration::minutes(1));
+        window.add(&hits(0, 100, 10));
+        assert_eq!(window.reached(10, 1), None);
+        window.add(&hits(100, 130, 9));
+        assert_eq!(window.reached(10, 1), None);
+        window.add(&hits(158, 158, 1));
+        let reached = window.reached(10, 1).unwrap();
+        let since = reached.first.timestamp();
+        assert_eq!((reached.count, since, reached.last.timestamp()), (10, 100, 158));
+    }
 }

@@ -13,7 +13,7 @@ use tenantry_tenancy::tenant::access::{self, ResolvedBy};
 use tenantry_tenancy::tenant::support_access;
 
 use crate::extract::{api_key, hints, origin};
-use crate::middleware::{limits, quota, request::RequestContext};
+use crate::middleware::{limits, probing, quota, request::RequestContext};
 use crate::ofrep::event_stream;
 use crate::{Api, ApiError};
 
@@ -74,7 +74,7 @@ fn meter(response: &ServiceResponse<BoxBody>) {
 fn watch(response: &ServiceResponse<BoxBody>, admitted: &Admitted, api: &Api) {
     let (status, method) = (response.status(), response.request().method());
     let (activity, now) = (api.app.activity(), api.app.ports.clock.now());
-    if status == StatusCode::FORBIDDEN || status == StatusCode::NOT_FOUND {
+    if probing::is_probe(response) {
         activity.note_refused(&admitted.scope, &admitted.origin, now);
     } else if status.is_success() && method == Method::GET {
         let bytes = match response.response().body().size() {

@@ -3,6 +3,7 @@
 pub(crate) mod authenticate;
 pub(crate) mod deadline;
 pub(crate) mod limits;
+mod probing;
 pub(crate) mod quota;
 pub(crate) mod request;
 pub(crate) mod security;

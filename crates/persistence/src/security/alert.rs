@@ -119,6 +119,19 @@ impl Alerts for PgStore {
         let update = self.tx.update::<Entity>().set(changes(alert));
         exactly_one(update.filter(Column::Id.eq(alert.id.uuid())).run().await?)
     }
+
+    async fn delete_acknowledged(&mut self, before: Time, at_most: u64) -> Result<u64, StoreError> {
+        // The time of creation, which is before that of the acknowledgement, is in an index.
+        let find = self.tx.find::<Entity>().filter(Column::CreatedAt.lt(before));
+        let find = find.filter(Column::AcknowledgedAt.lt(before));
+        let rows = find.order_by_asc(Column::CreatedAt).limit(at_most).all().await?;
+        if rows.is_empty() {
+            return Ok(0);
+        }
+        let ids = rows.into_iter().map(|row| row.id);
+        let delete = self.tx.delete::<Entity>().filter(Column::Id.is_in(ids));
+        delete.run().await
+    }
 }
 
 fn changes(alert: &Alert) -> ActiveModel {

@@ -63,6 +63,14 @@ impl Detections for PgStore {
         let update = self.tx.update::<Entity>().set(changes(detection)?);
         exactly_one(update.run().await?)
     }
+
+    async fn update_sequence(&mut self, sequence: i64) -> Result<(), StoreError> {
+        let moved = ActiveModel {
+            sequence: Set(sequence),
+            ..Default::default()
+        };
+        exactly_one(self.tx.update::<Entity>().set(moved).run().await?)
+    }
 }
 
 fn changes(detection: &Detection) -> Result<ActiveModel, StoreError> {

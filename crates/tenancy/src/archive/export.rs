@@ -19,7 +19,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use crate::archive::export_end::{self, end_if_abandoned, settled};
 use crate::archive::trust::unhex;
 use crate::archive::write::{Subject, Written, write};
-use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::audit::refusal::{self, Refusal, RefusedAction, RefusedActor};
 use crate::customization::security_policy;
 use crate::kernel::step_up::{ActingAdmin, RecentFactor, lock_tenant, require_acting_admin};
 use crate::operations::job::{self, JobFailure, JobHandler};
@@ -322,7 +322,7 @@ pub async fn record_download(cx: &Cx, export: &Export) -> Result<(), ExportError
         action: RefusedAction::Download,
         target_type: "tenant_export",
         target: Some(export.id.uuid()),
-        actor: cx.scope().user(),
+        actor: RefusedActor::of(cx.scope()),
         ip: cx.origin().ip.clone(),
         details: json!({"export_id": export.id, "person_id": export.person, "by_link": by_link}),
     };

@@ -6,8 +6,12 @@
 //! the count and the times of the first and the last, and before that soon after 5, 10, 20, 50, 100 and so on, so that an attack is
 //! found while it goes on. Of each [`RefusedAction`] a tenant gets at most [`OF_NETWORK`] kinds
 //! from one network at a time, and from all networks together [`OF_TENANT`]; what is beyond that is counted under one kind
-//! for the network, or for the tenant. So no number of failed logins hides a request that names another tenant. A killed
-//! process loses the counts of the running hour, and no first entry.
+//! for the network, or for the tenant. So no number of failed logins hides a request that names another tenant.
+//!
+//! Refusals that are about a known user, or are of a known actor, have bounds apart from the others, and beyond these one kind for each
+//! of [`OF_SUBJECTS`] users and actors. So no number of invented addresses hides that an account is guessed at. What is counted
+//! under the tenant, the rules of suspicious activity count for the tenant. A killed process loses the counts of the running
+//! hour, and no first entry.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,11 +19,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::audit::cut_details;
-use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time, UserId};
+use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::operations::ClientAddress;
 use tenantry_domain::tenant::{Actor, TenantScope};
+use tenantry_domain::tenant::TenantScope;
 use uuid::Uuid;
 
+use crate::kernel::slices::Slices;
 use crate::kernel::steps::passes_step;
 use crate::{Cx, OperatorCx, Origin, Tenancy};
 
@@ -28,6 +34,9 @@ pub const OF_NETWORK: usize = 20;
 
 /// The most kinds of refusals of an action that a tenant has at a time.
 pub const OF_TENANT: usize = 200;
+
+/// The most users and actors of an action in a tenant that have a kind of their own when there are too many kinds.
+pub const OF_SUBJECTS: usize = 1_000;
 
 /// The most kinds in this process; beyond them each tenant has one for each action.
 const ALTOGETHER: usize = 100_000;
@@ -93,12 +102,48 @@ pub struct Refusal {
     pub target_type: &'static str,
     /// Which one, where it is known.
     pub target: Option<Uuid>,
-    /// The user who asked, where one is logged in.
-    pub actor: Option<UserId>,
+    /// Who asked, where that is known.
+    pub actor: Option<RefusedActor>,
     /// From which address.
     pub ip: Option<String>,
     /// What else there is to say. What differs in it is another kind.
     pub details: Value,
+}
+
+/// What asked: a user, an API key or an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RefusedActor {
+    /// What it is, as the audit log says it.
+    pub kind: &'static str,
+    /// Its id.
+    pub id: Uuid,
+}
+
+impl RefusedActor {
+    /// The actor of a scope, where it has an id.
+    pub fn of(scope: &TenantScope) -> Option<Self> {
+        let (kind, id) = (scope.actor().as_str(), scope.actor().id()?);
+        Some(Self { kind, id })
+    }
+}
+
+impl Refusal {
+    /// The user whom it is about, or who or what asked.
+    fn about(&self) -> Option<About> {
+        let user = self.target.filter(|_| self.target_type == "user");
+        user.map(About::User).or(self.actor.map(About::Actor))
+    }
+
+    /// It as it is recorded with others like it.
+    fn of_many(&self) -> Self {
+        Self {
+            target: None,
+            actor: None,
+            ip: None,
+            details: json!({"further": true}),
+            ..self.clone()
+        }
+    }
 }
 
 /// Refusals of the last hour, counted in memory.
@@ -125,11 +170,29 @@ struct State {
     dropped: u64,
 }
 
-/// What bounds are shared by: a tenant (of operators none) and an action.
+/// What bounds are shared by: a tenant (of operators none) and an action, and whether it is known about whom it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Budget {
     tenant: Option<TenantId>,
     action: RefusedAction,
+    is_attributed: bool,
+}
+
+impl Budget {
+    fn of(tenant: Option<TenantId>, refusal: &Refusal) -> Self {
+        Self {
+            tenant,
+            action: refusal.action,
+            is_attributed: refusal.about().is_some(),
+        }
+    }
+}
+
+/// What a refusal is attributed to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum About {
+    User(Uuid),
+    Actor(RefusedActor),
 }
 
 /// What counts as the same.
@@ -137,12 +200,20 @@ struct Budget {
 enum Kind {
     One {
         network: ClientAddress,
-        actor: Option<UserId>,
+        actor: Option<RefusedActor>,
         target: Option<Uuid>,
         details: String,
     },
+    About(About),
     Network(ClientAddress),
     Tenant,
+}
+
+/// Where a refusal is counted.
+#[derive(Debug, Clone)]
+struct Place {
+    budget: Budget,
+    kind: Kind,
 }
 
 #[derive(Debug, Clone)]
@@ -153,6 +224,8 @@ struct Window {
     count: u64,
     /// How many of these entries have counted already.
     recorded: u64,
+    /// When the others occurred.
+    slices: Slices,
 }
 
 /// The first count that is recorded before the hour is over.
@@ -172,11 +245,8 @@ impl Refusals {
 
     /// Counts a refusal; the entry to record now, when it is the first of its kind. Should recording fail, the kind is
     /// given back with [`Refusals::forget`].
-    fn note(&self, tenant: Option<TenantId>, refusal: Refusal, at: Time) -> Option<(Kind, Refusal)> {
-        let budget = Budget {
-            tenant,
-            action: refusal.action,
-        };
+    fn note(&self, tenant: Option<TenantId>, refusal: Refusal, at: Time) -> Option<(Place, Refusal)> {
+        let budget = Budget::of(tenant, &refusal);
         let state = &mut *self.state();
         state.end(budget, at);
         let open = state.open.entry(budget).or_default();
@@ -194,15 +264,16 @@ impl Refusals {
             last: at,
             count: 1,
             recorded: 1,
+            slices: Slices::default(),
         };
         open.insert(kind.clone(), window);
         state.windows += 1;
-        Some((kind, refusal))
+        Some((Place { budget, kind }, refusal))
     }
 
-    fn discard(&self, tenant: Option<TenantId>, action: RefusedAction, kind: &Kind) {
+    fn discard(&self, Place { budget, kind }: &Place) {
         let mut state = self.state();
-        let open = state.open.get_mut(&Budget { tenant, action });
+        let open = state.open.get_mut(budget);
         if open.is_some_and(|open| open.remove(kind).is_some()) {
             state.windows -= 1;
         }
@@ -220,11 +291,13 @@ impl Window {
         let before = self.count;
         self.count += 1;
         self.last = self.last.max(at);
+        self.slices.add(1, at);
         if !passes_step(before, self.count, FIRST_STEP) {
             return None;
         }
         let step = self.clone();
         self.recorded = self.count;
+        self.slices = Slices::default();
         Some(step)
     }
 }
@@ -283,25 +356,55 @@ fn kind_of(open: &HashMap<Kind, Window>, refusal: Refusal, altogether: usize) ->
     if open.contains_key(&one) {
         return (one, refusal);
     }
-    let further = |kind, ip| {
-        let details = json!({"further": true});
-        let refusal = Refusal {
-            target: None,
-            actor: None,
-            ip,
-            details,
-            ..refusal.clone()
+    let of_network = |kind: &&Kind| matches!(kind, Kind::One { network: other, .. } if *other == network);
+    let singles = || open.keys().filter(|kind| matches!(kind, Kind::One { .. }));
+    let is_full = altogether >= ALTOGETHER;
+    let about = refusal.about();
+    let is_known = about.is_some_and(|about| open.contains_key(&Kind::About(about)));
+    let is_crowded = is_known || is_full || singles().count() >= OF_TENANT;
+    let is_busy = singles().filter(of_network).count() >= OF_NETWORK;
+    match about {
+        _ if !is_crowded && !is_busy => (one, refusal),
+        Some(about) if is_known || (!is_full && subjects_of(open) < OF_SUBJECTS) => {
+            (Kind::About(about), about.of_many(&refusal))
+        }
+        None if !is_crowded => {
+            let ip = Some(network.to_string());
+            let refusal = Refusal {
+                ip,
+                ..refusal.of_many()
+            };
+            (Kind::Network(network), refusal)
+        }
+        Some(_) => {
+            let details = json!({"further": true, "attributed": true});
+            let refusal = Refusal {
+                details,
+                ..refusal.of_many()
+            };
+            (Kind::Tenant, refusal)
+        }
+        None => (Kind::Tenant, refusal.of_many()),
+    }
+}
+
+fn subjects_of(open: &HashMap<Kind, Window>) -> usize {
+    open.keys().filter(|kind| matches!(kind, Kind::About(_))).count()
+}
+
+impl About {
+    /// A refusal as it is recorded with others that are about the same.
+    fn of_many(self, refusal: &Refusal) -> Refusal {
+        let (target, actor) = match self {
+            Self::User(user) => (Some(user), None),
+            Self::Actor(actor) => (refusal.target, Some(actor)),
         };
-        (kind, refusal)
-    };
-    if open.len() >= OF_TENANT || altogether >= ALTOGETHER {
-        return further(Kind::Tenant, None);
+        Refusal {
+            target,
+            actor,
+            ..refusal.of_many()
+        }
     }
-    let same_network = |kind: &&Kind| matches!(kind, Kind::One { network: other, .. } if *other == network);
-    if open.keys().filter(same_network).count() >= OF_NETWORK {
-        return further(Kind::Network(network), Some(network.to_string()));
-    }
-    (one, refusal)
 }
 
 /// Records a refusal in the audit log of the context's tenant, or counts it.
@@ -315,12 +418,12 @@ pub async fn record(cx: &Cx, refusal: Refusal) -> Result<(), StoreError> {
         details: cut_details(with_operator(cx.scope(), refusal.details)),
         ..refusal
     };
-    let Some((kind, refusal)) = refusals.note(tenant, refusal, cx.now()) else {
+    let Some((place, refusal)) = refusals.note(tenant, refusal, cx.now()) else {
         return Ok(());
     };
     let recorded = write(cx, &refusal).await;
     if recorded.is_err() {
-        refusals.discard(tenant, refusal.action, &kind);
+        refusals.discard(&place);
     }
     recorded
 }
@@ -345,13 +448,13 @@ pub async fn record_of_operators(cx: &OperatorCx, refusal: Refusal) -> Result<()
         details: cut_details(refusal.details),
         ..refusal
     };
-    let Some((kind, refusal)) = refusals.note(None, refusal, cx.now()) else {
+    let Some((place, refusal)) = refusals.note(None, refusal, cx.now()) else {
         return Ok(());
     };
     let event = cx.record(refusal.action.as_str(), None, refusal.details);
     let recorded = async { cx.begin_for_guest().await?.commit(event).await }.await;
     if recorded.is_err() {
-        refusals.discard(None, refusal.action, &kind);
+        refusals.discard(&place);
     }
     recorded
 }
@@ -446,11 +549,12 @@ fn summary(window: &Window) -> Value {
         _ => serde_json::Map::new(),
     };
     if let Some(actor) = window.refusal.actor {
-        details.insert("actor_id".into(), json!(actor));
+        details.insert("actor_kind".into(), json!(actor.kind));
+        details.insert("actor_id".into(), json!(actor.id));
     }
     let repeated = json!({
         "count": window.count, "since_last": window.count - window.recorded,
-        "first_at": window.first, "last_at": window.last,
+        "first_at": window.first, "last_at": window.last, "slices": window.slices.json(window.first),
     });
     details.insert("repeated".into(), repeated);
     Value::Object(details)
@@ -504,9 +608,19 @@ mod tests {
         let counts: Vec<_> = over.iter().map(|(_, window)| window.count).collect();
         assert_eq!(counts, [5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 3_600]);
         let repeated = &summary(&over[9].1)["repeated"];
+        let minutes: Vec<_> = (2_000..3_600)
+            .step_by(60)
+            .map(|first| (first, 3_599.min(first + 59)))
+            .collect();
+        let slices: Vec<_> = minutes
+            .iter()
+            .map(|(first, last)| json!([first, last, last - first + 1]))
+            .collect();
         assert_eq!(
             *repeated,
-            json!({"count": 3_600, "since_last": 1_600, "first_at": at(0), "last_at": at(3_599)})
+            json!({
+                "count": 3_600, "since_last": 1_600, "first_at": at(0), "last_at": at(3_599), "slices": slices,
+            })
         );
         // With the first entry, each is counted once.
         let new = |(_, window): &(_, Window)| summary(window)["repeated"]["since_last"].as_u64().unwrap();
@@ -542,10 +656,7 @@ mod tests {
         );
         // Nothing is lost: each is in some count.
         let counts = |state: &State| -> u64 {
-            let budget = Budget {
-                tenant: tenant(1),
-                action: RefusedAction::Login,
-            };
+            let budget = Budget::of(tenant(1), &failed("192.0.2.1", ""));
             state.open[&budget].values().map(|window| window.count).sum()
         };
         assert_eq!(counts(&refusals.state()), 11_000);
@@ -581,6 +692,7 @@ mod tests {
             last: at(1),
             count,
             recorded: 1,
+            slices: Slices::default(),
         };
         for _ in 0..WAITING {
             state.wait((tenant(1), window(2)));
@@ -594,8 +706,78 @@ mod tests {
     #[test]
     fn what_could_not_be_recorded_is_recorded_the_next_time() {
         let refusals = Refusals::default();
-        let (kind, _) = refusals.note(tenant(1), failed("192.0.2.1", ""), at(0)).unwrap();
-        refusals.discard(tenant(1), RefusedAction::Login, &kind);
+        let (place, _) = refusals.note(tenant(1), failed("192.0.2.1", ""), at(0)).unwrap();
+        refusals.discard(&place);
         assert!(refusals.note(tenant(1), failed("192.0.2.1", ""), at(0)).is_some());
+    }
+
+    /// Neither invented addresses nor guesses at other accounts hide that an account is guessed at.
+    #[test]
+    fn guesses_at_a_known_account_are_attributed_to_it() {
+        let refusals = Refusals::default();
+        for number in 0..10_000 {
+            let ip = format!("2001:db8:{:x}::1", number % 500);
+            refusals.note(tenant(1), failed(&ip, &format!("{number}@x.example")), at(0));
+        }
+        let guess = |number: u32, user: u128| {
+            let ip = format!("2001:db8:{:x}::1", 0x1000 + number);
+            Refusal {
+                target: Some(Uuid::from_u128(user)),
+                ..failed(&ip, "victim@x.example")
+            }
+        };
+        let (_, entry) = refusals
+            .note(tenant(1), guess(0, 1), at(1))
+            .expect("it is the first");
+        assert_eq!(entry, guess(0, 1));
+        let mut entries = 0;
+        for number in 1..5_000 {
+            let user = u128::from(number % 2_000) + 1;
+            let noted = refusals.note(tenant(1), guess(number, user), at(1));
+            entries += usize::from(noted.is_some());
+        }
+        assert_eq!(entries, OF_TENANT - 1 + OF_SUBJECTS + 1);
+        let budget = Budget::of(tenant(1), &guess(0, 1));
+        let state = refusals.state();
+        let counted: u64 = state.open[&budget].values().map(|window| window.count).sum();
+        assert_eq!(counted, 5_000);
+        let about = |user: u128| Kind::About(About::User(Uuid::from_u128(user)));
+        let of_one = &state.open[&budget][&about(300)].refusal;
+        assert_eq!((of_one.target, &of_one.ip), (Some(Uuid::from_u128(300)), &None));
+        assert!(state.open[&budget].contains_key(&Kind::Tenant));
+    }
+
+    /// A key, its creator and an operator are counted apart.
+    #[test]
+    fn actors_are_told_apart_by_kind_and_id() {
+        let refusals = Refusals::default();
+        let mismatch = |kind| Refusal {
+            action: RefusedAction::OtherTenant,
+            target_type: "tenant",
+            target: Some(Uuid::from_u128(9)),
+            actor: Some(RefusedActor {
+                kind,
+                id: Uuid::from_u128(1),
+            }),
+            ..failed("192.0.2.1", "")
+        };
+        for kind in ["user", "api_key", "operator"] {
+            assert!(
+                refusals.note(tenant(1), mismatch(kind), at(0)).is_some(),
+                "{kind}"
+            );
+            assert!(
+                refusals.note(tenant(1), mismatch(kind), at(1)).is_none(),
+                "{kind}"
+            );
+        }
+        refusals.end_all();
+        let over = std::mem::take(&mut refusals.state().over);
+        let mut kinds: Vec<_> = over
+            .iter()
+            .map(|(_, window)| summary(window)["actor_kind"].clone())
+            .collect();
+        kinds.sort_by_key(ToString::to_string);
+        assert_eq!(kinds, ["api_key", "operator", "user"]);
     }
 }

@@ -9,7 +9,7 @@ use tenantry_domain::identity::Password;
 use tenantry_domain::kernel::{FieldError, Invalid, Patch, Permission, Resolved, StoreError};
 use tenantry_domain::tenant::{Denied, TenantScope};
 
-use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::audit::refusal::{self, Refusal, RefusedAction, RefusedActor};
 use crate::customization::product_settings::PASSWORD_MIN_LENGTH;
 use crate::customization::setting::{self, Changed, SettingError};
 use crate::{Cx, Origin, Precondition, Tenancy};
@@ -84,7 +84,7 @@ pub async fn check_address(app: &Arc<Tenancy>, scope: &TenantScope, origin: &Ori
         action: RefusedAction::Network,
         target_type: "tenant",
         target: Some(scope.tenant().uuid()),
-        actor: scope.user(),
+        actor: RefusedActor::of(scope),
         ip: origin.ip.clone(),
         details: json!({"api_key_id": scope.api_key()}),
     };

@@ -10,7 +10,7 @@ use tenantry_domain::kernel::{Constraint, Invalid, Permission, SessionId, StoreE
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant};
 
-use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::audit::refusal::{self, Refusal, RefusedAction, RefusedActor};
 use crate::customization::product_settings;
 use crate::customization::security_policy;
 use crate::customization::setting;
@@ -376,7 +376,7 @@ pub(crate) async fn confirm(cx: &Cx, user: &User, password: Password) -> Result<
         action: RefusedAction::PasswordConfirmation,
         target_type: "user",
         target: Some(user.id.uuid()),
-        actor: Some(user.id),
+        actor: RefusedActor::of(cx.scope()),
         ip: cx.origin().ip.clone(),
         details: json!({}),
     };

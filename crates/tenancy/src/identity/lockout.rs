@@ -15,7 +15,7 @@ use tenantry_domain::operations::AccountName;
 use tenantry_domain::store::Work;
 
 use crate::Cx;
-use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::audit::refusal::{self, Refusal, RefusedAction, RefusedActor};
 use crate::identity::{known_network, security_notice};
 
 /// Who guesses: at which account, and from where.
@@ -195,7 +195,7 @@ pub(crate) async fn record(
         action: RefusedAction::Locked,
         target_type: "user",
         target: user.map(UserId::uuid),
-        actor: cx.scope().user(),
+        actor: RefusedActor::of(cx.scope()),
         ip: cx.origin().ip.clone(),
         details,
     };

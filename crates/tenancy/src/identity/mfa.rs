@@ -12,7 +12,7 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Refused, Tenant, TenantSeal};
 use uuid::Uuid;
 
-use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::audit::refusal::{self, Refusal, RefusedAction, RefusedActor};
 use crate::customization::product_settings::MFA_REQUIRED;
 use crate::customization::setting::{self, Resealed};
 use crate::identity::claim::Claim;
@@ -603,7 +603,7 @@ pub(crate) async fn record_failure(cx: &Cx, user: UserId) -> Result<(), StoreErr
         action: RefusedAction::SecondFactor,
         target_type: "user",
         target: Some(user.uuid()),
-        actor: cx.scope().user(),
+        actor: RefusedActor::of(cx.scope()),
         ip: cx.origin().ip.clone(),
         details: json!({}),
     };

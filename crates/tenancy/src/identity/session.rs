@@ -273,12 +273,13 @@ async fn end_every(
     record_all(cx, work, user.id, ended, reason).await
 }
 
-/// Ends all sessions of a user about whom an alert was raised, in the running transaction. Of a user who is gone there are none.
-pub(crate) async fn end_for_alert(cx: &Cx, work: &mut Work, user: UserId) -> Result<(), StoreError> {
-    match work.users().find_for_update(user).await? {
-        Some(mut user) => end_every(cx, work, &mut user, "security_alert").await,
-        None => Ok(()),
-    }
+/// Ends all sessions of a user about whom an alert was raised, in the running transaction. Returns whether the user exists.
+pub(crate) async fn end_for_alert(cx: &Cx, work: &mut Work, user: UserId) -> Result<bool, StoreError> {
+    let Some(mut user) = work.users().find_for_update(user).await? else {
+        return Ok(false);
+    };
+    end_every(cx, work, &mut user, "security_alert").await?;
+    Ok(true)
 }
 
 async fn record_all(

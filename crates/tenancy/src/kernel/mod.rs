@@ -11,6 +11,7 @@ pub(crate) mod job_failure;
 pub(crate) mod not_in_plan;
 pub(crate) mod operator_context;
 pub(crate) mod precondition;
+pub(crate) mod slices;
 pub(crate) mod state;
 pub mod step_up;
 pub(crate) mod steps;

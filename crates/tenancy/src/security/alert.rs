@@ -1,8 +1,9 @@
 //! Alerts: seeing and acknowledging them.
 
 use serde_json::json;
-use tenantry_domain::kernel::{Check, Page, PageRequest, Permission, SecurityAlertId};
+use tenantry_domain::kernel::{Check, Page, PageRequest, Permission, SecurityAlertId, Time};
 use tenantry_domain::security::{Alert, AlertFilter, AlertState};
+use tenantry_domain::store::Work;
 
 use crate::{Cx, UseCaseError};
 
@@ -42,6 +43,8 @@ pub async fn acknowledge(cx: &Cx, id: SecurityAlertId, note: Option<String>) -> 
         Check::all(|check| check.text("/note", note, 1..=Alert::LONGEST_NOTE))?;
     }
     cx.write(async |work| {
+        // Locked before the alert, as the search does.
+        let detection = work.security_detections().current_for_update().await?;
         let found = work.security_alerts().find_for_update(id).await?;
         let mut alert = found.ok_or(AlertError::NotFound)?;
         if alert.state == AlertState::Acknowledged {
@@ -49,6 +52,11 @@ pub async fn acknowledge(cx: &Cx, id: SecurityAlertId, note: Option<String>) -> 
         }
         alert.acknowledge(cx.scope().user(), note, cx.now());
         work.security_alerts().update(&alert).await?;
+        if let Some(mut detection) = detection
+            && detection.forget(&alert)
+        {
+            work.security_detections().update(&detection).await?;
+        }
         let details = json!({"rule": alert.rule, "subject": alert.subject.id, "note": alert.note});
         let event = cx.security(
             "security_alert.acknowledged",
@@ -60,4 +68,27 @@ pub async fn acknowledge(cx: &Cx, id: SecurityAlertId, note: Option<String>) -> 
         Ok(alert)
     })
     .await
+}
+
+/// How many alerts are deleted in one transaction.
+const DELETED_AT_ONCE: u64 = 500;
+
+/// Deletes the alerts that were acknowledged before a time, in bounded transactions. Returns how many.
+///
+/// # Errors
+/// [`AlertError`].
+pub(crate) async fn retain(cx: &Cx, before: Time) -> Result<u64, AlertError> {
+    cx.require(Permission::RaiseAlerts)?;
+    let mut all = 0;
+    loop {
+        let delete = async |work: &mut Work| {
+            let alerts = work.security_alerts();
+            Ok::<_, AlertError>(alerts.delete_acknowledged(before, DELETED_AT_ONCE).await?)
+        };
+        let deleted = cx.write(delete).await?;
+        all += deleted;
+        if deleted < DELETED_AT_ONCE {
+            return Ok(all);
+        }
+    }
 }

@@ -4,26 +4,18 @@
 //! the alerts are stored in one transaction, under a lock of the tenant's row of counts. So an entry is counted once, although
 //! processes are killed and several search at once. Requests wait for none of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt as _, stream};
-use serde_json::json;
 use tenantry_domain::audit::AuditEntry;
-use tenantry_domain::kernel::{
-    Permission, SecurityAlertId, SecurityDetectionId, StoreError, SystemScope, TenantId,
-};
-use tenantry_domain::security::{
-    Alert, AlertAction, AlertKey, AlertNotice, Detection, Hits, Rule, RuleChanges, Severity, Subject,
-    SubjectKind,
-};
+use tenantry_domain::kernel::{Permission, SecurityDetectionId, StoreError, SystemScope, TenantId};
+use tenantry_domain::security::{Detection, Rule, RuleChanges, Severity};
 use tenantry_domain::store::Work;
 
-use crate::identity::session;
 use crate::operations::job::{JobFailure, JobHandler, Nothing};
 use crate::security::alert::AlertError;
-use crate::security::notice;
-use crate::security::rule;
+use crate::security::{raise, rule};
 use crate::{Cx, Tenancy};
 
 /// In how many tenants at once is searched, so that requests find connections.
@@ -155,22 +147,27 @@ async fn read_block(
         Some(detection) => detection,
         None => first(cx, work).await?,
     };
+    let before = detection.clone();
     let raised = match next_block(work, detection.sequence).await? {
         Some((last, entries)) => {
-            let raised = raise_all(cx, work, &mut detection, &entries, changes).await?;
+            let raised = raise::raise_all(cx, work, &mut detection, &entries, changes).await?;
             detection.sequence = last;
+            if let Some(read_to) = entries.iter().map(|(_, entry)| entry.at).max() {
+                detection.prune(read_to, cx.now());
+            }
             raised
         }
         None if is_first => Vec::new(),
         None => return Ok(None),
     };
-    detection.prune(cx.now());
+    let detections = work.security_detections();
     if is_first {
         let id = SecurityDetectionId::next(cx.ids());
-        let detections = work.security_detections();
         detections.insert(id, &detection, cx.now()).await?;
+    } else if detection.differs_from(&before) {
+        detections.update(&detection).await?;
     } else {
-        work.security_detections().update(&detection).await?;
+        detections.update_sequence(detection.sequence).await?;
     }
     Ok(Some(raised))
 }
@@ -202,101 +199,3 @@ async fn next_block(work: &mut Work, sequence: i64) -> Result<Option<NumberedBlo
 
 /// The number of the last entry of a block, and its entries with theirs.
 type NumberedBlock = (i64, Vec<(i64, AuditEntry)>);
-
-async fn raise_all(
-    cx: &Cx,
-    work: &mut Work,
-    detection: &mut Detection,
-    entries: &[(i64, AuditEntry)],
-    changes: &RuleChanges,
-) -> Result<Vec<&'static Rule>, StoreError> {
-    let terms = |rule: &Rule| rule::terms(cx, rule, changes);
-    let found = detection.read(entries, terms, cx.now());
-    let names: Vec<_> = found.keys().map(AlertKey::name).collect();
-    let mut open = work.security_alerts().open_for_update(&names).await?;
-    let mut raised = Vec::new();
-    for (key, hits) in &found {
-        let terms = terms(key.rule);
-        let reached = detection.count(key, hits, terms);
-        if let (Some(mut alert), Some(total)) = (open.remove(&key.name()), hits.total()) {
-            alert.add(&total);
-            if reached.is_some() {
-                act(cx, work, &mut alert, terms.action).await?;
-            }
-            work.security_alerts().update(&alert).await?;
-        } else if let Some(hits) = reached
-            && raise(cx, work, detection, (key, terms.action), &hits).await?
-        {
-            raised.push(key.rule);
-        }
-    }
-    Ok(raised)
-}
-
-/// Raises an alert. With too many open ones of its rule it is counted in the one about the tenant. Returns whether there is a new one.
-async fn raise(
-    cx: &Cx,
-    work: &mut Work,
-    detection: &mut Detection,
-    (key, action): (&AlertKey, AlertAction),
-    hits: &Hits,
-) -> Result<bool, StoreError> {
-    let mut key = key.clone();
-    if work.security_alerts().count_open(key.rule.id).await? >= Alert::MOST_OPEN {
-        key.subject = Subject::new(SubjectKind::Tenant, cx.scope().tenant());
-        let mut open: HashMap<_, _> = work.security_alerts().open_for_update(&[key.name()]).await?;
-        if let Some(mut all) = open.remove(&key.name()) {
-            all.add(hits);
-            work.security_alerts().update(&all).await?;
-            return Ok(false);
-        }
-    }
-    let mut alert = Alert::raised(SecurityAlertId::next(cx.ids()), &key, hits, cx.now());
-    act(cx, work, &mut alert, action).await?;
-    work.security_alerts().insert(&alert).await?;
-    record(cx, work, &alert).await?;
-    if detection.may_mail(key.rule, cx.now()) {
-        notice::mail_admins(cx, work, &notice_of(&alert)).await?;
-    }
-    Ok(true)
-}
-
-/// Does to the user what the rule says.
-async fn act(cx: &Cx, work: &mut Work, alert: &mut Alert, action: AlertAction) -> Result<(), StoreError> {
-    let Some(user) = alert.subject.user() else {
-        return Ok(());
-    };
-    match action {
-        AlertAction::Nothing => return Ok(()),
-        AlertAction::StepUp => {}
-        AlertAction::EndSessions => session::end_for_alert(cx, work, user).await?,
-    }
-    (alert.action, alert.acted_at) = (action, Some(cx.now()));
-    Ok(())
-}
-
-async fn record(cx: &Cx, work: &mut Work, alert: &Alert) -> Result<(), StoreError> {
-    let details = json!({
-        "rule": alert.rule,
-        "severity": alert.severity,
-        "subject_kind": alert.subject.kind,
-        "subject": alert.subject.id,
-        "count": alert.count,
-        "action": alert.action,
-    });
-    let id = Some(alert.id.uuid());
-    let event = cx.security("security.alert_raised", "security_alert", id, details);
-    work.audit().record(event).await
-}
-
-fn notice_of(alert: &Alert) -> AlertNotice {
-    AlertNotice {
-        alert: alert.id,
-        rule: alert.rule.clone(),
-        severity: alert.severity,
-        count: alert.count,
-        subject_kind: alert.subject.kind,
-        subject: alert.subject.id.clone(),
-        action: alert.action,
-    }
-}

@@ -4,4 +4,5 @@ pub mod activity;
 pub mod alert;
 pub mod detection;
 pub(crate) mod notice;
+mod raise;
 pub mod rule;

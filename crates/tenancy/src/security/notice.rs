@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tenantry_domain::kernel::{Permission, StoreError, Time, UserId};
-use tenantry_domain::security::{AlertNotice, SubjectKind};
+use tenantry_domain::security::{AlertNotice, Rule, SubjectKind};
 use tenantry_domain::store::Work;
 
 use crate::Cx;
@@ -56,6 +56,56 @@ pub(crate) async fn mail_admins(cx: &Cx, work: &mut Work, notice: &AlertNotice) 
         asked.map_err(store_error)?;
     }
     Ok(())
+}
+
+/// Mails admins about the alerts of a rule that were held back.
+#[derive(Debug, Clone, Copy)]
+pub struct MailHeld;
+
+/// The rule whose alerts were held back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldAlerts {
+    /// The name of the rule.
+    pub rule: String,
+}
+
+impl JobHandler for MailHeld {
+    const KIND: &'static str = "security.held_alerts";
+    const WRITES: bool = false;
+    type Payload = HeldAlerts;
+
+    async fn run(&self, cx: &Cx, held: HeldAlerts) -> Result<(), JobFailure> {
+        cx.require(Permission::SendMail)?;
+        let Some(rule) = Rule::find(&held.rule) else {
+            return Ok(());
+        };
+        cx.write(async |work| {
+            let Some(mut detection) = work.security_detections().current_for_update().await? else {
+                return Ok::<_, StoreError>(());
+            };
+            let Some(notice) = detection.take_held(rule, cx.now()) else {
+                return Ok(());
+            };
+            work.security_detections().update(&detection).await?;
+            mail_admins(cx, work, &notice).await
+        })
+        .await?;
+        Ok(())
+    }
+}
+
+/// Has the alerts of a rule that are held back mailed at a time, with the running transaction.
+pub(crate) async fn mail_later(cx: &Cx, work: &mut Work, rule: &Rule, at: Time) -> Result<(), StoreError> {
+    let held = HeldAlerts {
+        rule: rule.id.to_owned(),
+    };
+    let terms = Terms {
+        run_at: Some(at),
+        dedupe_key: Some(format!("{}/{}", MailHeld::KIND, rule.id)),
+        ..Terms::default()
+    };
+    let asked = job::enqueue::<MailHeld>(cx, work, &held, terms).await;
+    asked.map(|_| ()).map_err(store_error)
 }
 
 /// The present name of the user or API key that an alert is about.

@@ -7,7 +7,7 @@ use tenantry_domain::identity::{ApiKeyFormat, KeyRefusal, TokenError};
 use tenantry_domain::kernel::{RequestId, StoreError, TenantId};
 use tenantry_domain::tenant::{Admission, Denied, DomainName, Slug, TenantFacts, TenantSelector};
 
-use crate::audit::refusal::{self, Refusal, RefusedAction};
+use crate::audit::refusal::{self, Refusal, RefusedAction, RefusedActor};
 use crate::customization::security_policy;
 use crate::identity::api_key;
 use crate::{Cx, Origin, Tenancy};
@@ -183,7 +183,7 @@ pub async fn record_mismatch(cx: &Cx, hints: &Hints) -> Result<(), StoreError> {
         action: RefusedAction::OtherTenant,
         target_type: "tenant",
         target: Some(cx.scope().tenant().uuid()),
-        actor: cx.scope().user(),
+        actor: RefusedActor::of(cx.scope()),
         ip: cx.origin().ip.clone(),
         details: json!({
             "tenant_id": hints.id, "tenant_slug": hints.slug, "subdomain": hints.subdomain, "domain": hints.domain,

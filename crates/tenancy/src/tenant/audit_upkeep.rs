@@ -12,9 +12,11 @@ use crate::customization::product_settings::RETENTION_AUDIT_DAYS;
 use crate::customization::setting;
 use crate::identity::support_end;
 use crate::operations::job::{JobFailure, JobHandler, Nothing};
+use crate::security::alert;
 
 /// Logs ends of operators' accesses that are not logged yet, chains a tenant's audit log, signs its head, and deletes entries and accesses that are older
-/// than the setting `retention.audit_days`.
+/// than the setting `retention.audit_days`: entries, and alerts that
+/// were acknowledged before.
 #[derive(Debug, Clone, Copy)]
 pub struct KeepAudit;
 
@@ -36,6 +38,8 @@ impl JobHandler for KeepAudit {
             let before = cx.now() - Duration::days(days.clamp(30, 36_500));
             chain::retain(cx, before).await.map_err(failure)?;
             support_end::delete_before(cx, before).await?;
+            let deleted = alert::retain(cx, before).await;
+            deleted.map_err(|error| JobFailure::Retry(error.to_string()))?;
         }
         Ok(())
     }

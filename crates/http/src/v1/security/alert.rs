@@ -44,7 +44,7 @@ pub(crate) struct AlertView {
     /// The ids of the newest entries of the audit log that were counted.
     #[schema(value_type = Vec<Uuid>, max_items = 20)]
     evidence: Vec<AuditEventId>,
-    /// What was done to the user: `none`, `step_up` or `end_sessions`.
+    /// What was done to the user: `none`, `step_up` or `end_sessions`. Of an alert about the tenant: to the last user of whom too much was counted.
     #[schema(value_type = String, pattern = "^(none|step_up|end_sessions)$")]
     action: AlertAction,
     /// When that was done last.

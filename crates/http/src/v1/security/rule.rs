@@ -41,7 +41,7 @@ pub(crate) struct RuleView {
     threshold: u32,
     #[schema(minimum = 1, maximum = 1440)]
     window_minutes: u32,
-    /// What is done to the user: `none`, `step_up` (sensitive requests need the second factor again) or `end_sessions`.
+    /// What is done to the user: `none`, `step_up` (sensitive requests need the second factor again; the sessions of a user without a factor end) or `end_sessions`.
     #[schema(value_type = String, pattern = "^(none|step_up|end_sessions)$")]
     action: AlertAction,
     /// Whether the rule may have an action. Rules that callers without a credential can cause may not.
