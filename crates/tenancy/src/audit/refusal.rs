@@ -22,7 +22,6 @@ use tenantry_domain::audit::cut_details;
 use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::operations::ClientAddress;
 use tenantry_domain::tenant::{Actor, TenantScope};
-use tenantry_domain::tenant::TenantScope;
 use uuid::Uuid;
 
 use crate::kernel::slices::Slices;

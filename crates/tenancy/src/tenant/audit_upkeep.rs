@@ -14,9 +14,8 @@ use crate::identity::support_end;
 use crate::operations::job::{JobFailure, JobHandler, Nothing};
 use crate::security::alert;
 
-/// Logs ends of operators' accesses that are not logged yet, chains a tenant's audit log, signs its head, and deletes entries and accesses that are older
-/// than the setting `retention.audit_days`: entries, and alerts that
-/// were acknowledged before.
+/// Logs ends of operators' accesses that are not logged yet, chains a tenant's audit log, signs its head, and deletes what is older than the
+/// setting `retention.audit_days`: entries, accesses, and alerts that were acknowledged before.
 #[derive(Debug, Clone, Copy)]
 pub struct KeepAudit;
 
