@@ -19,6 +19,7 @@ use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time, UserId};
 use tenantry_domain::operations::ClientAddress;
 use uuid::Uuid;
 
+use crate::audit::about_erased;
 use crate::kernel::steps::passes_step;
 use crate::{Cx, OperatorCx, Origin, Tenancy};
 
@@ -454,7 +455,7 @@ async fn write(cx: &Cx, refusal: &Refusal) -> Result<(), StoreError> {
             refusal.target,
             details,
         );
-        work.audit().record(event).await
+        about_erased::record(cx, work, event).await
     })
     .await
 }

@@ -50,7 +50,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     params(("id" = Uuid, Path)), request_body = EraseUser,
     responses((status = 202, description = "How far the erasure is.", body = ErasureView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "last_admin"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "last_admin", "conflict"]))),
 )]
 pub(crate) async fn erase(cx: Ctx<ManageUsers>, id: Id<UserId>, body: Body<EraseUser>) -> Answer {
     let erasure = erasure::erase(&cx, id.0, &body.confirm_email).await?;
