@@ -433,7 +433,7 @@ async fn jobs_that_run_during_an_erasure_are_deleted_later() {
     let running = format!(
         "INSERT INTO jobs (tenant_id, id, created_at, kind, schema_version, payload, state, run_at, attempts, max_attempts, \
          actor_type, request_id, lease_id, lease_until, worker) \
-         VALUES ('{}', gen_random_uuid(), now(), 'test.running', 1, '{{\"email\": \"{}\"}}', 'running', now(), 1, 3, \
+         VALUES ('{}', gen_random_uuid(), '2020-01-01', 'test.running', 1, '{{\"email\": \"{}\"}}', 'running', now(), 1, 3, \
          'system', 'r', gen_random_uuid(), now() + interval '1 hour', 'w')",
         acme.id, acme.member.email
     );
@@ -448,6 +448,24 @@ async fn jobs_that_run_during_an_erasure_are_deleted_later() {
     .await;
     assert!(is_finished(&world, &acme.member).await);
     is_nowhere(&world, &acme.member.email).await;
+}
+
+/// Another account gets the address while the erasure is not finished: what it does is not erased.
+#[actix_web::test]
+async fn address_is_free_once_an_erasure_has_begun() {
+    let world = World::new().await;
+    let acme = &world.acme;
+    erase(&world, &acme.admin, &acme.member).await.expect(202);
+    world.clock.advance(chrono::Duration::seconds(1));
+    let email = acme.member.email.as_str();
+    let invited = json!({"email": email, "role": "viewer"});
+    let invite = world.post(&acme.admin, "/api/v1/invitations", &invited);
+    invite.send().await.expect(201);
+    assert!(is_finished(&world, &acme.member).await);
+    let named = |of: &str| format!("SELECT count(*) FROM {of} WHERE t::text LIKE '%{email}%'");
+    assert_eq!(number(&world, &named("invitations t")).await, 1);
+    assert_eq!(number(&world, &named("audit_events t")).await, 1);
+    assert_chain(&world).await;
 }
 
 /// The archive that a person's export has made goes with the person.

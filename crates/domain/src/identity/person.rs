@@ -47,6 +47,15 @@ impl Erasure {
         }
     }
 
+    /// The addresses that were the person's at a time: none after the erasure has begun, since they may be somebody else's by then.
+    pub fn addresses_at(&self, at: Time) -> &[Email] {
+        if at <= self.created_at {
+            &self.addresses
+        } else {
+            &[]
+        }
+    }
+
     /// Everything was erased; the addresses are not needed any more.
     pub fn finish(&mut self, now: Time) {
         self.addresses.clear();
@@ -77,9 +86,9 @@ pub trait Persons: Send {
     /// Deletes rows that go with an account, at most so many. Returns how many: none when there are no more.
     async fn erase_rows(&mut self, id: UserId, at_most: u32) -> Result<u64, StoreError>;
 
-    /// Deletes invitations to addresses, and jobs that name an address or are a mail to the person. Returns how many such jobs are
-    /// running, which are not deleted.
-    async fn erase_named(&mut self, id: UserId, addresses: &[Email]) -> Result<u64, StoreError>;
+    /// Deletes invitations to the addresses of an erasure and jobs that name one, which are from before it, and jobs that are a mail to the
+    /// person. Returns how many such jobs are running, which are not deleted.
+    async fn erase_named(&mut self, erasure: &Erasure) -> Result<u64, StoreError>;
 
     /// The erasure of an account, locked until the transaction ends.
     async fn erasure(&mut self, id: UserId) -> Result<Option<Erasure>, StoreError>;

@@ -66,19 +66,19 @@ UPDATE users u SET email = 'erased-' || u.id || '@erased.invalid', full_name = '
 /// `$2` the account, `$3` at most how many.
 const ERASE_ROWS: &str = "SELECT person_rows_erase($2, $3) AS deleted WHERE $1::uuid IS NOT NULL";
 
-/// `$2` addresses.
+/// `$2` addresses, `$3` when the erasure began.
 const ERASE_INVITATIONS: &str = "\
-DELETE FROM invitations i WHERE i.tenant_id = $1 AND i.email IN (SELECT jsonb_array_elements_text($2::text::jsonb)) RETURNING i.id";
+DELETE FROM invitations i WHERE i.tenant_id = $1 AND i.created_at <= $3 AND i.email IN (SELECT jsonb_array_elements_text($2::text::jsonb)) RETURNING i.id";
 
-/// `$2` addresses, `$3` the account. A job that runs ends by itself: it finds nobody any more.
+/// `$2` addresses, `$3` when the erasure began, `$4` the account. A job that runs ends by itself: it finds nobody any more.
 const ERASE_JOBS: &str = "\
-DELETE FROM jobs j WHERE j.tenant_id = $1 AND j.state <> 'running' AND (j.payload ->> 'to' = $3::text \
- OR EXISTS (SELECT FROM jsonb_array_elements($2::text::jsonb) a WHERE position(a::text IN j.payload::text) > 0)) RETURNING j.id";
+DELETE FROM jobs j WHERE j.tenant_id = $1 AND j.state <> 'running' AND (j.payload ->> 'to' = $4::text \
+ OR j.created_at <= $3 AND EXISTS (SELECT FROM jsonb_array_elements($2::text::jsonb) a WHERE position(a::text IN j.payload::text) > 0)) RETURNING j.id";
 
 /// Arguments as of [`ERASE_JOBS`].
 const RUNNING_JOBS: &str = "\
-SELECT count(*) AS running FROM jobs j WHERE j.tenant_id = $1 AND j.state = 'running' AND (j.payload ->> 'to' = $3::text \
- OR EXISTS (SELECT FROM jsonb_array_elements($2::text::jsonb) a WHERE position(a::text IN j.payload::text) > 0))";
+SELECT count(*) AS running FROM jobs j WHERE j.tenant_id = $1 AND j.state = 'running' AND (j.payload ->> 'to' = $4::text \
+ OR j.created_at <= $3 AND EXISTS (SELECT FROM jsonb_array_elements($2::text::jsonb) a WHERE position(a::text IN j.payload::text) > 0))";
 
 /// `$2` a list of one digest, `$3` since when.
 const ERASED_SINCE: &str = "\
@@ -134,12 +134,12 @@ impl Persons for PgStore {
         Ok(deleted.unsigned_abs())
     }
 
-    async fn erase_named(&mut self, id: UserId, addresses: &[Email]) -> Result<u64, StoreError> {
-        let addresses = json!(addresses).to_string();
-        self.tx
-            .fetch_all_fixed(ERASE_INVITATIONS, [addresses.clone().into()])
-            .await?;
-        let arguments = || [addresses.clone().into(), id.uuid().into()];
+    async fn erase_named(&mut self, erasure: &Erasure) -> Result<u64, StoreError> {
+        let addresses = json!(erasure.addresses).to_string();
+        let arguments = [addresses.clone().into(), erasure.created_at.into()];
+        self.tx.fetch_all_fixed(ERASE_INVITATIONS, arguments).await?;
+        let (began, user) = (erasure.created_at, erasure.user.uuid());
+        let arguments = || [addresses.clone().into(), began.into(), user.into()];
         self.tx.fetch_all_fixed(ERASE_JOBS, arguments()).await?;
         let row = self.tx.fetch_fixed(RUNNING_JOBS, arguments()).await?;
         let running: i64 = row.map_or(Ok(0), |row| column(&row, "running"))?;

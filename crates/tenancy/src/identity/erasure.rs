@@ -86,7 +86,7 @@ async fn begin(cx: &Cx, work: &mut Work, id: UserId, confirm_email: &str) -> Res
     let digest = |email: &Email| cx.ports().seal.digest(Erasure::PLACE, email.as_str().as_bytes());
     let digests = addresses.iter().map(digest).collect();
     let erasure = Erasure::new(ErasureId::next(cx.ids()), id, (addresses, digests), cx.now());
-    work.persons().erase_named(id, &erasure.addresses).await?;
+    work.persons().erase_named(&erasure).await?;
     let erased = work.persons().erase_rows(id, ROWS_AT_ONCE).await;
     erased.map_err(|error| match error {
         StoreError::Reference(Constraint::Other(reference)) => UserReason::Referenced(reference).into(),
@@ -188,7 +188,7 @@ pub async fn finish(cx: &Cx, person: UserId) -> Result<Option<Erasure>, JobFailu
             return Ok(None);
         };
         // Jobs that ran when the erasure began have ended, or left others behind.
-        let running = work.persons().erase_named(person, &erasure.addresses).await?;
+        let running = work.persons().erase_named(&erasure).await?;
         let is_waiting = advanced.waiting || running > 0 || !is_forgotten;
         if !is_waiting && erasure.finished_at.is_none() {
             erasure.finish(cx.now());
@@ -232,8 +232,11 @@ async fn erase_block(work: &mut Work, person: UserId) -> Result<bool, StoreError
     };
     let ids: Vec<_> = block.links.iter().map(|link| link.id).collect();
     let entries = chain.entries(&ids).await?;
-    let addresses: Vec<&str> = erasure.addresses.iter().map(Email::as_str).collect();
-    let erased = block.erase(&entries, |entry| entry.concerns(person.uuid(), &addresses));
+    let erased = block.erase(&entries, |entry| {
+        let addresses = erasure.addresses_at(entry.at).iter();
+        let addresses: Vec<&str> = addresses.map(Email::as_str).collect();
+        entry.concerns(person.uuid(), &addresses)
+    });
     if !erased.is_empty() {
         erasure.entries += chain.erase(person, block.id, &erased).await?;
     }
