@@ -30,6 +30,8 @@ struct State {
     made: u64,
     least_seats: u32,
     customers: BTreeMap<String, TenantId>,
+    /// Where invoices of a customer go.
+    emails: BTreeMap<String, String>,
     subscriptions: BTreeMap<String, ProviderSubscription>,
     invoices: BTreeMap<String, ProviderInvoice>,
     checkouts: BTreeMap<String, (CustomerRef, OpenCheckout)>,
@@ -78,6 +80,11 @@ impl MemoryPayments {
     /// The calls there were, by name.
     pub fn calls(&self) -> Vec<String> {
         self.state().calls.clone()
+    }
+
+    /// Where invoices of a customer go.
+    pub fn email_of(&self, customer: &CustomerRef) -> Option<String> {
+        self.state().emails.get(customer.as_str()).cloned()
     }
 
     /// Everybody who is a customer.
@@ -365,6 +372,9 @@ impl PaymentProvider for MemoryPayments {
             state.made += 1;
             let id = format!("cus_{}", state.made);
             state.customers.insert(id.clone(), new.tenant);
+            if let Some(email) = &new.email {
+                state.emails.insert(id.clone(), email.clone());
+            }
             Ok(Answer::Customer(CustomerRef::parse(&id).unwrap()))
         })?;
         match answer {
@@ -382,11 +392,26 @@ impl PaymentProvider for MemoryPayments {
     }
 
     async fn customer(&self, customer: &CustomerRef) -> Result<Option<ProviderCustomer>, ProviderError> {
-        let label = self.state().customers.get(customer.as_str()).copied();
+        let state = self.state();
+        let label = state.customers.get(customer.as_str()).copied();
         Ok(label.map(|tenant| ProviderCustomer {
             id: customer.clone(),
             label: Some(tenant),
+            email: state.emails.get(customer.as_str()).cloned(),
         }))
+    }
+
+    async fn set_customer_email(
+        &self,
+        _: &ProviderKey,
+        customer: &CustomerRef,
+        email: &str,
+    ) -> Result<(), ProviderError> {
+        let mut state = self.state();
+        if state.customers.contains_key(customer.as_str()) {
+            state.emails.insert(customer.to_string(), email.to_owned());
+        }
+        Ok(())
     }
 
     async fn delete_customer(&self, customer: &CustomerRef) -> Result<(), ProviderError> {

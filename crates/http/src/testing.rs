@@ -739,6 +739,10 @@ impl ProviderEvents for Fake {
         away()
     }
 
+    async fn clear_bodies_of(&self, _: SystemScope, _: TenantId, _: &[Email]) -> Result<u64, StoreError> {
+        away()
+    }
+
     async fn clear_bodies(&self, _: SystemScope, _: Time) -> Result<u64, StoreError> {
         away()
     }

@@ -33,6 +33,7 @@ use stripe_checkout::checkout_session::{
 };
 use stripe_core::customer::{
     CreateCustomer, DeleteCustomer, RetrieveCustomer, RetrieveCustomerReturned, SearchCustomer,
+    UpdateCustomer,
 };
 use stripe_core::event::ListEvent;
 use stripe_shared::{
@@ -94,7 +95,19 @@ impl PaymentProvider for StripePayments {
         Ok(Some(ProviderCustomer {
             id: customer.clone(),
             label: label.and_then(|tenant| tenant.parse().ok()),
+            email: known.email.clone(),
         }))
+    }
+
+    async fn set_customer_email(
+        &self,
+        key: &ProviderKey,
+        customer: &CustomerRef,
+        email: &str,
+    ) -> Result<(), ProviderError> {
+        let request = UpdateCustomer::new(customer.as_str()).email(email);
+        found(self.change(key.as_str(), &request).await)?;
+        Ok(())
     }
 
     async fn delete_customer(&self, customer: &CustomerRef) -> Result<(), ProviderError> {

@@ -13,9 +13,8 @@ use tenantry_domain::billing::{
     BillingAccount, CustomerRef, KnownCustomer, NewCustomer, NewSubscription, Offer, PaymentProvider,
     ProviderError, ProviderKey, ProviderSubscription,
 };
-use tenantry_domain::kernel::{
-    BillingAccountId, Interval, PageRequest, Permission, StoreError, SystemScope, TenantId,
-};
+use tenantry_domain::identity::Email;
+use tenantry_domain::kernel::{BillingAccountId, Interval, Permission, StoreError, SystemScope, TenantId};
 use tenantry_domain::plans::PlanTerms;
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Capability;
@@ -27,6 +26,7 @@ use tenantry_tenancy::operations::job::{
 use tenantry_tenancy::{Cx, Tenancy};
 
 use crate::billing::SEATS;
+use crate::billing::billing_contact::{self, first_admin};
 use crate::billing::billing_sync::sync;
 use crate::plans::seats;
 
@@ -123,6 +123,10 @@ impl Subscriptions for PaidSubscriptions {
             }
             None => Ok(()),
         }
+    }
+
+    async fn erase_addresses(&self, cx: &Cx, addresses: &[Email]) -> Result<bool, StoreError> {
+        billing_contact::erase(cx, addresses).await
     }
 }
 
@@ -239,16 +243,6 @@ pub(crate) async fn begin(cx: &Cx, work: &mut Work) -> Result<(BillingAccount, N
         name: tenant.name,
     };
     Ok((account, new))
-}
-
-/// Where invoices go: to an admin.
-async fn first_admin(work: &mut Work) -> Result<Option<String>, StoreError> {
-    let one = PageRequest {
-        limit: 1,
-        after: None,
-    };
-    let page = work.users().list_acting_admins(one).await?;
-    Ok(page.items.first().map(|user| user.email.as_str().to_owned()))
 }
 
 /// Subscribes a customer that never had a subscription of ours to a plan that has a price: for a month at a time, with the plan's

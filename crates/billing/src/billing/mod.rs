@@ -6,6 +6,7 @@
 //! May use: `kernel`, `usage`, `plans`.
 
 mod billing;
+mod billing_contact;
 pub mod billing_customer;
 pub mod billing_dashboard;
 pub mod billing_finding;

@@ -1,6 +1,6 @@
 use serde_json::{Value, json};
 
-use super::TableShape;
+use super::{ColumnShape, TableShape};
 
 /// What an archive has of a table, and what an import does with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,11 +156,11 @@ const COLUMNS: [(&str, &str, &str, Option<Fill>); 12] = [
 
 const UNKNOWN: &str = "it is not decided yet whether it may be exported";
 
-pub(super) const NAMED_SO: &str = "its name says that it is a secret";
+const NAMED_SO: &str = "its name says that it is a secret";
 
 /// Words in the names of columns that hold secrets. Their plurals count as well, and so does a name such as `apiKey`. Words that are
 /// joined by `_` stand one behind the other.
-pub(super) const SECRET_WORDS: [&str; 24] = [
+const SECRET_WORDS: [&str; 24] = [
     "password",
     "passwd",
     "passphrase",
@@ -252,23 +252,41 @@ pub fn excuses_of(table: &TableShape) -> Vec<Excuse> {
             })
             .collect();
     }
-    let secret = table.columns.iter().filter(|column| {
-        let identifies = column.kind == "uuid"
-            && (column.name.ends_with("_id")
-                || table.key.contains(&column.name)
-                || table
-                    .refers
-                    .iter()
-                    .any(|reference| reference.columns.contains(&column.name)));
-        let is_harmless = identifies || NO_SECRETS.contains(&column.kind.trim_end_matches("[]"));
-        !is_harmless && is_secret_name(&column.name)
+    let secret = table.columns.iter().filter(|column| is_secret(table, column));
+    secret.map(named_so).collect()
+}
+
+/// The columns that an archive of one person leaves out of a table, which may be one of which an archive of the tenant has nothing: those
+/// of [`excuses_of`], all others that have the name of a secret, and bytes.
+pub(super) fn secrets_of(table: &TableShape) -> Vec<Excuse> {
+    let mut excuses = excuses_of(table);
+    let further = table.columns.iter().filter(|column| {
+        let is_excused = excuses.iter().any(|excuse| excuse.column == column.name);
+        !is_excused && (column.kind == "bytea" || is_secret(table, column))
     });
-    let excuse = |name: &String| Excuse {
-        column: name.clone(),
+    let further: Vec<_> = further.map(named_so).collect();
+    excuses.extend(further);
+    excuses
+}
+
+/// Whether a column has the name of a secret, and a type that can hold one.
+fn is_secret(table: &TableShape, column: &ColumnShape) -> bool {
+    let refers = || {
+        let mut refers = table.refers.iter();
+        refers.any(|reference| reference.columns.contains(&column.name))
+    };
+    let identifies = column.kind == "uuid"
+        && (column.name.ends_with("_id") || table.key.contains(&column.name) || refers());
+    let is_harmless = identifies || NO_SECRETS.contains(&column.kind.trim_end_matches("[]"));
+    !is_harmless && is_secret_name(&column.name)
+}
+
+fn named_so(column: &ColumnShape) -> Excuse {
+    Excuse {
+        column: column.name.clone(),
         reason: NAMED_SO,
         fill: None,
-    };
-    secret.map(|column| excuse(&column.name)).collect()
+    }
 }
 
 /// What inserted rows have in the columns that are left out.
@@ -420,7 +438,6 @@ mod tests {
 
     #[test]
     fn a_table_of_a_service_is_exported_without_its_secrets() {
-        use super::super::ColumnShape;
         let column = ColumnShape::plain;
         let mut table = TableShape::notes(vec![
             column("id", "uuid", false),

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::content::{NAMED_SO, SECRET_WORDS};
+use super::content::secrets_of;
+use super::id_map::row_columns;
 use super::{Excuse, TableShape};
 use crate::audit::{Salt, erased, erased_text};
 use crate::kernel::UserId;
@@ -12,8 +13,9 @@ use crate::kernel::UserId;
 pub struct AboutPerson {
     /// Identifies the account whose rows are read.
     pub id: UserId,
-    /// The addresses that it is known to have or to have had.
-    pub addresses: Vec<String>,
+    /// The addresses that are [proven](crate::identity::Persons::proven_addresses) to be the person's. Anybody can give an account an
+    /// address that is not, and would get what is stored about its owner.
+    pub proven: Vec<String>,
 }
 
 /// Which rows of a table are about a person, and what is left out of them.
@@ -25,6 +27,9 @@ pub struct PersonRows {
     pub addresses: Vec<String>,
     /// JSON columns in which either may be.
     pub states: Vec<String>,
+    /// A column that is null where a caller without a credential chose what is in `states`: there only the id counts, which such a caller
+    /// does not choose.
+    pub chosen_by: Option<&'static str>,
     /// Columns that no row of the archive has, with the reasons.
     pub left_out: Vec<Excuse>,
 }
@@ -50,16 +55,18 @@ const LEFT_OUT: [(&str, &str); 7] = [
 ];
 
 /// Columns besides references to users that name a person.
-const FURTHER: [(&str, &str, Names); 8] = [
+const FURTHER: [(&str, &str, Names); 7] = [
     ("users", "id", Names::Id),
     ("audit_events", "actor_id", Names::Id),
     ("audit_events", "target_id", Names::Id),
     ("audit_events", "before", Names::Either),
     ("audit_events", "after", Names::Either),
-    ("account_links", "email", Names::Address),
     ("invitations", "email", Names::Address),
     ("security_alerts", "subject", Names::Address),
 ];
+
+/// Of these tables a row without a value in the column is written for a caller without a credential.
+const CHOSEN_BY: [(&str, &str); 1] = [("audit_events", "actor_id")];
 
 /// Columns that tell about the tenant rather than about the person who is named beside them.
 const OF_OTHERS: [(&str, &str, &str); 2] = [
@@ -100,29 +107,27 @@ pub fn person_rows_of(table: &TableShape) -> Result<Option<PersonRows>, &'static
         ids,
         addresses: further(Names::Address).collect(),
         states: further(Names::Either).collect(),
+        chosen_by: CHOSEN_BY
+            .iter()
+            .find(|(name, _)| table.own && *name == table.name)
+            .map(|(_, column)| *column),
         left_out: left_out_of(table),
     };
     let is_none = rows.ids.is_empty() && rows.addresses.is_empty() && rows.states.is_empty();
     Ok((!is_none).then_some(rows))
 }
 
-/// Columns that hold secrets, by their type or name, and those that tell about others.
+/// Columns that hold secrets, and those that tell about others.
 fn left_out_of(table: &TableShape) -> Vec<Excuse> {
-    let secret = table.columns.iter().filter(|column| {
-        let named_so = column.name.split('_').any(|word| SECRET_WORDS.contains(&word));
-        column.kind == "bytea" || named_so
-    });
-    let secret = secret.map(|column| (column.name.as_str(), NAMED_SO));
     let of_others = OF_OTHERS
         .iter()
         .filter(|(name, ..)| table.own && *name == table.name);
-    let of_others = of_others.map(|(_, column, reason)| (*column, *reason));
-    let excuse = |(column, reason): (&str, &'static str)| Excuse {
-        column: column.to_owned(),
+    let of_others = of_others.map(|(_, column, reason)| Excuse {
+        column: (*column).to_owned(),
         reason,
         fill: None,
-    };
-    secret.chain(of_others).map(excuse).collect()
+    });
+    secrets_of(table).into_iter().chain(of_others).collect()
 }
 
 /// An entry of the audit log as the person may see it: what it tells about other people is in the form of an erased entry.
@@ -133,8 +138,10 @@ pub fn without_others(row: &str, about: &AboutPerson, salt: &Salt) -> String {
     };
     let person = json!(about.id);
     let is_of = |row: &Value, column: &str| row[column] == person;
-    // An actor without an id is a caller before a login, such as the person.
-    if !row["actor_id"].is_null() && !is_of(&row, "actor_id") {
+    // An actor without an id is a caller before a login: of an entry about the account or its session it is taken for the person.
+    let is_guest =
+        row["actor_id"].is_null() && (is_of(&row, "target_id") || row["after"]["user_id"] == person);
+    if !is_guest && !is_of(&row, "actor_id") {
         for column in ["ip", "user_agent"] {
             if let Some(text) = row[column].as_str() {
                 row[column] = erased_text(text, salt).into();
@@ -152,7 +159,7 @@ pub fn without_others(row: &str, about: &AboutPerson, salt: &Salt) -> String {
 /// The erased form, except for addresses of the person.
 fn keep_own(plain: &Value, gone: &Value, about: &AboutPerson) -> Value {
     match (plain, gone) {
-        (Value::String(text), _) if about.addresses.contains(text) => plain.clone(),
+        (Value::String(text), _) if about.proven.contains(text) => plain.clone(),
         (Value::Object(plain), Value::Object(gone)) => {
             let member = |(name, value): (&String, &Value)| {
                 let kept = keep_own(value, gone.get(name).unwrap_or(&Value::Null), about);
@@ -168,8 +175,11 @@ fn keep_own(plain: &Value, gone: &Value, about: &AboutPerson) -> Value {
     }
 }
 
-/// The row of a user who was erased, as an import as a new tenant writes it: anonymous, for the records that refer to it.
-pub fn erased_user(mut row: Value, taken_at: &Value) -> Value {
+/// The row of a user who was erased, as an import as a new tenant writes it: anonymous, for the records that refer to it. Its columns stay in
+/// their order. `None` of a row that is no JSON object.
+pub fn erased_user(row: &str, taken_at: &Value) -> Option<String> {
+    let columns = row_columns(row);
+    let mut row: Value = serde_json::from_str(row).ok()?;
     let id = row["id"].as_str().unwrap_or_default().to_owned();
     let anonymous = [
         ("email", json!(format!("erased-{id}@erased.invalid"))),
@@ -189,7 +199,12 @@ pub fn erased_user(mut row: Value, taken_at: &Value) -> Value {
     if row["deleted_at"].is_null() {
         row["deleted_at"] = taken_at.clone();
     }
-    row
+    let members = columns.iter().filter_map(|name| {
+        let value = row.get(name)?;
+        Some(format!("{}: {value}", json!(name)))
+    });
+    let members: Vec<_> = members.collect();
+    Some(format!("{{{}}}", members.join(", ")))
 }
 
 #[cfg(test)]
@@ -214,36 +229,37 @@ mod tests {
     /// test with the reason.
     #[test]
     fn every_column_that_names_a_person_is_decided() {
-        const NO_PERSON: [(&str, &str); 29] = [
-            ("api_keys", "service_account"),           // whether it is one
-            ("audit_events", "actor_type"),            // a kind
-            ("audit_events", "ip"),                    // found by the person beside it
-            ("audit_events", "user_agent"),            // likewise
-            ("brandings", "support_email"),            // of the tenant
-            ("erasures", "addresses"),                 // deleted when the erasure ends
-            ("jobs", "actor_id"),                      // left out
-            ("jobs", "actor_type"),                    // left out
-            ("lockouts", "account"),                   // left out
-            ("operator_events", "ip"),                 // of operators, who are no users of tenants
-            ("operators", "email"),                    // likewise
-            ("passkeys", "mailbox"),                   // found by the person beside it
-            ("passkeys", "mailbox_proven_at"),         // a time
-            ("operator_lockouts", "account"),          // of operators
-            ("refresh_sessions", "ip"),                // found by the person beside it
-            ("refresh_sessions", "mailbox"),           // likewise
+        const NO_PERSON: [(&str, &str); 30] = [
+            ("account_links", "email"), // found by the person beside it; links of others may be to any address
+            ("api_keys", "service_account"), // whether it is one
+            ("audit_events", "actor_type"), // a kind
+            ("audit_events", "ip"),     // found by the person beside it
+            ("audit_events", "user_agent"), // likewise
+            ("brandings", "support_email"), // of the tenant
+            ("erasures", "addresses"),  // deleted when the erasure ends
+            ("jobs", "actor_id"),       // left out
+            ("jobs", "actor_type"),     // left out
+            ("lockouts", "account"),    // left out
+            ("operator_events", "ip"),  // of operators, who are no users of tenants
+            ("operators", "email"),     // likewise
+            ("passkeys", "mailbox"),    // found by the person beside it
+            ("passkeys", "mailbox_proven_at"), // a time
+            ("operator_lockouts", "account"), // of operators
+            ("refresh_sessions", "ip"), // found by the person beside it
+            ("refresh_sessions", "mailbox"), // likewise
             ("refresh_sessions", "mailbox_proven_at"), // a time
-            ("refresh_sessions", "user_agent"),        // found by the person beside it
-            ("security_alerts", "subject_kind"),       // a kind
-            ("sent_mails", "recipient"),               // a hash, for some days
-            ("tenants", "status_actor"),               // a kind
-            ("tenants", "status_actor_id"),            // an operator or an admin, by the id
-            ("trusted_devices", "ip"),                 // found by the person beside it
-            ("trusted_devices", "user_agent"),         // likewise
-            ("usage_events", "subject"),               // chosen by the tenant's program
-            ("user_addresses", "of_user"),             // deleted with the address, by a trigger
-            ("user_addresses", "address_digest"),      // likewise
-            ("users", "mailbox_proven_at"),            // a time
-            ("workspace_requests", "email"),           // for minutes
+            ("refresh_sessions", "user_agent"), // found by the person beside it
+            ("security_alerts", "subject_kind"), // a kind
+            ("sent_mails", "recipient"), // a hash, for some days
+            ("tenants", "status_actor"), // a kind
+            ("tenants", "status_actor_id"), // an operator or an admin, by the id
+            ("trusted_devices", "ip"),  // found by the person beside it
+            ("trusted_devices", "user_agent"), // likewise
+            ("usage_events", "subject"), // chosen by the tenant's program
+            ("user_addresses", "of_user"), // deleted with the address, by a trigger
+            ("user_addresses", "address_digest"), // likewise
+            ("users", "mailbox_proven_at"), // a time
+            ("workspace_requests", "email"), // for minutes
         ];
         const WORDS: [&str; 15] = [
             "email",
@@ -331,11 +347,90 @@ mod tests {
         assert_eq!(person_rows_of(&table), Ok(None));
     }
 
+    /// A service's table is exported without the secrets that an archive of its tenant leaves out.
+    #[test]
+    fn secrets_are_those_of_the_archive_of_the_tenant() {
+        let mut table = TableShape {
+            name: "integrations".into(),
+            own: false,
+            columns: vec![
+                column("user_id", "uuid"),
+                column("api_key", "text"),
+                column("recovery_tokens", "jsonb"),
+                column("accessToken", "text"),
+                column("token_count", "integer"),
+                column("title", "text"),
+            ],
+            key: vec!["id".into()],
+            refers: Vec::new(),
+            changes: true,
+        };
+        let left_out = |table: &TableShape| -> Vec<String> {
+            let excuses = left_out_of(table).into_iter();
+            excuses.map(|excuse| excuse.column).collect()
+        };
+        assert_eq!(left_out(&table), ["api_key", "recovery_tokens", "accessToken"]);
+        table.name = "tenant_setting_versions".into();
+        table.own = true;
+        table.columns = vec![column("secrets", "jsonb"), column("values", "jsonb")];
+        assert_eq!(left_out(&table), ["secrets", "values"]);
+    }
+
+    /// What is stored of no archive of a tenant, such as sessions, is stored for an archive of a person with no secret.
+    #[test]
+    fn every_secret_of_the_catalogue_is_left_out() {
+        let mut tables = std::collections::BTreeMap::<_, Vec<_>>::new();
+        for line in CATALOGUE.lines() {
+            let found = line
+                .strip_prefix("column\tpublic.")
+                .and_then(|line| line.split_once('\t'));
+            let Some((name, kind)) = found else { continue };
+            let (table, name) = name.split_once('.').unwrap();
+            let kind = kind
+                .split(" not null")
+                .next()
+                .unwrap()
+                .split(" default")
+                .next()
+                .unwrap();
+            tables.entry(table).or_default().push(column(name, kind));
+        }
+        for (name, columns) in tables {
+            let table = TableShape {
+                name: name.into(),
+                own: true,
+                columns,
+                key: Vec::new(),
+                refers: Vec::new(),
+                changes: true,
+            };
+            let left_out = left_out_of(&table);
+            let kept = table
+                .columns
+                .iter()
+                .filter(|column| !left_out.iter().any(|one| one.column == column.name));
+            let kept: Vec<_> = kept
+                .filter(|column| column.kind.starts_with("bytea") || column.name.contains("secret"))
+                .collect();
+            assert!(kept.is_empty(), "{name}: {kept:?}");
+        }
+    }
+
+    /// An import refuses rows whose columns differ from those of the first one, or are in another order.
+    #[test]
+    fn row_of_an_erased_user_keeps_its_columns_in_order() {
+        let row = r#"{"id": "7", "role": "admin", "email": "ada@x.example", "full_name": "Ada", "deleted_at": null}"#;
+        let erased = erased_user(row, &json!("2026-01-31T12:00:00Z")).unwrap();
+        assert_eq!(row_columns(&erased), row_columns(row));
+        assert!(!erased.contains("Ada") && !erased.contains("ada@"), "{erased}");
+        assert!(erased.contains("2026-01-31T12:00:00Z"), "{erased}");
+    }
+
     #[test]
     fn entries_show_a_person_nothing_about_others() {
         let about = AboutPerson {
             id: uuid::Uuid::from_u128(7).into(),
-            addresses: vec!["ada@x.example".into()],
+            proven: vec!["ada@x.example".into()],
         };
         let other = uuid::Uuid::from_u128(8);
         let row = json!({"actor_id": other, "target_id": about.id, "ip": "192.0.2.1", "user_agent": "x", "before": null,
@@ -352,5 +447,23 @@ mod tests {
         );
         assert_eq!(shown["after"]["by"]["email"], "ada@x.example");
         assert!(!shown.to_string().contains("bob@"), "{shown}");
+        // A caller without a credential is the person where the entry is about the account, and may be anybody elsewhere.
+        for (row, is_shown) in [
+            (
+                json!({"actor_id": null, "target_id": about.id, "ip": "192.0.2.3", "before": null, "after": {}}),
+                true,
+            ),
+            (
+                json!({"actor_id": null, "target_id": other, "ip": "192.0.2.3", "before": null, "after": {"user_id": about.id}}),
+                true,
+            ),
+            (
+                json!({"actor_id": null, "target_id": other, "ip": "192.0.2.3", "before": null, "after": {"person_id": about.id}}),
+                false,
+            ),
+        ] {
+            let shown = without_others(&row.to_string(), &about, &[1; 16]);
+            assert_eq!(shown.contains("192.0.2.3"), is_shown, "{row}");
+        }
     }
 }

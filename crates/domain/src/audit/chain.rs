@@ -9,7 +9,7 @@ use crate::audit::canonical::canonical;
 use crate::audit::entry::AuditEntry;
 use crate::audit::personal::Salt;
 use crate::kernel::name::named_enum;
-use crate::kernel::{AuditBlockId, AuditEventId, AuditHeadId, StoreError, TenantId, Time, hex};
+use crate::kernel::{AuditBlockId, AuditEventId, AuditHeadId, StoreError, TenantId, Time, UserId, hex};
 
 /// How far apart in time the entries of a block may be, so that the block of an entry is found by its time.
 const LONGEST_SPAN: Duration = Duration::hours(1);
@@ -259,9 +259,14 @@ pub trait AuditChain: Send {
         ids: &[AuditEventId],
     ) -> Result<HashMap<AuditEventId, AuditEntry>, StoreError>;
 
-    /// Stores the erased form of entries of a block, and the block with zeros in place of their salts. The database changes nothing else.
-    /// Returns how many entries were replaced.
-    async fn erase(&mut self, block: &Block, entries: &[AuditEntry]) -> Result<u64, StoreError>;
+    /// Stores the erased form of entries of a block which concern a person whose erasure is under way, and zeros in place of their salts.
+    /// The database changes nothing else. Entries that were erased meanwhile stay as they are. Returns how many were replaced.
+    async fn erase(
+        &mut self,
+        person: UserId,
+        block: AuditBlockId,
+        entries: &[AuditEntry],
+    ) -> Result<u64, StoreError>;
 
     /// How many entries there are up to a cursor, how many behind it, and the time of the oldest behind it.
     async fn count(&mut self, cursor: Cursor) -> Result<(i64, i64, Option<Time>), StoreError>;

@@ -105,6 +105,8 @@ pub struct ProviderCustomer {
     /// The tenant that its metadata names. It helps to find a customer whose reference was lost; it is no proof, since it can
     /// be edited at the provider.
     pub label: Option<TenantId>,
+    /// Where invoices go.
+    pub email: Option<String>,
 }
 
 /// A subscription to be made.
@@ -455,6 +457,14 @@ pub trait PaymentProvider: Send + Sync {
     async fn has_customer(&self, customer: &CustomerRef) -> Result<bool, ProviderError> {
         Ok(self.customer(customer).await?.is_some())
     }
+
+    /// Changes where invoices of a customer go; a customer that is gone is no error.
+    async fn set_customer_email(
+        &self,
+        key: &ProviderKey,
+        customer: &CustomerRef,
+        email: &str,
+    ) -> Result<(), ProviderError>;
 
     /// Removes a customer; one that is gone already is no error.
     async fn delete_customer(&self, customer: &CustomerRef) -> Result<(), ProviderError>;

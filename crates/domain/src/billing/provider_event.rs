@@ -1,8 +1,9 @@
 use async_trait::async_trait;
 
 use crate::billing::{EventRef, ProviderEvent};
+use crate::identity::Email;
 use crate::kernel::name::named_enum;
-use crate::kernel::{StoreError, SystemScope, Time};
+use crate::kernel::{StoreError, SystemScope, TenantId, Time};
 use crate::operations::SystemJob;
 
 named_enum! {
@@ -25,7 +26,8 @@ named_enum! {
 pub struct ReceivedEvent {
     /// What it says.
     pub event: ProviderEvent,
-    /// The message as it came; `None` of what was fetched because it was never told, and after a month.
+    /// The message as it came, for operators who look why nothing came of it; `None` of what was fetched because it was never told, of
+    /// what was acted on, and after a month. It has addresses of people.
     pub body: Option<Vec<u8>>,
     /// When it came.
     pub received_at: Time,
@@ -68,7 +70,7 @@ pub trait ProviderEvents: Send + Sync {
     /// An event, with one attempt more counted.
     async fn begin(&self, because: SystemScope, id: &EventRef) -> Result<Option<ReceivedEvent>, StoreError>;
 
-    /// Notes what became of an event.
+    /// Notes what became of an event, and deletes its message once it was acted on or there is nothing to be done.
     async fn settle(
         &self,
         because: SystemScope,
@@ -90,6 +92,15 @@ pub trait ProviderEvents: Send + Sync {
 
     /// Notes until when that was done.
     async fn look_until(&self, because: SystemScope, at: Time) -> Result<(), StoreError>;
+
+    /// Deletes messages that name one of these addresses, of events that have come to an end and belong to customers of a tenant. Returns
+    /// how many others that name one are left, which nobody has acted on yet.
+    async fn clear_bodies_of(
+        &self,
+        because: SystemScope,
+        tenant: TenantId,
+        addresses: &[Email],
+    ) -> Result<u64, StoreError>;
 
     /// Forgets the messages of events that were settled before then; how many.
     async fn clear_bodies(&self, because: SystemScope, before: Time) -> Result<u64, StoreError>;

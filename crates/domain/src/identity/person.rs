@@ -47,6 +47,15 @@ impl Erasure {
         }
     }
 
+    /// The addresses that were the person's at a time: none after the erasure has begun, since they may be somebody else's by then.
+    pub fn addresses_at(&self, at: Time) -> &[Email] {
+        if at <= self.created_at {
+            &self.addresses
+        } else {
+            &[]
+        }
+    }
+
     /// Everything was erased; the addresses are not needed any more.
     pub fn finish(&mut self, now: Time) {
         self.addresses.clear();
@@ -63,8 +72,13 @@ pub trait Persons: Send {
     /// The accounts with an address, also removed ones.
     async fn named(&mut self, email: &Email) -> Result<Vec<User>, StoreError>;
 
-    /// The addresses of an account: the present one, and those that links were sent to.
-    async fn addresses(&mut self, id: UserId) -> Result<Vec<Email>, StoreError>;
+    /// The addresses of which it is proven that the person reads their mail: the present one when it is verified, and former ones that
+    /// were. What an export shows is searched by these. An address that another account has by now is not among them.
+    async fn proven_addresses(&mut self, id: UserId) -> Result<Vec<Email>, StoreError>;
+
+    /// Every address that the account has or had, proven or not: what an erasure searches by, and nothing that is shown. An address that
+    /// another account has by now is not among them.
+    async fn known_addresses(&mut self, id: UserId) -> Result<Vec<Email>, StoreError>;
 
     /// Makes the row of an account anonymous.
     async fn anonymize(&mut self, id: UserId, now: Time) -> Result<(), StoreError>;
@@ -72,11 +86,15 @@ pub trait Persons: Send {
     /// Deletes rows that go with an account, at most so many. Returns how many: none when there are no more.
     async fn erase_rows(&mut self, id: UserId, at_most: u32) -> Result<u64, StoreError>;
 
-    /// Deletes invitations to addresses, and jobs that name an address or are a mail to the person.
-    async fn erase_named(&mut self, id: UserId, addresses: &[Email]) -> Result<(), StoreError>;
+    /// Deletes invitations to the addresses of an erasure and jobs that name one, which are from before it, and jobs that are a mail to the
+    /// person. Returns how many such jobs are running, which are not deleted.
+    async fn erase_named(&mut self, erasure: &Erasure) -> Result<u64, StoreError>;
 
     /// The erasure of an account, locked until the transaction ends.
     async fn erasure(&mut self, id: UserId) -> Result<Option<Erasure>, StoreError>;
+
+    /// Whether a person was erased since a moment who had the address of a keyed digest.
+    async fn is_erased_since(&mut self, digest: &[u8; 32], since: Time) -> Result<bool, StoreError>;
 
     /// Adds an erasure.
     async fn begin(&mut self, erasure: &Erasure) -> Result<(), StoreError>;

@@ -704,6 +704,10 @@ impl From<UserReason> for ApiError {
             UserReason::EmailTaken => Self::new(ErrorCode::EmailTaken),
             UserReason::AwaitsProof => Self::new(ErrorCode::RegistrationPending),
             UserReason::LastAdmin => Self::new(ErrorCode::LastAdmin),
+            UserReason::Referenced(reference) => Self::new(ErrorCode::Conflict).with_detail(format!(
+                "Nothing was erased: rows that cannot be deleted refer to rows of the user by the foreign key {reference}. \
+                 Delete these rows, or let the foreign key be ON DELETE CASCADE."
+            )),
             UserReason::Password(error) => error.into(),
         }
     }

@@ -45,7 +45,7 @@ SELECT t.name, t.columns, t.key, t.refers, t.changes FROM tenant_archive_tables(
 const OPEN: &str = "SELECT tenant_archive_open($2, $3) WHERE $1::uuid IS NOT NULL";
 
 const OPEN_PERSON: &str = "\
-SELECT person_archive_open($2, $3, $4, $5, $6, $7, $8) WHERE $1::uuid IS NOT NULL";
+SELECT person_archive_open($2, $3, $4, $5, $6, $7, $8, $9) WHERE $1::uuid IS NOT NULL";
 
 /// Also of a tenant whose rows are marked as deleted.
 const ERASED: &str = "SELECT e.user_id, e.digests FROM erasures e WHERE e.tenant_id = $1";
@@ -155,10 +155,11 @@ impl Snapshot for PgSnapshot {
             table.into(),
             left_out.to_vec().into(),
             about.id.uuid().into(),
-            about.addresses.clone().into(),
+            about.proven.clone().into(),
             rows.ids.clone().into(),
             rows.addresses.clone().into(),
             rows.states.clone().into(),
+            rows.chosen_by.into(),
         ];
         self.tx.fetch_fixed(OPEN_PERSON, arguments).await?;
         self.tx.drain_cursor(sink).await

@@ -5,7 +5,7 @@ use sea_orm::sea_query::{Expr, ExprTrait as _};
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
 use serde_json::{Value, json};
 use tenantry_domain::audit::{AuditChain, AuditEntry, Block, Cursor, Head, HeadKind, Link, Tail, Unchained};
-use tenantry_domain::kernel::{AuditEventId, StoreError, Time};
+use tenantry_domain::kernel::{AuditBlockId, AuditEventId, StoreError, Time, UserId};
 use uuid::Uuid;
 
 use crate::audit::audit::{entity as events, id_list};
@@ -82,7 +82,7 @@ SELECT count(*) FILTER (WHERE NOT e.behind) AS before, count(*) FILTER (WHERE e.
 SELECT a.created_at, (a.xact, a.id) > ($2, $3) AND a.xact < pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS behind \
 FROM audit_events a WHERE a.tenant_id = $1) AS e";
 
-/// `$2` a block, `$3` its links, `$4` erased entries.
+/// `$2` a person, `$3` a block, `$4` erased entries of it.
 const ERASE: &str = "SELECT audit_erase($2, $3, $4) AS replaced WHERE $1::uuid IS NOT NULL";
 
 /// `$2` up to which number.
@@ -170,11 +170,15 @@ impl AuditChain for PgStore {
         rows.into_iter().map(entry).collect()
     }
 
-    async fn erase(&mut self, block: &Block, entries: &[AuditEntry]) -> Result<u64, StoreError> {
-        let links: Vec<u8> = block.links.iter().flat_map(|link| link.to_bytes()).collect();
+    async fn erase(
+        &mut self,
+        person: UserId,
+        block: AuditBlockId,
+        entries: &[AuditEntry],
+    ) -> Result<u64, StoreError> {
         let entry = |entry: &AuditEntry| json!({"id": entry.id, "ip": entry.address, "user_agent": entry.user_agent, "before": entry.before, "after": entry.after});
         let entries: Vec<Value> = entries.iter().map(entry).collect();
-        let arguments = [block.id.uuid().into(), links.into(), json!(entries).into()];
+        let arguments = [person.uuid().into(), block.uuid().into(), json!(entries).into()];
         let row = self.tx.fetch_fixed(ERASE, arguments).await?;
         let replaced: i64 = row.map_or(Ok(0), |row| column(&row, "replaced"))?;
         Ok(replaced.unsigned_abs())

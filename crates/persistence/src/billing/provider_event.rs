@@ -1,13 +1,14 @@
 use async_trait::async_trait;
 use sea_orm::sea_query::{Expr, ExprTrait as _, OnConflict};
 use sea_orm::{
-    ActiveValue::Set, ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _,
-    QuerySelect as _, QueryTrait as _,
+    ActiveValue::{NotSet, Set},
+    ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryOrder as _, QuerySelect as _, QueryTrait as _,
 };
 use tenantry_domain::billing::{
     CustomerRef, EventRef, EventState, ProviderEvent, ProviderEvents, ReceivedEvent, SubscriptionRef,
 };
-use tenantry_domain::kernel::{StoreError, SystemScope, Time};
+use tenantry_domain::identity::Email;
+use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::operations::SystemJob;
 use tenantry_domain::store::Mode;
 
@@ -65,6 +66,15 @@ const LOOK_UNTIL: &str = "\
 INSERT INTO provider_watermark (looked_until) VALUES ($1)
 ON CONFLICT (id) DO UPDATE SET looked_until = greatest(provider_watermark.looked_until, excluded.looked_until)";
 
+/// `$1` the tenant, `$2` addresses. An address is ASCII, and so is the same in a message and in its text here.
+const CLEAR_BODIES_OF: &str = "\
+WITH named AS MATERIALIZED (\
+SELECT e.id, e.state FROM provider_events e WHERE e.body IS NOT NULL AND e.customer_ref IN (\
+SELECT unnest(array_append(c.former_refs, c.customer_ref)) FROM provider_customers c WHERE c.of_tenant = $1) \
+AND EXISTS (SELECT FROM jsonb_array_elements_text($2::text::jsonb) a WHERE position(a IN lower(encode(e.body, 'escape'))) > 0)), \
+cleared AS (UPDATE provider_events e SET body = NULL FROM named n WHERE e.id = n.id AND n.state <> 'pending' RETURNING e.id) \
+SELECT count(*) FILTER (WHERE n.state = 'pending') AS pending FROM named n";
+
 #[async_trait]
 impl ProviderEvents for PgProviderEvents {
     async fn receive(
@@ -107,6 +117,10 @@ impl ProviderEvents for PgProviderEvents {
             state: Set(state.as_str().to_owned()),
             reason: Set(reason.map(storable)),
             settled_at: Set((state != EventState::Pending).then_some(at)),
+            body: match state {
+                EventState::Done | EventState::Ignored => Set(None),
+                EventState::Pending | EventState::Dead => NotSet,
+            },
             ..Default::default()
         };
         let update = Entity::update_many()
@@ -148,6 +162,21 @@ impl ProviderEvents for PgProviderEvents {
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
         tx.fetch_fixed(LOOK_UNTIL, [at.into()]).await?;
         tx.commit().await
+    }
+
+    async fn clear_bodies_of(
+        &self,
+        because: SystemScope,
+        tenant: TenantId,
+        addresses: &[Email],
+    ) -> Result<u64, StoreError> {
+        let addresses = serde_json::json!(addresses).to_string();
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
+        let arguments = [tenant.uuid().into(), addresses.into()];
+        let rows = tx.fetch_fixed(CLEAR_BODIES_OF, arguments).await?;
+        tx.commit().await?;
+        let pending: i64 = rows.first().map_or(Ok(0), |row| column(row, "pending"))?;
+        Ok(pending.unsigned_abs())
     }
 
     async fn clear_bodies(&self, because: SystemScope, before: Time) -> Result<u64, StoreError> {

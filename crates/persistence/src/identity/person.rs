@@ -1,5 +1,5 @@
 use async_trait::async_trait;
-use sea_orm::{ActiveValue::Set, ColumnTrait as _};
+use sea_orm::{ActiveValue::Set, ColumnTrait as _, QueryResult};
 use serde_json::{Value, json};
 use tenantry_domain::identity::{Email, Erasure, Persons, User};
 use tenantry_domain::kernel::{Change, StoreError, Time, UserId};
@@ -33,10 +33,28 @@ mod entity {
 }
 use entity::{ActiveModel, Column, Entity, Model};
 
-/// `$2` the account.
-const ADDRESSES: &str = "\
+/// `$2` the account. A link that gives an address back is there for a proven one only. An entry has what has changed: a change by the
+/// user leads from a proven address to another, unless the entry says otherwise, and one by an admin says so.
+const PROVEN_ADDRESSES: &str = "\
+SELECT a.email FROM (\
+SELECT u.email FROM users u WHERE u.tenant_id = $1 AND u.id = $2 AND u.email_verified \
+UNION SELECT l.email FROM account_links l WHERE l.tenant_id = $1 AND l.user_id = $2 AND l.purpose = 'revert_email' \
+UNION SELECT e.before ->> 'email' FROM audit_events e \
+ WHERE e.tenant_id = $1 AND e.target_type = 'user' AND e.target_id = $2 AND e.category = 'change' \
+ AND (e.before -> 'email_verified' = 'true' \
+ OR NOT e.before ? 'email_verified' AND e.action IN ('user.email_changed', 'user.email_reverted'))) a \
+WHERE a.email LIKE '%@%' AND NOT EXISTS (\
+SELECT FROM users o WHERE o.tenant_id = $1 AND o.email = a.email AND o.id <> $2 AND o.deleted_at IS NULL)";
+
+/// `$2` the account. A link that confirms another address may be to anybody's, so it does not count.
+const KNOWN_ADDRESSES: &str = "\
+SELECT a.email FROM (\
 SELECT u.email FROM users u WHERE u.tenant_id = $1 AND u.id = $2 \
-UNION SELECT l.email FROM account_links l WHERE l.tenant_id = $1 AND l.user_id = $2";
+UNION SELECT l.email FROM account_links l WHERE l.tenant_id = $1 AND l.user_id = $2 AND l.purpose <> 'confirm_email' \
+UNION SELECT s.state ->> 'email' FROM audit_events e CROSS JOIN LATERAL (VALUES (e.before), (e.after)) s (state) \
+ WHERE e.tenant_id = $1 AND e.target_type = 'user' AND e.target_id = $2 AND e.category = 'change') a \
+WHERE a.email LIKE '%@%' AND NOT EXISTS (\
+SELECT FROM users o WHERE o.tenant_id = $1 AND o.email = a.email AND o.id <> $2 AND o.deleted_at IS NULL)";
 
 /// `$2` the account, `$3` when.
 const ANONYMIZE: &str = "\
@@ -48,14 +66,23 @@ UPDATE users u SET email = 'erased-' || u.id || '@erased.invalid', full_name = '
 /// `$2` the account, `$3` at most how many.
 const ERASE_ROWS: &str = "SELECT person_rows_erase($2, $3) AS deleted WHERE $1::uuid IS NOT NULL";
 
-/// `$2` addresses.
+/// `$2` addresses, `$3` when the erasure began.
 const ERASE_INVITATIONS: &str = "\
-DELETE FROM invitations i WHERE i.tenant_id = $1 AND i.email IN (SELECT jsonb_array_elements_text($2::text::jsonb)) RETURNING i.id";
+DELETE FROM invitations i WHERE i.tenant_id = $1 AND i.created_at <= $3 AND i.email IN (SELECT jsonb_array_elements_text($2::text::jsonb)) RETURNING i.id";
 
-/// `$2` addresses, `$3` the account. A job that runs ends by itself: it finds nobody any more.
+/// `$2` addresses, `$3` when the erasure began, `$4` the account. A job that runs ends by itself: it finds nobody any more.
 const ERASE_JOBS: &str = "\
-DELETE FROM jobs j WHERE j.tenant_id = $1 AND j.state <> 'running' AND (j.payload ->> 'to' = $3::text \
- OR EXISTS (SELECT FROM jsonb_array_elements($2::text::jsonb) a WHERE position(a::text IN j.payload::text) > 0)) RETURNING j.id";
+DELETE FROM jobs j WHERE j.tenant_id = $1 AND j.state <> 'running' AND (j.payload ->> 'to' = $4::text \
+ OR j.created_at <= $3 AND EXISTS (SELECT FROM jsonb_array_elements($2::text::jsonb) a WHERE position(a::text IN j.payload::text) > 0)) RETURNING j.id";
+
+/// Arguments as of [`ERASE_JOBS`].
+const RUNNING_JOBS: &str = "\
+SELECT count(*) AS running FROM jobs j WHERE j.tenant_id = $1 AND j.state = 'running' AND (j.payload ->> 'to' = $4::text \
+ OR j.created_at <= $3 AND EXISTS (SELECT FROM jsonb_array_elements($2::text::jsonb) a WHERE position(a::text IN j.payload::text) > 0))";
+
+/// `$2` a list of one digest, `$3` since when.
+const ERASED_SINCE: &str = "\
+SELECT EXISTS (SELECT FROM erasures e WHERE e.tenant_id = $1 AND e.created_at >= $3 AND e.digests @> $2::text::jsonb) AS erased";
 
 #[async_trait]
 impl Persons for PgStore {
@@ -74,10 +101,20 @@ impl Persons for PgStore {
         rows.into_iter().map(User::try_from).collect()
     }
 
-    async fn addresses(&mut self, id: UserId) -> Result<Vec<Email>, StoreError> {
-        let rows = self.tx.fetch_all_fixed(ADDRESSES, [id.uuid().into()]).await?;
-        let addresses = rows.iter().map(|row| Ok(Email::stored(column(row, "email")?)));
-        addresses.collect()
+    async fn proven_addresses(&mut self, id: UserId) -> Result<Vec<Email>, StoreError> {
+        let rows = self
+            .tx
+            .fetch_all_fixed(PROVEN_ADDRESSES, [id.uuid().into()])
+            .await?;
+        emails(&rows)
+    }
+
+    async fn known_addresses(&mut self, id: UserId) -> Result<Vec<Email>, StoreError> {
+        let rows = self
+            .tx
+            .fetch_all_fixed(KNOWN_ADDRESSES, [id.uuid().into()])
+            .await?;
+        emails(&rows)
     }
 
     async fn anonymize(&mut self, id: UserId, now: Time) -> Result<(), StoreError> {
@@ -97,20 +134,28 @@ impl Persons for PgStore {
         Ok(deleted.unsigned_abs())
     }
 
-    async fn erase_named(&mut self, id: UserId, addresses: &[Email]) -> Result<(), StoreError> {
-        let addresses = json!(addresses).to_string();
-        self.tx
-            .fetch_all_fixed(ERASE_INVITATIONS, [addresses.clone().into()])
-            .await?;
-        let arguments = [addresses.into(), id.uuid().into()];
-        self.tx.fetch_all_fixed(ERASE_JOBS, arguments).await?;
-        Ok(())
+    async fn erase_named(&mut self, erasure: &Erasure) -> Result<u64, StoreError> {
+        let addresses = json!(erasure.addresses).to_string();
+        let arguments = [addresses.clone().into(), erasure.created_at.into()];
+        self.tx.fetch_all_fixed(ERASE_INVITATIONS, arguments).await?;
+        let (began, user) = (erasure.created_at, erasure.user.uuid());
+        let arguments = || [addresses.clone().into(), began.into(), user.into()];
+        self.tx.fetch_all_fixed(ERASE_JOBS, arguments()).await?;
+        let row = self.tx.fetch_fixed(RUNNING_JOBS, arguments()).await?;
+        let running: i64 = row.map_or(Ok(0), |row| column(&row, "running"))?;
+        Ok(running.unsigned_abs())
     }
 
     async fn erasure(&mut self, id: UserId) -> Result<Option<Erasure>, StoreError> {
         let find = self.tx.find::<Entity>().filter(Column::UserId.eq(id.uuid()));
         let row = find.lock(Lock::Update).one().await?;
         row.map(Erasure::try_from).transpose()
+    }
+
+    async fn is_erased_since(&mut self, digest: &[u8; 32], since: Time) -> Result<bool, StoreError> {
+        let arguments = [json!([digest]).to_string().into(), since.into()];
+        let row = self.tx.fetch_fixed(ERASED_SINCE, arguments).await?;
+        row.map_or(Ok(false), |row| column(&row, "erased"))
     }
 
     async fn begin(&mut self, erasure: &Erasure) -> Result<(), StoreError> {
@@ -157,6 +202,11 @@ impl TryFrom<Model> for Erasure {
             finished_at: row.finished_at,
         })
     }
+}
+
+fn emails(rows: &[QueryResult]) -> Result<Vec<Email>, StoreError> {
+    let emails = rows.iter().map(|row| Ok(Email::stored(column(row, "email")?)));
+    emails.collect()
 }
 
 /// Stored digests.

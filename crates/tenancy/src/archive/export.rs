@@ -480,10 +480,10 @@ pub async fn about(cx: &Cx, person: UserId) -> Result<Option<AboutPerson>, Store
         if persons.find(person).await?.is_none() || persons.erasure(person).await?.is_some() {
             return Ok(None);
         }
-        let addresses = persons.addresses(person).await?;
+        let proven = persons.proven_addresses(person).await?;
         Ok(Some(AboutPerson {
             id: person,
-            addresses: addresses.iter().map(|email| email.as_str().to_owned()).collect(),
+            proven: proven.iter().map(|email| email.as_str().to_owned()).collect(),
         }))
     })
     .await

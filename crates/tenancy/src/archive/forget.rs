@@ -64,7 +64,7 @@ impl<'a> Forgetting<'a> {
         let names = |column: &str| parsed[column].as_str().is_some_and(|id| self.ids.contains(id));
         if self.table == "users" && names("id") {
             let taken_at = json!(self.source.manifest().taken_at);
-            return self.keep.then(|| erased_user(parsed, &taken_at).to_string());
+            return erased_user(&row, &taken_at).filter(|_| self.keep);
         }
         let goes = self
             .going

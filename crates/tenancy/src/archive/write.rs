@@ -69,7 +69,7 @@ pub async fn write(
         },
         person: person.map(|about| ManifestPerson {
             id: about.id,
-            addresses: about.addresses.clone(),
+            addresses: about.proven.clone(),
         }),
         taken_at: app.ports.clock.now(),
         schema_version: schema_version(snapshot.tables()),

@@ -25,6 +25,7 @@ use tenantry_domain::tenant::{Actor, TenantScope};
 use uuid::Uuid;
 
 use crate::kernel::slices::Slices;
+use crate::audit::about_erased;
 use crate::kernel::steps::passes_step;
 use crate::{Cx, OperatorCx, Origin, Tenancy};
 
@@ -568,7 +569,7 @@ async fn write(cx: &Cx, refusal: &Refusal) -> Result<(), StoreError> {
             refusal.target,
             details,
         );
-        work.audit().record(event).await
+        about_erased::record(cx, work, event).await
     })
     .await
 }

@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tenantry_domain::audit::Block;
 use tenantry_domain::identity::{Email, Erasure, User};
-use tenantry_domain::kernel::{ErasureId, Invalid, PageRequest, Permission, StoreError, UserId};
+use tenantry_domain::kernel::{Constraint, ErasureId, Invalid, PageRequest, Permission, StoreError, UserId};
 use tenantry_domain::store::Work;
 
 use crate::audit::chain;
-use crate::identity::user::{UserError, keep_an_admin, lock_admins};
+use crate::identity::user::{UserError, UserReason, keep_an_admin, lock_admins};
 use crate::identity::{mfa, session};
 use crate::kernel::step_up::{ActingAdmin, require_acting_admin};
 use crate::operations::job::{self, JobFailure, JobHandler, Terms};
@@ -27,7 +27,7 @@ const EXPORTS: u32 = 100;
 /// once: the second answer says how far the erasure is.
 ///
 /// # Errors
-/// [`UserError`]; `mismatch` at `/confirm_email`; [`LastAdmin`](crate::identity::user::UserReason::LastAdmin).
+/// [`UserError`]; `mismatch` at `/confirm_email`; [`UserReason::LastAdmin`]; [`UserReason::Referenced`].
 pub async fn erase(cx: &Cx, id: UserId, confirm_email: &str) -> Result<Erasure, UserError> {
     cx.require(Permission::ManageUsers)?;
     let factor = cx.require_recent_factor().await??;
@@ -75,25 +75,33 @@ pub async fn named(cx: &Cx, email: &Email) -> Result<Vec<User>, UserError> {
 async fn begin(cx: &Cx, work: &mut Work, id: UserId, confirm_email: &str) -> Result<Erasure, UserError> {
     let before = work.persons().find(id).await?.ok_or(UserError::NotFound)?;
     if let Some(erasure) = work.persons().erasure(id).await? {
+        if erasure.finished_at.is_none() {
+            // Its job may have been given up.
+            start(cx, work, id).await?;
+        }
         return Ok(erasure);
     }
     if confirm_email.trim().to_ascii_lowercase() != before.email.as_str() {
         let detail = "must be the address of the account, to confirm the erasure";
         return Err(Invalid::one("/confirm_email", "mismatch", detail).into());
     }
+    // What is deleted next leads to former addresses.
+    let addresses = work.persons().known_addresses(id).await?;
     if before.deleted_at.is_none() {
         remove(cx, work, &before).await?;
     }
-    let addresses = work.persons().addresses(id).await?;
     let digest = |email: &Email| cx.ports().seal.digest(Erasure::PLACE, email.as_str().as_bytes());
     let digests = addresses.iter().map(digest).collect();
     let erasure = Erasure::new(ErasureId::next(cx.ids()), id, (addresses, digests), cx.now());
-    work.persons().erase_named(id, &erasure.addresses).await?;
-    work.persons().erase_rows(id, ROWS_AT_ONCE).await?;
+    work.persons().erase_named(&erasure).await?;
+    let erased = work.persons().erase_rows(id, ROWS_AT_ONCE).await;
+    erased.map_err(|error| match error {
+        StoreError::Reference(Constraint::Other(reference)) => UserReason::Referenced(reference).into(),
+        other => UserError::Store(other),
+    })?;
     work.persons().anonymize(id, cx.now()).await?;
     work.persons().begin(&erasure).await?;
-    let asked = job::enqueue::<EraseTraces>(cx, work, &Whose { person: id }, Terms::default()).await;
-    asked.map_err(job::store_error)?;
+    start(cx, work, id).await?;
     let event = cx.security(
         "user.erased",
         "user",
@@ -102,6 +110,16 @@ async fn begin(cx: &Cx, work: &mut Work, id: UserId, confirm_email: &str) -> Res
     );
     work.audit().record(event).await?;
     Ok(erasure)
+}
+
+/// Enqueues the job that does the rest, unless there is one.
+async fn start(cx: &Cx, work: &mut Work, person: UserId) -> Result<(), StoreError> {
+    let terms = Terms {
+        dedupe_key: Some(person.to_string()),
+        ..Terms::default()
+    };
+    let asked = job::enqueue::<EraseTraces>(cx, work, &Whose { person }, terms).await;
+    asked.map(|_| ()).map_err(job::store_error)
 }
 
 /// Ends everything that the account can do.
@@ -135,7 +153,8 @@ impl JobHandler for EraseTraces {
     async fn run(&self, cx: &Cx, whose: Whose) -> Result<(), JobFailure> {
         match finish(cx, whose.person).await? {
             Some(erasure) if erasure.finished_at.is_none() => Err(JobFailure::Retry(
-                "entries of the audit log wait for a transaction that has not ended".to_owned(),
+                "a transaction that writes the audit log, or a job that names the person, has not ended"
+                    .to_owned(),
             )),
             Some(_) | None => Ok(()),
         }
@@ -143,7 +162,7 @@ impl JobHandler for EraseTraces {
 }
 
 /// Erases everything that is left of a person whose erasure has begun; `None` of anybody else. It goes on where a run that was killed has
-/// ended. What is returned is not finished while entries of the audit log wait to be chained.
+/// ended. What is returned is not finished while entries of the audit log wait to be chained, or a job that names the person runs.
 ///
 /// # Errors
 /// [`JobFailure`].
@@ -164,6 +183,8 @@ pub async fn finish(cx: &Cx, person: UserId) -> Result<Option<Erasure>, JobFailu
         > 0
     {}
     remove_archives(cx, person).await?;
+    let payments = &cx.ports().subscriptions;
+    let is_forgotten = payments.erase_addresses(cx, &erasure.addresses).await?;
     // What was written before is chained before, so that all of it is found.
     let advanced = chain::advance(cx)
         .await
@@ -173,7 +194,10 @@ pub async fn finish(cx: &Cx, person: UserId) -> Result<Option<Erasure>, JobFailu
         let Some(mut erasure) = work.persons().erasure(person).await? else {
             return Ok(None);
         };
-        if !advanced.waiting && erasure.finished_at.is_none() {
+        // Jobs that ran when the erasure began have ended, or left others behind.
+        let running = work.persons().erase_named(&erasure).await?;
+        let is_waiting = advanced.waiting || running > 0 || !is_forgotten;
+        if !is_waiting && erasure.finished_at.is_none() {
             erasure.finish(cx.now());
             work.persons().update(&erasure).await?;
         }
@@ -215,10 +239,13 @@ async fn erase_block(work: &mut Work, person: UserId) -> Result<bool, StoreError
     };
     let ids: Vec<_> = block.links.iter().map(|link| link.id).collect();
     let entries = chain.entries(&ids).await?;
-    let addresses: Vec<&str> = erasure.addresses.iter().map(Email::as_str).collect();
-    let erased = block.erase(&entries, |entry| entry.concerns(person.uuid(), &addresses));
+    let erased = block.erase(&entries, |entry| {
+        let addresses = erasure.addresses_at(entry.at).iter();
+        let addresses: Vec<&str> = addresses.map(Email::as_str).collect();
+        entry.concerns(person.uuid(), &addresses)
+    });
     if !erased.is_empty() {
-        erasure.entries += chain.erase(&block, &erased).await?;
+        erasure.entries += chain.erase(person, block.id, &erased).await?;
     }
     erasure.sequence = block.last_sequence();
     work.persons().update(&erasure).await?;

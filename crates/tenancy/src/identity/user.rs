@@ -31,6 +31,9 @@ pub enum UserReason {
     /// The tenant would be left without an acting admin.
     #[error("the last admin cannot be removed, demoted or deactivated")]
     LastAdmin,
+    /// The person cannot be erased: rows that no erasure deletes refer to rows that go with the account, by this foreign key.
+    #[error("rows that cannot be deleted refer to rows of the user, by the foreign key {0}")]
+    Referenced(String),
     /// Passwords cannot be hashed now.
     #[error(transparent)]
     Password(PasswordError),

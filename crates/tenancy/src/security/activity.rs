@@ -10,11 +10,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::Duration;
 use serde_json::{Value, json};
+use tenantry_domain::audit::AuditEvent;
 use tenantry_domain::kernel::{Permission, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::tenant::TenantScope;
 use uuid::Uuid;
 
 use crate::kernel::slices::Slices;
+use crate::audit::about_erased;
 use crate::kernel::steps::{passes_step, step_of};
 use crate::{Cx, Origin, Tenancy};
 
@@ -282,7 +284,16 @@ async fn record(app: &Arc<Tenancy>, passed: &Passed) -> Result<(), StoreError> {
             Some(passed.who.id),
             details,
         );
-        work.audit().record(event).await
+        let is_gone = match passed.who.kind {
+            "api_key" => work.api_keys().find(passed.who.id.into()).await?.is_none(),
+            _ => false,
+        };
+        let event = match is_gone {
+            // The key went with its user.
+            true => AuditEvent { ip: None, ..event },
+            false => event,
+        };
+        about_erased::record(&cx, work, event).await
     })
     .await
 }

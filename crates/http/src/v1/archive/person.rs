@@ -15,8 +15,9 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 ///
 /// Begins an export of what is stored about one person: a job writes a signed archive with the account, sessions, devices, names of passkeys
 /// and API keys, memberships, invitations, projects, tasks, resources and entries of the audit log, without secrets and without what
-/// entries tell about others. Users export their own data; admins that of every user, removed ones included. Takes a recent second
-/// factor where the caller has one. One export of a user is under way at a time, and five archives are kept, for seven days each (409).
+/// entries tell about others. Rows are found by the account and by its proven addresses: one that is not may be somebody else's. Users
+/// export their own data; admins that of every user, removed ones included. Takes a recent second factor where the caller has one. One
+/// export of a user is under way at a time, and five archives are kept, for seven days each (409).
 #[utoipa::path(
     post, path = "/api/v1/users/{id}/exports", operation_id = "export_user", tag = "Users",
     params(("id" = Uuid, Path)),

@@ -43,14 +43,15 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 ///
 /// The account is anonymous at once, also one that was deleted before: address, name, sessions, devices, factors, passkeys, API keys,
 /// memberships and invitations are gone, and projects, tasks and resources refer to "Erased user". A job erases the texts about the person
-/// in the audit log, whose hash chain still verifies. Nothing leads back. Send the request again to see how far it is. Minimum role:
-/// admin, with a recent second factor where the user has one.
+/// in the audit log, whose hash chain still verifies. Nothing leads back. Send the request again to see how far it is, and to begin the job
+/// again if it was given up. 409 `conflict` names a foreign key by which rows that no erasure can delete refer to rows of the user: nothing
+/// is done then. Minimum role: admin, with a recent second factor where the user has one.
 #[utoipa::path(
     post, path = "/api/v1/users/{id}/erase", operation_id = "erase_user", tag = "Users",
     params(("id" = Uuid, Path)), request_body = EraseUser,
     responses((status = 202, description = "How far the erasure is.", body = ErasureView)),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "last_admin"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_suspended", "last_admin", "conflict"]))),
 )]
 pub(crate) async fn erase(cx: Ctx<ManageUsers>, id: Id<UserId>, body: Body<EraseUser>) -> Answer {
     let erasure = erasure::erase(&cx, id.0, &body.confirm_email).await?;

@@ -1,6 +1,7 @@
 //! The port of subscriptions: what sign-up asks of payments.
 
 use async_trait::async_trait;
+use tenantry_domain::identity::Email;
 use tenantry_domain::kernel::{StoreError, SystemScope, TenantId};
 use tenantry_domain::store::Work;
 
@@ -24,6 +25,13 @@ pub trait Subscriptions: Send + Sync {
     /// # Errors
     /// [`StoreError`] when the provider does not answer: the purge waits.
     async fn remove(&self, app: &Tenancy, because: SystemScope, tenant: TenantId) -> Result<(), StoreError>;
+
+    /// Takes the addresses of a person who was erased from the scope's tenant away from the payment provider, and out of its messages that
+    /// are stored. Returns whether none is left: messages that nobody has acted on yet are kept until then.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the provider does not answer: the erasure waits.
+    async fn erase_addresses(&self, cx: &Cx, addresses: &[Email]) -> Result<bool, StoreError>;
 }
 
 /// No payments are taken: for a service without billing.
@@ -42,5 +50,9 @@ impl Subscriptions for Unbilled {
 
     async fn remove(&self, _: &Tenancy, _: SystemScope, _: TenantId) -> Result<(), StoreError> {
         Ok(())
+    }
+
+    async fn erase_addresses(&self, _: &Cx, _: &[Email]) -> Result<bool, StoreError> {
+        Ok(true)
     }
 }
