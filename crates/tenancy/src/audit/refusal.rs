@@ -24,8 +24,8 @@ use tenantry_domain::operations::ClientAddress;
 use tenantry_domain::tenant::{Actor, TenantScope};
 use uuid::Uuid;
 
-use crate::kernel::slices::Slices;
 use crate::audit::about_erased;
+use crate::kernel::slices::Slices;
 use crate::kernel::steps::passes_step;
 use crate::{Cx, OperatorCx, Origin, Tenancy};
 

@@ -15,8 +15,8 @@ use tenantry_domain::kernel::{Permission, StoreError, SystemScope, TenantId, Tim
 use tenantry_domain::tenant::TenantScope;
 use uuid::Uuid;
 
-use crate::kernel::slices::Slices;
 use crate::audit::about_erased;
+use crate::kernel::slices::Slices;
 use crate::kernel::steps::{passes_step, step_of};
 use crate::{Cx, Origin, Tenancy};
 
