@@ -121,7 +121,7 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             say_with_password(&operator::create(&cx, new).await.map_err(told)?);
         }
         Action::SetRole { email, role, reason } => {
-            set_role(&reason.context(app, BECAUSE)?, email, *role).await?
+            set_role(&reason.context(app, BECAUSE)?, email, *role).await?;
         }
         Action::ResetPassword {
             email,

@@ -138,10 +138,10 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
             say(&lifecycle::resume(&cx, id, &reason.reason).await.map_err(told)?);
         }
         Action::Delete { slug, reason } => {
-            delete(&reason.context(app, BECAUSE)?, slug, &reason.reason).await?
+            delete(&reason.context(app, BECAUSE)?, slug, &reason.reason).await?;
         }
         Action::Restore { slug, reason } => {
-            restore(&reason.context(app, BECAUSE)?, slug, &reason.reason).await?
+            restore(&reason.context(app, BECAUSE)?, slug, &reason.reason).await?;
         }
         Action::Purge {
             slug,

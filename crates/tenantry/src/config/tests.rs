@@ -65,7 +65,8 @@ fn wrong_receiver_of_audit_entries_is_named() {
         stream.url = "https://siem.example.com/ingest".into();
     };
     assert_eq!(with(http), "");
-    let cases: [(&str, fn(&mut Stream)); 9] = [
+    type Change = fn(&mut Stream);
+    let cases: [(&str, Change); 9] = [
         ("audit.stream.url", |stream| stream.kind = StreamKind::Http),
         ("audit.stream.url", |stream| {
             stream.kind = StreamKind::Http;
