@@ -608,9 +608,9 @@ mod tests {
         let counts: Vec<_> = over.iter().map(|(_, window)| window.count).collect();
         assert_eq!(counts, [5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 3_600]);
         let repeated = &summary(&over[9].1)["repeated"];
-        let minutes: Vec<_> = (2_000..3_600)
+        let minutes: Vec<_> = (2_000_i64..3_600)
             .step_by(60)
-            .map(|first| (first, 3_599.min(first + 59)))
+            .map(|first| (first, (first + 59).min(3_599)))
             .collect();
         let slices: Vec<_> = minutes
             .iter()
