@@ -25,6 +25,7 @@ use tenantry_billing::plans::entitlement::PlanEntitlements;
 use tenantry_billing::usage::quota_recovery::LeaseRecovery;
 use tenantry_billing::usage::usage_rollup::LedgerRecorder;
 use tenantry_domain::archive::{ErasedPerson, Put, RowBatch, Snapshot, TableShape, TenantArchive};
+use tenantry_domain::audit::{StreamFrom, UnsentAudit, UnsentTenants};
 use tenantry_domain::billing::{
     CustomerRef, Customers, EventRef, EventState, KnownCustomer, ProviderEvents, ReceivedEvent,
 };
@@ -42,14 +43,15 @@ use tenantry_domain::identity::{
     Workspaces,
 };
 use tenantry_domain::kernel::{
-    AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorId,
-    Permission, PermissionRegistry, Recipient, Reset, Role, Seal, SessionId, StoreError, SupportAccessId,
-    SystemScope, TenantId, Time, Unresolved, UserId,
+    AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorEventId,
+    OperatorId, Permission, PermissionRegistry, Recipient, Reset, Role, Seal, SessionId, StoreError,
+    SupportAccessId, SystemScope, TenantId, Time, Unresolved, UserId,
 };
 use tenantry_domain::operations::{
     Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, MessageId, Operator,
-    OperatorClaims, OperatorGate, OperatorGuesses, OperatorRole, OperatorScope, OperatorTokens, OperatorWork,
-    Operators, OutgoingMail, RenderedMail, SentMails, SystemJob, TemplateError,
+    OperatorClaims, OperatorGate, OperatorGuesses, OperatorOutbox, OperatorRole, OperatorScope,
+    OperatorTokens, OperatorWork, Operators, OutgoingMail, RecordedOperatorEvent, RenderedMail, SentMails,
+    SystemJob, TemplateError,
 };
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
@@ -122,6 +124,9 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
         permissions: Arc::default(),
         configurations: fake.clone(),
         resolver: fake.clone(),
+        audit_receiver: None,
+        unsent_audit: fake.clone(),
+        operator_outbox: fake.clone(),
         dns: Some(fake.clone()),
         clock: fake.clone(),
         ids: fake,
@@ -884,6 +889,42 @@ impl QuotaUpkeep for Fake {
         _: Option<TenantId>,
         _: u32,
     ) -> Result<Vec<TenantId>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+}
+
+#[async_trait]
+impl UnsentAudit for Fake {
+    async fn waiting(
+        &self,
+        _: SystemScope,
+        _: Option<TenantId>,
+        _: u32,
+    ) -> Result<Vec<TenantId>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+    async fn count(&self, _: SystemScope) -> Result<UnsentTenants, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+}
+
+#[async_trait]
+impl OperatorOutbox for Fake {
+    async fn begin(&self, _: SystemScope, _: StreamFrom) -> Result<bool, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+    async fn lease(
+        &self,
+        _: SystemScope,
+        _: (Uuid, i64),
+        _: u32,
+    ) -> Result<Vec<RecordedOperatorEvent>, StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+    async fn acknowledge(&self, _: SystemScope, _: Uuid, _: &[OperatorEventId]) -> Result<(), StoreError> {
+        Err(StoreError::Unavailable("the secret host is away".into()))
+    }
+    async fn since(&self, _: SystemScope) -> Result<Option<Time>, StoreError> {
         Err(StoreError::Unavailable("the secret host is away".into()))
     }
 }

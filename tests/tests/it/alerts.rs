@@ -6,8 +6,9 @@
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
-use tenantry_domain::kernel::{StoreError, SystemScope};
+use tenantry_domain::kernel::{IdSource as _, StoreError, SystemScope};
 use tenantry_http::HttpSettings;
+use tenantry_system::SystemIds;
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::audit::refusal;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
@@ -300,7 +301,7 @@ async fn step_up_asks_for_the_second_factor_again() {
     record(
         &world,
         acme,
-        ("refresh_token.reused", "session", Uuid::now_v7()),
+        ("refresh_token.reused", "session", SystemIds.uuid()),
         "198.51.100.1",
         json!({"user_id": admin.id}),
     )
@@ -322,7 +323,7 @@ async fn rule_of_a_tenant_ends_the_sessions_of_its_user() {
     let ends = json!({"refresh_token_reused": {"action": "end_sessions"}});
     world.patch(&acme.admin, RULES, &ends).send().await.expect(200);
     let reused = |tenant| {
-        let entry = ("refresh_token.reused", "session", Uuid::now_v7());
+        let entry = ("refresh_token.reused", "session", SystemIds.uuid());
         record(
             &world,
             tenant,
@@ -437,7 +438,7 @@ async fn probing_and_mass_reading_are_found() {
     let world = World::new().await;
     let (acme, viewer) = (&world.acme, &world.acme.viewer);
     for _ in 0..50 {
-        let path = format!("/api/v1/tasks/{}", Uuid::now_v7());
+        let path = format!("/api/v1/tasks/{}", SystemIds.uuid());
         world.get(viewer, &path).send().await.problem(404, "not_found");
     }
     let scope = world.cx(&acme.member).await;
@@ -528,7 +529,7 @@ async fn admins_get_one_mail_an_hour_about_a_rule_and_subject() {
     let acme = &world.acme;
     world.sql("UPDATE users SET email_verified = true").await;
     let mails_about = async |person: &Person| {
-        let entry = ("refresh_token.reused", "session", Uuid::now_v7());
+        let entry = ("refresh_token.reused", "session", SystemIds.uuid());
         let user = json!({"user_id": person.id});
         record(world, acme, entry, "198.51.100.1", user).await;
         search(world, acme).await;

@@ -1,11 +1,8 @@
 //! Alerts under attack: floods, many subjects, slow requests and programs hide no alert, and no alert hits a bystander.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests, which the lint does not recognise outside of test functions"
-)]
 
 use serde_json::{Value, json};
-use tenantry_domain::kernel::Permission;
+use tenantry_domain::kernel::{IdSource as _, Permission};
+use tenantry_system::SystemIds;
 use tenantry_tenancy::audit::refusal::{self, Refusal, RefusedAction};
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::tenant::audit_upkeep::KeepAudit;
@@ -18,7 +15,7 @@ use crate::mfa::{settle, with_factor};
 
 /// A refresh token of a user that was used again.
 async fn reused(world: &World, tenant: &TenantWorld, user: Uuid) {
-    let entry = ("refresh_token.reused", "session", Uuid::now_v7());
+    let entry = ("refresh_token.reused", "session", SystemIds.uuid());
     record(world, tenant, entry, "198.51.100.1", json!({"user_id": user})).await;
 }
 
@@ -120,7 +117,7 @@ async fn folded_alerts_name_their_subjects_in_the_log() {
     let acme = &world.acme;
     filled(&world, acme, "new_network_login", 100).await;
     for who in [&acme.member, &acme.viewer] {
-        let entry = ("session.started", "session", Uuid::now_v7());
+        let entry = ("session.started", "session", SystemIds.uuid());
         let details = json!({"user_id": who.id, "new_network": true});
         record(&world, acme, entry, "198.51.100.1", details).await;
     }
@@ -260,7 +257,7 @@ async fn slow_requests_raise_no_alert() {
     world.patch(&acme.admin, RULES, &strict).send().await.expect(200);
     let probe = async |times: u32| {
         for _ in 0..times {
-            let path = format!("/api/v1/tasks/{}", Uuid::now_v7());
+            let path = format!("/api/v1/tasks/{}", SystemIds.uuid());
             world.get(viewer, &path).send().await.problem(404, "not_found");
         }
     };
@@ -316,7 +313,7 @@ async fn held_back_alerts_are_mailed_when_the_pause_is_over() {
     let acme = &world.acme;
     world.sql("UPDATE users SET email_verified = true").await;
     for _ in 0..11 {
-        reused(world, acme, Uuid::now_v7()).await;
+        reused(world, acme, SystemIds.uuid()).await;
     }
     search(world, acme).await;
     reused(world, acme, acme.viewer.id.uuid()).await;

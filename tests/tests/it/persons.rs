@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use serde_json::{Value, json};
 use tenantry_domain::kernel::SystemScope;
@@ -62,7 +62,7 @@ pub(crate) async fn exported(world: &World, who: &Person, of: &Person) -> String
 }
 
 /// Every row of an archive, each behind the name of its table.
-async fn rows_of(world: &World, file: &PathBuf) -> String {
+async fn rows_of(world: &World, file: &Path) -> String {
     let mut archive = FileArchiveReader::open(file).await.unwrap();
     let verified = read::verify(&world.app, &mut archive, &[]).await.unwrap();
     let mut rows = String::new();

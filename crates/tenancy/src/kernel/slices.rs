@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn slices_are_a_minute_long_at_most() {
-        let at = |second| Time::from_timestamp(1_800_000_000 + second, 0).unwrap();
+        let at = |second: i64| Time::from_timestamp(1_800_000_000 + second, 0).unwrap();
         let mut slices = Slices::default();
         for second in [5, 4, 30, 64, 65, 300] {
             slices.add(2, at(second));
