@@ -111,9 +111,18 @@ impl Request {
         self
     }
 
-    /// Sends it.
-    pub async fn send(self) -> Reply {
-        (self.client.call)(self.inner.to_request()).await
+    /// Sends it. `request.await` does the same; this is for requests that are sent together with others.
+    pub fn send(self) -> LocalBoxFuture<'static, Reply> {
+        (self.client.call)(self.inner.to_request())
+    }
+}
+
+impl IntoFuture for Request {
+    type Output = Reply;
+    type IntoFuture = LocalBoxFuture<'static, Reply>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        self.send()
     }
 }
 

@@ -62,7 +62,7 @@ pub async fn take_back(world: &World, slug: &str, email: &str, event: UsageEvent
     let path = format!("/api/v1/usage/events/{event}/invalidate");
     let reason = json!({"reason": "it was a test"});
     let request = world.client.post(&path, &reason).bearer(token);
-    request.send().await.expect(200);
+    request.await.expect(200);
 }
 
 /// Totals the hours of a tenant in which something has changed.

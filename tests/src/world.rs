@@ -479,12 +479,7 @@ impl World {
         };
         operator::create(&self.operator_cx(), new).await.unwrap();
         let body = json!({"email": email, "password": PASSWORD});
-        let login = self
-            .client
-            .post("/api/v1/admin/login", &body)
-            .send()
-            .await
-            .expect(200);
+        let login = self.client.post("/api/v1/admin/login", &body).await.expect(200);
         login.json()["access_token"].as_str().unwrap().to_owned()
     }
 
@@ -526,7 +521,7 @@ impl World {
         let email = "second@acme.example";
         let body = json!({"email": email, "full_name": "Second", "role": "admin", "password": PASSWORD});
         let added = self.post(&self.acme.admin, "/api/v1/users", &body);
-        let added = added.send().await.expect(201).json();
+        let added = added.await.expect(201).json();
         let login = self.login("acme", email, PASSWORD).await.expect(200).json();
         Person {
             id: added["id"].as_str().unwrap().parse().unwrap(),
@@ -598,7 +593,7 @@ impl World {
     /// The answer to a login.
     pub async fn login(&self, slug: &str, email: &str, password: &str) -> crate::Reply {
         let body = json!({"tenant_slug": slug, "email": email, "password": password});
-        self.client.post("/api/v1/auth/login", &body).send().await
+        self.client.post("/api/v1/auth/login", &body).await
     }
 }
 

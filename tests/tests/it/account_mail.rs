@@ -27,7 +27,7 @@ async fn is_verified(world: &World, tenant: &TenantWorld, email: &str) -> bool {
 async fn require_verified(world: &World, tenant: &TenantWorld) {
     let settings = json!({"security.require_verified_email": true});
     let patch = world.patch(&tenant.admin, "/api/v1/tenant/settings", &settings);
-    patch.send().await.expect(200);
+    patch.await.expect(200);
 }
 
 #[actix_web::test]
@@ -35,20 +35,13 @@ async fn new_users_get_a_link_that_verifies_their_address() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let added = json!({"email": "added@acme.example", "full_name": "Added"});
-    world
-        .post(&acme.admin, "/api/v1/users", &added)
-        .send()
-        .await
-        .expect(201);
+    world.post(&acme.admin, "/api/v1/users", &added).await.expect(201);
     let registered = json!({"tenant_slug": "acme", "email": "self@acme.example", "full_name": "Self",
         "password": "battery staple"});
-    post(world, "/api/v1/auth/register", registered)
-        .send()
-        .await
-        .expect(201);
+    post(world, "/api/v1/auth/register", registered).await.expect(201);
     let founded =
         json!({"name": "New", "slug": "new-one", "admin": {"email": "new@new.example", "full_name": "N"}});
-    post(world, "/api/v1/tenants", founded).send().await.expect(201);
+    post(world, "/api/v1/tenants", founded).await.expect(201);
     mail::work(world).await;
     let received = mailed.server.received();
     let mut to: Vec<_> = received.iter().map(|mail| mail.to[0].as_str()).collect();
@@ -79,13 +72,10 @@ async fn verification_is_sent_again_until_the_address_is_verified() {
     ask(world, RESEND, "acme", &acme.viewer.email).await.expect(202);
     let first = mailed.token_for(&acme.viewer.email).await;
     world.clock.advance(Duration::minutes(60));
-    is_unusable(post(world, VERIFY, json!({"token": first})).send().await);
+    is_unusable(post(world, VERIFY, json!({"token": first})).await);
     ask(world, RESEND, "acme", &acme.viewer.email).await.expect(202);
     let second = mailed.token_for(&acme.viewer.email).await;
-    post(world, VERIFY, json!({"token": second}))
-        .send()
-        .await
-        .expect(204);
+    post(world, VERIFY, json!({"token": second})).await.expect(204);
     world.clock.advance(Duration::minutes(60));
     for address in [acme.viewer.email.as_str(), "nobody@acme.example"] {
         ask(world, RESEND, "acme", address).await.expect(202);
@@ -102,8 +92,8 @@ async fn link_to_a_former_address_verifies_nothing() {
     let token = mailed.token_for(&acme.viewer.email).await;
     let path = format!("/api/v1/users/{}", acme.viewer.id);
     let other = json!({"email": "other@acme.example"});
-    world.patch(&acme.admin, &path, &other).send().await.expect(200);
-    is_unusable(post(world, VERIFY, json!({"token": token})).send().await);
+    world.patch(&acme.admin, &path, &other).await.expect(200);
+    is_unusable(post(world, VERIFY, json!({"token": token})).await);
     assert!(!is_verified(world, acme, "other@acme.example").await);
 }
 
@@ -138,10 +128,7 @@ async fn unverified_users_stay_out_where_the_tenant_says_so() {
     refresh().await.problem(403, "email_not_verified");
     ask(world, RESEND, "acme", &acme.viewer.email).await.expect(202);
     let token = mailed.token_for(&acme.viewer.email).await;
-    post(world, VERIFY, json!({"token": token}))
-        .send()
-        .await
-        .expect(204);
+    post(world, VERIFY, json!({"token": token})).await.expect(204);
     refresh().await.expect(200);
     login().await.expect(200);
 }
@@ -159,37 +146,28 @@ async fn registration_opens_no_session_before_verification() {
         ),
     ] {
         let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
-        patch.send().await.expect(200);
+        patch.await.expect(200);
         let email = format!("{name}@acme.example");
         let registered =
             json!({"tenant_slug": "acme", "email": email, "full_name": "Self", "password": NEW_PASSWORD});
         let register = || post(world, "/api/v1/auth/register", registered.clone());
         let key = "5d0f0b9c-8f0e-4a59-9f5a-0e8d4f1d2c33".replace("5d0f", name);
-        let first = register()
-            .header("Idempotency-Key", &key)
-            .send()
-            .await
-            .expect(202);
+        let first = register().header("Idempotency-Key", &key).await.expect(202);
         assert!(first.bytes.is_empty(), "{}", first.text());
-        let again = register()
-            .header("Idempotency-Key", &key)
-            .send()
-            .await
-            .expect(202);
+        let again = register().header("Idempotency-Key", &key).await.expect(202);
         assert_eq!(again.header("idempotent-replayed"), Some("true"));
         // The same answer as for an address that nobody has; the mail has the truth.
-        register().send().await.expect(202);
+        register().await.expect(202);
         let login = |password: &'static str| world.login("acme", &email, password);
         login(NEW_PASSWORD).await.problem(403, "email_not_verified");
         login("wrong horse").await.problem(401, "invalid_credentials");
         // The link proves the address, also when the settings are looser by then.
         let loose = json!({"security.require_verified_email": false, "security.allowed_email_domains": []});
         let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &loose);
-        patch.send().await.expect(200);
+        patch.await.expect(200);
         login(NEW_PASSWORD).await.problem(403, "email_not_verified");
         let token = mailed.token_for(&email).await;
         post(world, VERIFY, json!({"token": token, "password": NEW_PASSWORD}))
-            .send()
             .await
             .expect(204);
         login(NEW_PASSWORD).await.expect(200);
@@ -197,7 +175,7 @@ async fn registration_opens_no_session_before_verification() {
     // An address that an admin vouches for needs no proof where only domains are listed.
     let settings = json!({"security.allowed_email_domains": ["acme.example"]});
     let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
-    patch.send().await.expect(200);
+    patch.await.expect(200);
     world
         .login("acme", &acme.viewer.email, PASSWORD)
         .await
@@ -213,19 +191,13 @@ async fn reset_lets_a_registered_user_in() {
     let email = "self@acme.example";
     let registered =
         json!({"tenant_slug": "acme", "email": email, "full_name": "Self", "password": NEW_PASSWORD});
-    post(world, "/api/v1/auth/register", registered)
-        .send()
-        .await
-        .expect(202);
+    post(world, "/api/v1/auth/register", registered).await.expect(202);
     mailed.token_for(email).await;
     ask(world, "/api/v1/auth/forgot-password", "acme", email)
         .await
         .expect(202);
     let body = json!({"token": mailed.token_for(email).await, "new_password": "a staple of horses"});
-    post(world, "/api/v1/auth/reset-password", body)
-        .send()
-        .await
-        .expect(204);
+    post(world, "/api/v1/auth/reset-password", body).await.expect(204);
     world.login("acme", email, "a staple of horses").await.expect(200);
     world
         .login("acme", email, NEW_PASSWORD)
@@ -239,12 +211,12 @@ const NEW: &str = "moved@acme.example";
 
 async fn change(world: &World, who: &Person, email: &str, password: &str) -> Reply {
     let body = json!({"email": email, "password": password});
-    world.post(who, "/api/v1/auth/change-email", &body).send().await
+    world.post(who, "/api/v1/auth/change-email", &body).await
 }
 
 async fn redeem(world: &World, what: &str, token: &str) -> Reply {
     let path = format!("/api/v1/auth/{what}-email");
-    post(world, &path, json!({"token": token})).send().await
+    post(world, &path, json!({"token": token})).await
 }
 
 async fn email(world: &World, who: &Person) -> String {
@@ -345,15 +317,11 @@ async fn former_address_takes_the_change_back_for_seven_days() {
         .client
         .get("/api/v1/auth/me")
         .bearer(token)
-        .send()
         .await
         .problem(401, "token_revoked");
     let reset = mailed.token_for(&acme.viewer.email).await;
     let body = json!({"token": reset, "new_password": "a staple of horses"});
-    post(world, "/api/v1/auth/reset-password", body)
-        .send()
-        .await
-        .expect(204);
+    post(world, "/api/v1/auth/reset-password", body).await.expect(204);
     world
         .login("acme", &acme.viewer.email, "a staple of horses")
         .await
@@ -402,7 +370,7 @@ async fn session_alone_changes_no_own_address() {
     for who in [&acme.viewer, &acme.admin] {
         let path = format!("/api/v1/users/{}", who.id);
         let patch = world.patch(who, &path, &json!({"email": NEW}));
-        let refused = patch.send().await.problem(422, "validation_failed").json();
+        let refused = patch.await.problem(422, "validation_failed").json();
         assert_eq!(refused["errors"][0]["code"], "confirmation_required");
         assert_eq!(email(world, who).await, who.email);
     }
@@ -446,7 +414,7 @@ impl Mailed {
         let reset = self.token_for(&viewer.email).await;
         let body = json!({"token": reset, "new_password": "a staple of horses"});
         let reset = post(&self.world, "/api/v1/auth/reset-password", body);
-        reset.send().await.expect(204);
+        reset.await.expect(204);
         self.world
             .login("acme", &viewer.email, "a staple of horses")
             .await
@@ -479,7 +447,7 @@ async fn password_and_session_change_no_address_without_a_factor() {
     assert!(mailed.mails_to(NEW).await.is_empty());
     let code = json!({"code": app.next_code(world)});
     let step_up = world.post(&acme.viewer, "/api/v1/auth/mfa/step-up", &code);
-    step_up.send().await.expect(200);
+    step_up.await.expect(200);
     change(world, &acme.viewer, NEW, PASSWORD).await.expect(202);
 }
 
@@ -536,7 +504,7 @@ async fn owner_takes_an_account_back_from_admins() {
     let revert = mailed.move_viewer(NEW).await;
     let path = format!("/api/v1/users/{}", acme.viewer.id);
     let moved = json!({"email": "again@acme.example"});
-    world.patch(&acme.admin, &path, &moved).send().await.expect(200);
+    world.patch(&acme.admin, &path, &moved).await.expect(200);
     redeem(world, "revert", &revert).await.expect(204);
     mailed.log_in_anew().await.expect(200);
 }
@@ -573,9 +541,9 @@ async fn link_to_confirm_an_address_ends_with_the_sessions() {
                 world.post(&acme.admin, &format!("{at_viewer}/{way}"), &json!({}))
             }
         };
-        let ended = ended.send().await;
+        let ended = ended.await;
         assert!(ended.status < 300, "{way}: {}", ended.text());
-        active(true).send().await.expect(200);
+        active(true).await.expect(200);
         is_unusable(redeem(world, "confirm", &confirm).await);
         assert_eq!(email(world, &acme.viewer).await, acme.viewer.email, "{way}");
         world.clock.advance(Duration::minutes(1));
@@ -590,7 +558,7 @@ async fn tightened_domains_hold_for_open_links() {
     let allow = async |domains: serde_json::Value| {
         let settings = json!({"security.allowed_email_domains": domains});
         let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
-        patch.send().await.expect(200);
+        patch.await.expect(200);
     };
     change(world, &acme.viewer, "moved@other.example", PASSWORD)
         .await
@@ -632,7 +600,7 @@ impl Mailed {
         let viewer = &self.world.acme.viewer;
         let body = json!({"tenant_slug": "acme", "email": viewer.email, "password": PASSWORD});
         let login = post(&self.world, "/api/v1/auth/login", body);
-        login.header("X-Forwarded-For", address).send().await.expect(200);
+        login.header("X-Forwarded-For", address).await.expect(200);
         let mails = self.mails_to(&viewer.email).await;
         mails.iter().map(|mail| mail.header("Subject")).collect()
     }

@@ -90,7 +90,7 @@ pub(crate) fn token(mail: &Received) -> String {
 
 pub(crate) async fn ask(world: &World, path: &str, slug: &str, email: &str) -> Reply {
     let body = json!({"email": email, "tenant_slug": slug});
-    world.client.post(path, &body).send().await
+    world.client.post(path, &body).await
 }
 
 pub(crate) fn post(world: &World, path: &str, body: Value) -> Request {
@@ -99,12 +99,12 @@ pub(crate) fn post(world: &World, path: &str, body: Value) -> Request {
 
 async fn reset(world: &World, token: &str, password: &str) -> Reply {
     let body = json!({"token": token, "new_password": password});
-    post(world, RESET, body).send().await
+    post(world, RESET, body).await
 }
 
 async fn change(world: &World, who: &Person, current: &str, new: &str) -> Reply {
     let body = json!({"current_password": current, "new_password": new});
-    world.post(who, CHANGE, &body).send().await
+    world.post(who, CHANGE, &body).await
 }
 
 /// The token of a link does not work.
@@ -128,12 +128,12 @@ async fn log_in(world: &World, tenant: &TenantWorld, who: &Person, password: &st
 }
 
 async fn me(world: &World, who: &Person) -> u16 {
-    world.get(who, "/api/v1/auth/me").send().await.status
+    world.get(who, "/api/v1/auth/me").await.status
 }
 
 async fn refresh(world: &World, who: &Person) -> u16 {
     let body = json!({"refresh_token": who.refresh_token});
-    post(world, "/api/v1/auth/refresh", body).send().await.status
+    post(world, "/api/v1/auth/refresh", body).await.status
 }
 
 // ------------------------------------------------------------------------------------------------------------- change
@@ -320,7 +320,7 @@ async fn forgot_password_does_not_reveal_whether_an_address_exists() {
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let path = format!("/api/v1/users/{}", acme.member.id);
     let off = json!({"is_active": false});
-    world.patch(&acme.admin, &path, &off).send().await.expect(200);
+    world.patch(&acme.admin, &path, &off).await.expect(200);
     mail::work(world).await;
     let addresses = [
         acme.viewer.email.clone(),
@@ -407,9 +407,7 @@ async fn unusable_links_are_refused_alike() {
         seen.insert(is_unusable(reset(world, wrong, NEW).await));
     }
     // It is a link for something else.
-    let verify = post(world, "/api/v1/auth/verify-email", json!({"token": token}))
-        .send()
-        .await;
+    let verify = post(world, "/api/v1/auth/verify-email", json!({"token": token})).await;
     seen.insert(is_unusable(verify));
     // A weak password does not use it up.
     let weak = reset(world, &token, "password")
@@ -420,7 +418,7 @@ async fn unusable_links_are_refused_alike() {
     // A request that names another tenant does not, either.
     let body = json!({"token": token, "new_password": NEW});
     let elsewhere = post(world, RESET, body).header("X-Tenant-Slug", "globex");
-    elsewhere.send().await.problem(403, "tenant_mismatch");
+    elsewhere.await.problem(403, "tenant_mismatch");
     world.clock.advance(Duration::minutes(60));
     seen.insert(is_unusable(reset(world, &token, NEW).await));
     assert_eq!(seen.len(), 1, "{seen:#?}");
@@ -443,11 +441,10 @@ async fn links_of_removed_users_and_deleted_tenants_open_nothing() {
         mailed.forgotten(acme, &acme.admin).await,
     ];
     let viewer = format!("/api/v1/users/{}", acme.viewer.id);
-    world.delete(&acme.admin, &viewer).send().await.expect(204);
+    world.delete(&acme.admin, &viewer).await.expect(204);
     let member = format!("/api/v1/users/{}", acme.member.id);
     world
         .patch(&acme.admin, &member, &json!({"is_active": false}))
-        .send()
         .await
         .expect(200);
     for token in &tokens[..2] {
@@ -502,7 +499,7 @@ async fn reset_that_first_proves_the_address_ends_a_strangers_factor() {
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let victim = "victim@elsewhere.example";
     let body = json!({"tenant_slug": "acme", "email": victim, "full_name": "Eve", "password": PASSWORD});
-    let registered = post(world, "/api/v1/auth/register", body).send().await;
+    let registered = post(world, "/api/v1/auth/register", body).await;
     let registered = registered.expect(201).json();
     let stranger = Person {
         email: victim.to_owned(),
@@ -548,7 +545,7 @@ async fn reset_to_an_address_that_an_admin_set_keeps_the_factor() {
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let (first, second) = ("ada@elsewhere.example", "thief@elsewhere.example");
     let body = json!({"tenant_slug": "acme", "email": first, "full_name": "Ada Else", "password": PASSWORD});
-    let registered = post(world, "/api/v1/auth/register", body).send().await;
+    let registered = post(world, "/api/v1/auth/register", body).await;
     let registered = registered.expect(201).json();
     let ada = Person {
         email: first.to_owned(),
@@ -565,7 +562,7 @@ async fn reset_to_an_address_that_an_admin_set_keeps_the_factor() {
             ..acme.admin.clone()
         }
     };
-    let moved = async |admin: &Person| world.patch(admin, &path, &json!({"email": second})).send().await;
+    let moved = async |admin: &Person| world.patch(admin, &path, &json!({"email": second})).await;
     moved(&admin().await).await.problem(403, "mfa_required");
     world.clock.advance(FACTOR_SETTLES_AFTER);
     // A link to the new address would still remove it: the user may be a stranger to the first one.
@@ -652,7 +649,7 @@ async fn admin_sends_a_reset_link_and_never_sees_it() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let path = |who: &Person| format!("/api/v1/users/{}/send-reset", who.id);
-    let send = async |who: &Person, to: &str| world.post(who, to, &json!({})).send().await;
+    let send = async |who: &Person, to: &str| world.post(who, to, &json!({})).await;
     let reply = send(&acme.admin, &path(&acme.viewer)).await.expect(202);
     assert!(reply.bytes.is_empty());
     let token = mailed.token_for(&acme.viewer.email).await;
@@ -667,7 +664,6 @@ async fn admin_sends_a_reset_link_and_never_sees_it() {
     let member = format!("/api/v1/users/{}", acme.member.id);
     world
         .patch(&acme.admin, &member, &json!({"is_active": false}))
-        .send()
         .await
         .expect(200);
     send(&acme.admin, &path(&acme.member))
@@ -688,6 +684,6 @@ async fn a_link_works_on_every_instance() {
     let token = mailed.forgotten(acme, &acme.viewer).await;
     let other = world.other_instance(&options).await;
     let body = json!({"token": token, "new_password": NEW});
-    other.post(RESET, &body).send().await.expect(204);
+    other.post(RESET, &body).await.expect(204);
     log_in(world, acme, &acme.viewer, NEW).await;
 }

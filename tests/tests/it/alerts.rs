@@ -38,7 +38,7 @@ pub(crate) async fn search(world: &World, tenant: &TenantWorld) {
 }
 
 pub(crate) async fn alerts(world: &World, who: &Person, query: &str) -> Vec<Value> {
-    let page = world.get(who, &format!("{ALERTS}{query}")).send().await;
+    let page = world.get(who, &format!("{ALERTS}{query}")).await;
     page.expect(200).json()["data"].as_array().unwrap().clone()
 }
 
@@ -121,17 +121,16 @@ async fn five_wrong_logins_raise_one_alert_that_is_acknowledged() {
     assert_eq!(alerts(&world, &world.globex.admin, "").await, Vec::<Value>::new());
     world
         .get(&world.globex.admin, &one)
-        .send()
         .await
         .problem(404, "not_found");
     for who in [&acme.member, &acme.viewer] {
-        world.get(who, ALERTS).send().await.problem(403, "forbidden");
+        world.get(who, ALERTS).await.problem(403, "forbidden");
         let acknowledge = world.post(who, &format!("{one}/acknowledge"), &json!({}));
-        acknowledge.send().await.problem(403, "forbidden");
+        acknowledge.await.problem(403, "forbidden");
     }
     let acknowledge = async |who: &Person, body: Value| {
         let path = format!("{one}/acknowledge");
-        world.post(who, &path, &body).send().await
+        world.post(who, &path, &body).await
     };
     acknowledge(&world.globex.admin, json!({}))
         .await
@@ -186,7 +185,6 @@ async fn five_wrong_logins_raise_one_alert_that_is_acknowledged() {
     ] {
         let refused = world
             .get(&acme.admin, &format!("{ALERTS}{query}"))
-            .send()
             .await
             .expect(422);
         assert_eq!(refused.json()["errors"][0]["pointer"], pointer);
@@ -199,12 +197,7 @@ async fn anonymous_flood_neither_bombs_admins_nor_locks_users_out() {
     let world = World::new().await;
     let (acme, victim) = (&world.acme, &world.acme.member);
     let ends = json!({"failed_logins_network": {"action": "end_sessions"}});
-    let refused = world
-        .patch(&acme.admin, RULES, &ends)
-        .send()
-        .await
-        .expect(422)
-        .json();
+    let refused = world.patch(&acme.admin, RULES, &ends).await.expect(422).json();
     assert_eq!(refused["errors"][0]["pointer"], "/failed_logins_network/action");
     for number in 0..130 {
         let ip = format!("198.51.{number}.1");
@@ -229,7 +222,7 @@ async fn anonymous_flood_neither_bombs_admins_nor_locks_users_out() {
         4,
         "one about the account and three about networks, to the one admin"
     );
-    world.get(victim, "/api/v1/auth/me").send().await.expect(200);
+    world.get(victim, "/api/v1/auth/me").await.expect(200);
     assert_eq!(
         count(
             &world,
@@ -283,7 +276,6 @@ async fn step_up_asks_for_the_second_factor_again() {
         let body = json!({"code": app.next_code(&world)});
         let given = world
             .post(admin, "/api/v1/auth/mfa/step-up", &body)
-            .send()
             .await
             .expect(200)
             .json();
@@ -294,7 +286,7 @@ async fn step_up_asks_for_the_second_factor_again() {
     };
     let change = async |who: &Person| {
         let body = json!({"session_max_days": 30});
-        world.patch(who, "/api/v1/security/policy", &body).send().await
+        world.patch(who, "/api/v1/security/policy", &body).await
     };
     let fresh = give().await;
     change(&fresh).await.expect(200);
@@ -308,7 +300,7 @@ async fn step_up_asks_for_the_second_factor_again() {
     .await;
     search(&world, acme).await;
     change(&fresh).await.problem(403, "mfa_required");
-    world.get(&fresh, "/api/v1/auth/me").send().await.expect(200);
+    world.get(&fresh, "/api/v1/auth/me").await.expect(200);
     world.clock.advance(chrono::Duration::seconds(60));
     let fresh = give().await;
     change(&fresh).await.expect(200);
@@ -321,7 +313,7 @@ async fn rule_of_a_tenant_ends_the_sessions_of_its_user() {
     let world = World::new().await;
     let (acme, member) = (&world.acme, &world.acme.member);
     let ends = json!({"refresh_token_reused": {"action": "end_sessions"}});
-    world.patch(&acme.admin, RULES, &ends).send().await.expect(200);
+    world.patch(&acme.admin, RULES, &ends).await.expect(200);
     let reused = |tenant| {
         let entry = ("refresh_token.reused", "session", SystemIds.uuid());
         record(
@@ -333,29 +325,19 @@ async fn rule_of_a_tenant_ends_the_sessions_of_its_user() {
         )
     };
     // The id of another tenant's user is nobody's here.
-    world
-        .patch(&world.globex.admin, RULES, &ends)
-        .send()
-        .await
-        .expect(200);
+    world.patch(&world.globex.admin, RULES, &ends).await.expect(200);
     reused(&world.globex).await;
     search(&world, &world.globex).await;
-    world.get(member, "/api/v1/auth/me").send().await.expect(200);
+    world.get(member, "/api/v1/auth/me").await.expect(200);
     reused(acme).await;
     search(&world, acme).await;
     world
         .get(member, "/api/v1/auth/me")
-        .send()
         .await
         .problem(401, "token_revoked");
-    world
-        .get(&acme.viewer, "/api/v1/auth/me")
-        .send()
-        .await
-        .expect(200);
+    world.get(&acme.viewer, "/api/v1/auth/me").await.expect(200);
     world
         .get(&world.globex.member, "/api/v1/auth/me")
-        .send()
         .await
         .expect(200);
 }
@@ -364,7 +346,7 @@ async fn rule_of_a_tenant_ends_the_sessions_of_its_user() {
 async fn tenant_changes_thresholds_and_disables_rules() {
     let world = World::new().await;
     let (acme, admin) = (&world.acme, &world.acme.admin);
-    let read = world.get(admin, RULES).send().await.expect(200);
+    let read = world.get(admin, RULES).await.expect(200);
     let etag = read.header("ETag").unwrap().to_owned();
     assert_eq!(read.json()["rules"].as_array().map(Vec::len), Some(10));
     for (patch, pointer) in [
@@ -384,24 +366,23 @@ async fn tenant_changes_thresholds_and_disables_rules() {
         (json!({"mass_reading": {"treshold": 3}}), "/mass_reading/treshold"),
         (json!({"mass_reading": 9}), "/mass_reading"),
     ] {
-        let refused = world.patch(admin, RULES, &patch).send().await.expect(422).json();
+        let refused = world.patch(admin, RULES, &patch).await.expect(422).json();
         assert_eq!(refused["errors"][0]["pointer"], pointer, "{refused}");
     }
     for who in [&acme.member, &acme.viewer] {
-        world.get(who, RULES).send().await.problem(403, "forbidden");
+        world.get(who, RULES).await.problem(403, "forbidden");
         world
             .patch(who, RULES, &json!({}))
-            .send()
             .await
             .problem(403, "forbidden");
     }
     let patch = json!({"failed_logins_account": {"threshold": 2, "window_minutes": 5}, "failed_logins_network": {"enabled": false}});
     let request = world.patch(admin, RULES, &patch).header("If-Match", &etag);
-    request.send().await.expect(200);
+    request.await.expect(200);
     let stale = world.patch(admin, RULES, &patch).header("If-Match", &etag);
-    stale.send().await.problem(412, "stale_version");
+    stale.await.problem(412, "stale_version");
     let merged = json!({"failed_logins_account": {"window_minutes": null}});
-    let rules = world.patch(admin, RULES, &merged).send().await.expect(200).json();
+    let rules = world.patch(admin, RULES, &merged).await.expect(200).json();
     let rule = |rules: &Value, id: &str| {
         let all = rules["rules"].as_array().unwrap();
         all.iter().find(|rule| rule["id"] == id).unwrap().clone()
@@ -422,7 +403,6 @@ async fn tenant_changes_thresholds_and_disables_rules() {
     }
     let restored = world
         .patch(admin, RULES, &json!({"failed_logins_account": null}))
-        .send()
         .await
         .expect(200)
         .json();
@@ -439,7 +419,7 @@ async fn probing_and_mass_reading_are_found() {
     let (acme, viewer) = (&world.acme, &world.acme.viewer);
     for _ in 0..50 {
         let path = format!("/api/v1/tasks/{}", SystemIds.uuid());
-        world.get(viewer, &path).send().await.problem(404, "not_found");
+        world.get(viewer, &path).await.problem(404, "not_found");
     }
     let scope = world.cx(&acme.member).await;
     let activity = world.app.activity();
@@ -475,7 +455,6 @@ async fn new_networks_of_logins_and_keys_are_found() {
     let body = json!({"name": "Reports", "scopes": ["projects.read"]});
     let made = world
         .post(&acme.admin, "/api/v1/api-keys", &body)
-        .send()
         .await
         .expect(201)
         .json();
@@ -483,9 +462,9 @@ async fn new_networks_of_logins_and_keys_are_found() {
     let login = json!({"tenant_slug": "acme", "email": member.email, "password": PASSWORD});
     for (address, expected) in [("192.0.2.1", 0), ("192.0.2.77", 0), ("198.51.100.1", 1)] {
         let used = world.client.get("/api/v1/projects").bearer(key);
-        used.header("X-Forwarded-For", address).send().await.expect(200);
+        used.header("X-Forwarded-For", address).await.expect(200);
         let login = world.client.post("/api/v1/auth/login", &login);
-        login.header("X-Forwarded-For", address).send().await.expect(200);
+        login.header("X-Forwarded-For", address).await.expect(200);
         world.app.key_uses().flush(&world.app).await;
         search(&world, acme).await;
         let found = alerts(&world, &acme.admin, "?rule=api_key_new_network").await;
@@ -511,7 +490,6 @@ async fn suspended_tenant_has_alerts_and_a_deleted_one_has_none() {
     let path = format!("{ALERTS}/{}/acknowledge", found[0]["id"].as_str().unwrap());
     world
         .post(&acme.admin, &path, &json!({}))
-        .send()
         .await
         .problem(403, "tenant_suspended");
     failed(&world, acme, &acme.viewer, "198.51.100.1").await;

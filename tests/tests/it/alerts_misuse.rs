@@ -33,16 +33,12 @@ async fn filled(world: &World, tenant: &TenantWorld, rule: &str, alerts: u32) {
 }
 
 async fn me(world: &World, who: &Person) -> u16 {
-    world.get(who, "/api/v1/auth/me").send().await.status
+    world.get(who, "/api/v1/auth/me").await.status
 }
 
 async fn change_policy(world: &World, who: &Person) -> u16 {
     let body = json!({"session_max_days": 30});
-    world
-        .patch(who, "/api/v1/security/policy", &body)
-        .send()
-        .await
-        .status
+    world.patch(who, "/api/v1/security/policy", &body).await.status
 }
 
 /// The details of the entries of alerts that were raised.
@@ -62,7 +58,7 @@ async fn alerts_about_others_keep_no_action_from_a_user() {
     let app = with_factor(&world, admin).await;
     settle(&world, admin).await;
     let code = json!({"code": app.next_code(&world)});
-    let given = world.post(admin, "/api/v1/auth/mfa/step-up", &code).send().await;
+    let given = world.post(admin, "/api/v1/auth/mfa/step-up", &code).await;
     let fresh = Person {
         access_token: given.expect(200).json()["access_token"]
             .as_str()
@@ -212,7 +208,7 @@ async fn mismatches_of_keys_are_about_the_keys() {
     let world = World::new().await;
     let (acme, admin) = (&world.acme, &world.acme.admin);
     let ends = json!({"tenant_mismatch": {"action": "end_sessions"}});
-    world.patch(admin, RULES, &ends).send().await.expect(200);
+    world.patch(admin, RULES, &ends).await.expect(200);
     let expires_at = world.app.ports.clock.now() + chrono::Duration::days(30);
     let own = json!({"name": "Own", "scopes": ["projects.read"]});
     let service = json!({
@@ -221,7 +217,6 @@ async fn mismatches_of_keys_are_about_the_keys() {
     for body in [own, service] {
         let made = world
             .post(admin, "/api/v1/api-keys", &body)
-            .send()
             .await
             .expect(201)
             .json();
@@ -229,7 +224,7 @@ async fn mismatches_of_keys_are_about_the_keys() {
         for _ in 0..12 {
             let request = world.client.get("/api/v1/projects").bearer(key);
             let request = request.header("X-Tenant-Slug", "globex");
-            request.send().await.problem(403, "tenant_mismatch");
+            request.await.problem(403, "tenant_mismatch");
         }
         search(&world, acme).await;
         let found = alerts(&world, admin, "?rule=tenant_mismatch&limit=1").await;
@@ -254,11 +249,11 @@ async fn slow_requests_raise_no_alert() {
     let (acme, viewer) = (&world.acme, &world.acme.viewer);
     let strict =
         json!({"permission_probing": {"threshold": 10, "window_minutes": 1, "action": "end_sessions"}});
-    world.patch(&acme.admin, RULES, &strict).send().await.expect(200);
+    world.patch(&acme.admin, RULES, &strict).await.expect(200);
     let probe = async |times: u32| {
         for _ in 0..times {
             let path = format!("/api/v1/tasks/{}", SystemIds.uuid());
-            world.get(viewer, &path).send().await.problem(404, "not_found");
+            world.get(viewer, &path).await.problem(404, "not_found");
         }
     };
     for _ in 0..2 {
@@ -284,10 +279,10 @@ async fn refusals_for_other_reasons_are_no_probing() {
     let world = World::new().await;
     let (acme, member) = (&world.acme, &world.acme.member);
     let strict = json!({"permission_probing": {"threshold": 10}});
-    world.patch(&acme.admin, RULES, &strict).send().await.expect(200);
+    world.patch(&acme.admin, RULES, &strict).await.expect(200);
     let create = async || {
         let body = json!({"name": "Roof"});
-        world.post(member, "/api/v1/projects", &body).send().await
+        world.post(member, "/api/v1/projects", &body).await
     };
     world.set_status(acme, "suspended").await;
     for _ in 0..20 {
@@ -298,7 +293,7 @@ async fn refusals_for_other_reasons_are_no_probing() {
     assert_eq!(alerts(&world, &acme.admin, "").await, Vec::<Value>::new());
     // What the role does not allow is.
     for _ in 0..10 {
-        world.get(member, ALERTS).send().await.problem(403, "forbidden");
+        world.get(member, ALERTS).await.problem(403, "forbidden");
     }
     search(&world, acme).await;
     let found = alerts(&world, &acme.admin, "?rule=permission_probing").await;

@@ -23,7 +23,7 @@ struct Key {
 
 impl Key {
     async fn new(world: &World, who: &Person, body: &Value) -> Self {
-        let reply = world.post(who, KEYS, body).send().await.expect(201).json();
+        let reply = world.post(who, KEYS, body).await.expect(201).json();
         Self::of(&reply)
     }
 
@@ -47,7 +47,7 @@ impl Key {
     }
 
     async fn lists_tasks(&self, world: &World) -> Reply {
-        self.get(world, TASKS).send().await
+        self.get(world, TASKS).await
     }
 }
 
@@ -89,9 +89,9 @@ async fn a_key_opens_what_its_scopes_say_by_either_header() {
     let reply = key.lists_tasks(&world).await.expect(200);
     assert_eq!(reply.header("tenant-resolved-by"), Some("credential"));
     let by_header = world.client.get(TASKS).header("X-API-Key", &key.text);
-    assert_eq!(by_header.send().await.expect(200).json(), reply.json());
+    assert_eq!(by_header.await.expect(200).json(), reply.json());
     let by_both = key.get(&world, TASKS).header("X-API-Key", &key.text);
-    by_both.send().await.expect(200);
+    by_both.await.expect(200);
     let other = Key::new(&world, &world.acme.admin, &scoped(&["tasks.read"])).await;
     for credential in [&other.text, &world.acme.admin.access_token] {
         let differing = world
@@ -99,26 +99,23 @@ async fn a_key_opens_what_its_scopes_say_by_either_header() {
             .get(TASKS)
             .bearer(credential)
             .header("X-API-Key", &key.text);
-        differing.send().await.problem(401, "unauthenticated");
+        differing.await.problem(401, "unauthenticated");
     }
     let token = world
         .client
         .get(TASKS)
         .header("X-API-Key", &world.acme.admin.access_token);
-    token.send().await.problem(401, "unauthenticated");
+    token.await.problem(401, "unauthenticated");
     let two = world
         .client
         .get(TASKS)
         .header("X-API-Key", &key.text)
         .header("X-API-Key", &key.text);
-    two.send().await.problem(400, "invalid_request");
+    two.await.problem(400, "invalid_request");
     let path = format!("/api/v1/projects/{}/tasks", world.acme.project);
     let write = key.post(&world, &path, &json!({"title": "New"}));
-    write.send().await.problem(403, "forbidden");
-    key.get(&world, "/api/v1/users")
-        .send()
-        .await
-        .problem(403, "forbidden");
+    write.await.problem(403, "forbidden");
+    key.get(&world, "/api/v1/users").await.problem(403, "forbidden");
 }
 
 #[actix_web::test]
@@ -130,7 +127,7 @@ async fn a_key_opens_nothing_of_sessions_users_or_keys() {
         text,
     };
     for path in ["/api/v1/auth/me", KEYS] {
-        key.get(&world, path).send().await.problem(403, "forbidden");
+        key.get(&world, path).await.problem(403, "forbidden");
     }
     let user = format!("/api/v1/users/{}", world.acme.admin.id);
     for (path, body) in [
@@ -141,10 +138,7 @@ async fn a_key_opens_nothing_of_sessions_users_or_keys() {
         ),
         (KEYS, scoped(&["tasks.read"])),
     ] {
-        key.post(&world, path, &body)
-            .send()
-            .await
-            .problem(403, "forbidden");
+        key.post(&world, path, &body).await.problem(403, "forbidden");
     }
     for (path, body) in [
         (user.as_str(), json!({"full_name": "X"})),
@@ -152,20 +146,17 @@ async fn a_key_opens_nothing_of_sessions_users_or_keys() {
         ("/api/v1/tenant/settings", json!({"notifications.digest_hour": 9})),
     ] {
         let change = world.client.patch(path, &body).bearer(&key.text);
-        change.send().await.problem(403, "forbidden");
+        change.await.problem(403, "forbidden");
     }
     // What only admins may beyond a permission, a key of an admin may not: the project is another user's.
     let body = json!({"name": "Of a member"});
-    let made = world
-        .post(&world.acme.member, "/api/v1/projects", &body)
-        .send()
-        .await;
+    let made = world.post(&world.acme.member, "/api/v1/projects", &body).await;
     let project = format!(
         "/api/v1/projects/{}",
         made.expect(201).json()["id"].as_str().unwrap()
     );
     let delete = world.client.delete(&project).bearer(&key.text);
-    delete.send().await.problem(403, "forbidden");
+    delete.await.problem(403, "forbidden");
 }
 
 #[actix_web::test]
@@ -174,7 +165,6 @@ async fn what_a_key_does_is_recorded_under_the_key() {
     let key = Key::new(&world, &world.acme.admin, &scoped(&["tasks.write", "tasks.read"])).await;
     let path = format!("/api/v1/projects/{}/tasks", world.acme.project);
     key.post(&world, &path, &json!({"title": "By a key"}))
-        .send()
         .await
         .expect(201);
     let events = world.audit(&world.acme).await;
@@ -196,12 +186,7 @@ async fn what_a_key_does_is_recorded_under_the_key() {
 async fn a_key_is_shown_once_and_only_its_hash_is_stored() {
     let world = World::new().await;
     let key = Key::new(&world, &world.acme.admin, &scoped(&["tasks.read"])).await;
-    let read = world
-        .get(&world.acme.admin, &key.path())
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let read = world.get(&world.acme.admin, &key.path()).await.expect(200).json();
     assert_eq!(read.get("key"), None);
     assert_eq!(read["created_by"], json!(world.acme.admin.id));
     assert_eq!(read["service_account"], false);
@@ -212,13 +197,13 @@ async fn a_key_is_shown_once_and_only_its_hash_is_stored() {
             .await
             .unwrap();
     assert!(rows.iter().all(|row| !row.contains(secret)));
-    let listed = world.get(&world.acme.admin, KEYS).send().await.expect(200);
+    let listed = world.get(&world.acme.admin, KEYS).await.expect(200);
     assert!(!listed.text().contains(secret));
     assert_eq!(listed.json()["data"], json!([read]));
     for who in [&world.acme.member, &world.acme.viewer] {
-        world.get(who, KEYS).send().await.problem(403, "forbidden");
+        world.get(who, KEYS).await.problem(403, "forbidden");
         let create = world.post(who, KEYS, &scoped(&["tasks.read"]));
-        create.send().await.problem(403, "forbidden");
+        create.await.problem(403, "forbidden");
     }
 }
 
@@ -227,15 +212,10 @@ async fn every_refused_key_answers_alike_and_the_log_says_why() {
     let world = World::new().await;
     let admin = &world.acme.admin;
     let revoked = Key::new(&world, admin, &scoped(&["tasks.read"])).await;
-    world.delete(admin, &revoked.path()).send().await.expect(204);
-    world
-        .get(admin, &revoked.path())
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.delete(admin, &revoked.path()).await.expect(204);
+    world.get(admin, &revoked.path()).await.problem(404, "not_found");
     world
         .delete(admin, &revoked.path())
-        .send()
         .await
         .problem(404, "not_found");
     let elsewhere = json!({"name": "CI", "scopes": ["tasks.read"], "allowed_networks": ["10.0.0.0/8"]});
@@ -269,7 +249,7 @@ async fn every_refused_key_answers_alike_and_the_log_says_why() {
         "tk_",
         "tk_test_",
     ] {
-        let reply = world.client.get(TASKS).bearer(text).send().await;
+        let reply = world.client.get(TASKS).bearer(text).await;
         let reply = reply.problem(401, "unauthenticated");
         assert_eq!(
             reply.header("www-authenticate"),
@@ -298,15 +278,15 @@ async fn a_network_list_lets_its_addresses_in() {
     key.lists_tasks(&world).await.expect(200);
     // Forwarded addresses are not taken from a proxy that is not trusted.
     let forwarded = key.get(&world, TASKS).header("X-Forwarded-For", "10.1.1.1");
-    forwarded.send().await.expect(200);
+    forwarded.await.expect(200);
     let change = |body: Value| world.patch(&world.acme.admin, &key.path(), &body);
-    let narrow = change(json!({"allowed_networks": ["10.0.0.0/8"]})).send().await;
+    let narrow = change(json!({"allowed_networks": ["10.0.0.0/8"]})).await;
     assert_eq!(
         narrow.expect(200).json()["allowed_networks"],
         json!(["10.0.0.0/8"])
     );
     key.lists_tasks(&world).await.problem(401, "unauthenticated");
-    let wide = change(json!({"allowed_networks": null})).send().await;
+    let wide = change(json!({"allowed_networks": null})).await;
     assert_eq!(wide.expect(200).json()["allowed_networks"], Value::Null);
     key.lists_tasks(&world).await.expect(200);
 }
@@ -322,11 +302,11 @@ async fn a_key_loses_at_once_what_its_creator_loses() {
     )
     .await;
     let path = format!("/api/v1/projects/{}/tasks", world.acme.project);
-    let write = async || key.post(&world, &path, &json!({"title": "New"})).send().await;
+    let write = async || key.post(&world, &path, &json!({"title": "New"})).await;
     write().await.expect(201);
     let user = format!("/api/v1/users/{}", second.id);
     let change = async |body: Value| {
-        let change = world.patch(&world.acme.admin, &user, &body).send().await;
+        let change = world.patch(&world.acme.admin, &user, &body).await;
         change.expect(200);
     };
     change(json!({"role": "viewer"})).await;
@@ -338,7 +318,7 @@ async fn a_key_loses_at_once_what_its_creator_loses() {
     key.lists_tasks(&world).await.problem(401, "unauthenticated");
     change(json!({"is_active": true})).await;
     key.lists_tasks(&world).await.expect(200);
-    world.delete(&world.acme.admin, &user).send().await.expect(204);
+    world.delete(&world.acme.admin, &user).await.expect(204);
     key.lists_tasks(&world).await.problem(401, "unauthenticated");
     assert_eq!(reasons(&world).await, ["creator_inactive"]);
 }
@@ -348,7 +328,7 @@ async fn a_service_account_outlives_its_creator() {
     let world = World::new().await;
     let second = world.second_admin().await;
     let without = json!({"name": "Robot", "scopes": ["tasks.read"], "service_account": true});
-    let refused = world.post(&second, KEYS, &without).send().await;
+    let refused = world.post(&second, KEYS, &without).await;
     let refused = refused.problem(422, "validation_failed").json();
     assert_eq!(refused["errors"][0]["pointer"], "/expires_at");
     let scopes = [
@@ -360,23 +340,17 @@ async fn a_service_account_outlives_its_creator() {
     ];
     let key = Key::new(&world, &second, &service(&world, &scopes)).await;
     let user = format!("/api/v1/users/{}", second.id);
-    world.delete(&world.acme.admin, &user).send().await.expect(204);
+    world.delete(&world.acme.admin, &user).await.expect(204);
     key.lists_tasks(&world).await.expect(200);
     let project = key.post(&world, "/api/v1/projects", &json!({"name": "By a robot"}));
-    let project = project.send().await.expect(201).json();
+    let project = project.await.expect(201).json();
     assert_eq!(project["owner_id"], json!(second.id));
     let resource = json!({"name": "By a robot", "content": "x"});
-    key.post(&world, "/api/v1/resources", &resource)
-        .send()
-        .await
-        .expect(201);
+    key.post(&world, "/api/v1/resources", &resource).await.expect(201);
     let path = format!("/api/v1/projects/{}", world.acme.project);
     let delete = world.client.delete(&path).bearer(&key.text);
-    delete.send().await.problem(403, "forbidden");
-    key.get(&world, "/api/v1/auth/me")
-        .send()
-        .await
-        .problem(403, "forbidden");
+    delete.await.problem(403, "forbidden");
+    key.get(&world, "/api/v1/auth/me").await.problem(403, "forbidden");
 }
 
 #[actix_web::test]
@@ -393,13 +367,10 @@ async fn a_service_account_rotates_its_own_key_and_no_other() {
             &json!({"overlap_seconds": 0}),
         )
     };
-    rotate(&robot, &other).send().await.problem(403, "forbidden");
-    rotate(&personal, &personal)
-        .send()
-        .await
-        .problem(403, "forbidden");
-    rotate(&personal, &robot).send().await.problem(403, "forbidden");
-    let new = Key::of(&rotate(&robot, &robot).send().await.expect(201).json());
+    rotate(&robot, &other).await.problem(403, "forbidden");
+    rotate(&personal, &personal).await.problem(403, "forbidden");
+    rotate(&personal, &robot).await.problem(403, "forbidden");
+    let new = Key::of(&rotate(&robot, &robot).await.expect(201).json());
     assert_eq!(new.id, robot.id);
     robot.lists_tasks(&world).await.problem(401, "unauthenticated");
     new.lists_tasks(&world).await.expect(200);
@@ -419,11 +390,11 @@ async fn replaced_secret_rotates_no_key() {
     let old = Key::new(&world, admin, &service(&world, &["tasks.read"])).await;
     let path = format!("{}/rotate", old.path());
     let rotated = world.post(admin, &path, &json!({"overlap_seconds": 86_400}));
-    let new = Key::of(&rotated.send().await.expect(201).json());
+    let new = Key::of(&rotated.await.expect(201).json());
     let globex = world.digest(&world.globex).await;
     for overlap in [0, 60] {
         let taken = old.post(&world, &path, &json!({"overlap_seconds": overlap}));
-        let refused = taken.send().await.problem(403, "forbidden");
+        let refused = taken.await.problem(403, "forbidden");
         assert!(refused.text().contains("replaced"), "{}", refused.text());
     }
     for key in [&old, &new] {
@@ -431,7 +402,7 @@ async fn replaced_secret_rotates_no_key() {
     }
     assert_eq!(reasons(&world).await, ["former_secret"]);
     let again = new.post(&world, &path, &json!({"overlap_seconds": 0}));
-    let newest = Key::of(&again.send().await.expect(201).json());
+    let newest = Key::of(&again.await.expect(201).json());
     newest.lists_tasks(&world).await.expect(200);
     assert_eq!(world.digest(&world.globex).await, globex);
 }
@@ -461,10 +432,10 @@ async fn both_secrets_work_until_the_overlap_is_over() {
     let path = format!("{}/rotate", old.path());
     for overlap in [json!(-1), json!(604_801), json!("60"), json!(null)] {
         let wrong = world.post(admin, &path, &json!({"overlap_seconds": overlap}));
-        wrong.send().await.problem(422, "validation_failed");
+        wrong.await.problem(422, "validation_failed");
     }
     let rotated = world.post(admin, &path, &json!({"overlap_seconds": 60}));
-    let rotated = rotated.send().await.expect(201).json();
+    let rotated = rotated.await.expect(201).json();
     let until = rotated["former_secret_until"].as_str().unwrap();
     let until: Time = until.parse().unwrap();
     let left = until - world.app.ports.clock.now();
@@ -486,7 +457,7 @@ async fn both_secrets_work_until_the_overlap_is_over() {
         .json();
     let late = world.client.post(&path, &json!({"overlap_seconds": 60}));
     let late = late.bearer(token["access_token"].as_str().unwrap());
-    late.send().await.problem(409, "conflict");
+    late.await.problem(409, "conflict");
 }
 
 #[actix_web::test]
@@ -494,14 +465,10 @@ async fn a_revoked_key_ends_here_at_once_and_elsewhere_in_a_second() {
     let world = World::new().await;
     let other = world.other_instance(&Options::default()).await;
     let key = Key::new(&world, &world.acme.admin, &scoped(&["tasks.read"])).await;
-    let elsewhere = async || other.get(TASKS).bearer(&key.text).send().await;
+    let elsewhere = async || other.get(TASKS).bearer(&key.text).await;
     elsewhere().await.expect(200);
     key.lists_tasks(&world).await.expect(200);
-    world
-        .delete(&world.acme.admin, &key.path())
-        .send()
-        .await
-        .expect(204);
+    world.delete(&world.acme.admin, &key.path()).await.expect(204);
     key.lists_tasks(&world).await.problem(401, "unauthenticated");
     world.outlive_the_cache();
     elsewhere().await.problem(401, "unauthenticated");
@@ -517,7 +484,7 @@ async fn expiry_can_be_moved_in_both_directions() {
     for days in [1, 366] {
         let at = json!({"expires_at": now + Duration::days(days)});
         assert_eq!(
-            patch(at.clone()).send().await.expect(200).json()["expires_at"],
+            patch(at.clone()).await.expect(200).json()["expires_at"],
             at["expires_at"]
         );
     }
@@ -528,24 +495,18 @@ async fn expiry_can_be_moved_in_both_directions() {
         json!("tomorrow"),
     ] {
         patch(json!({"expires_at": at}))
-            .send()
             .await
             .problem(422, "validation_failed");
     }
     patch(json!({"service_account": true}))
-        .send()
         .await
         .problem(422, "unknown_field");
     patch(json!({"scopes": ["users.manage"]}))
-        .send()
         .await
         .problem(422, "validation_failed");
     let stale = patch(json!({"name": "New"})).header("If-Match", "\"1\"");
-    stale.send().await.problem(412, "stale_version");
-    let narrowed = patch(json!({"scopes": ["projects.read"]}))
-        .send()
-        .await
-        .expect(200);
+    stale.await.problem(412, "stale_version");
+    let narrowed = patch(json!({"scopes": ["projects.read"]})).await.expect(200);
     assert_eq!(narrowed.json()["scopes"], json!(["projects.read"]));
     key.lists_tasks(&world).await.problem(403, "forbidden");
 }
@@ -577,7 +538,7 @@ async fn invalid_keys_are_not_created() {
         ),
     ];
     for (body, pointer) in cases {
-        let reply = world.post(&world.acme.admin, KEYS, &body).send().await;
+        let reply = world.post(&world.acme.admin, KEYS, &body).await;
         assert_eq!(reply.status, 422, "{body}: {}", reply.text());
         let problem = reply.json();
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}: {problem}");
@@ -606,14 +567,14 @@ async fn guessing_keys_is_held_to_the_rate_of_the_address() {
     };
     let mut statuses = Vec::new();
     for n in 100..110 {
-        statuses.push(world.client.get(TASKS).bearer(&guess(n)).send().await.status);
+        statuses.push(world.client.get(TASKS).bearer(&guess(n)).await.status);
     }
     assert_eq!(statuses, [401, 401, 401, 401, 401, 429, 429, 429, 429, 429]);
     // A key in use is not kept out by whoever guesses from the same address.
     known.lists_tasks(&world).await.expect(200);
     // A wrong checksum costs nothing and tells nothing.
     let broken = world.client.get(TASKS).bearer(&guess(1)[..90]);
-    broken.send().await.problem(401, "unauthenticated");
+    broken.await.problem(401, "unauthenticated");
 }
 
 #[actix_web::test]
@@ -638,23 +599,21 @@ async fn a_key_that_names_another_tenant_is_refused_and_recorded() {
     let other = key
         .get(&world, TASKS)
         .header("X-Tenant-ID", world.globex.id.to_string());
-    other.send().await.problem(403, "tenant_mismatch");
+    other.await.problem(403, "tenant_mismatch");
     let (_, row) = world.audit(&world.acme).await.pop().unwrap();
     assert_eq!(
         (&row["action"], &row["actor_id"]),
         (&json!("tenant.mismatch"), &json!(key.id))
     );
     let foreign = format!("{TASKS}/{}", world.globex.task);
-    key.get(&world, &foreign).send().await.problem(404, "not_found");
+    key.get(&world, &foreign).await.problem(404, "not_found");
     let path = format!("{KEYS}/{}", key.id);
     world
         .get(&world.globex.admin, &path)
-        .send()
         .await
         .problem(404, "not_found");
     world
         .delete(&world.globex.admin, &path)
-        .send()
         .await
         .problem(404, "not_found");
     // The same ids with another tenant in the text are no key of that tenant.
@@ -666,7 +625,6 @@ async fn a_key_that_names_another_tenant_is_refused_and_recorded() {
         .client
         .get(TASKS)
         .bearer(&moved)
-        .send()
         .await
         .problem(401, "unauthenticated");
     key.lists_tasks(&world).await.expect(200);
@@ -681,10 +639,10 @@ async fn a_key_of_a_suspended_tenant_reads_and_can_be_revoked() {
     key.lists_tasks(&world).await.expect(200);
     let path = format!("/api/v1/projects/{}/tasks", world.acme.project);
     let write = key.post(&world, &path, &json!({"title": "New"}));
-    write.send().await.problem(403, "tenant_suspended");
+    write.await.problem(403, "tenant_suspended");
     let create = world.post(admin, KEYS, &scoped(&["tasks.read"]));
-    create.send().await.problem(403, "tenant_suspended");
-    world.delete(admin, &key.path()).send().await.expect(204);
+    create.await.problem(403, "tenant_suspended");
+    world.delete(admin, &key.path()).await.expect(204);
     key.lists_tasks(&world).await.problem(401, "unauthenticated");
     let key = Key::new(&world, &world.globex.admin, &scoped(&["tasks.read"])).await;
     world.set_status(&world.globex, "deleted").await;
@@ -696,7 +654,7 @@ async fn last_use_is_stored_later_and_at_most_every_five_minutes() {
     let world = World::new().await;
     let key = Key::new(&world, &world.acme.admin, &scoped(&["tasks.read"])).await;
     let last_used = async || {
-        let read = world.get(&world.acme.admin, &key.path()).send().await;
+        let read = world.get(&world.acme.admin, &key.path()).await;
         read.expect(200).json()["last_used_at"].clone()
     };
     let before = world.digest(&world.acme).await;
@@ -719,7 +677,7 @@ async fn last_use_is_stored_later_and_at_most_every_five_minutes() {
     assert_eq!(world.app.key_uses().flush(&world.app).await, 1);
     assert_ne!(last_used().await, first);
     // No version of the key: it is no change of it.
-    let read = world.get(&world.acme.admin, &key.path()).send().await.expect(200);
+    let read = world.get(&world.acme.admin, &key.path()).await.expect(200);
     assert_eq!(read.json()["version"], 1);
 }
 
@@ -732,8 +690,8 @@ async fn idempotency_keys_of_a_key_are_its_own() {
             .post(admin, KEYS, &scoped(&["projects.write", "projects.read"]))
             .header("Idempotency-Key", "k1")
     };
-    let first = create().send().await.expect(201);
-    let again = create().send().await.expect(201);
+    let first = create().await.expect(201);
+    let again = create().await.expect(201);
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(again.json(), first.json());
     let key = Key::of(&first.json());
@@ -741,14 +699,14 @@ async fn idempotency_keys_of_a_key_are_its_own() {
         key.post(&world, "/api/v1/projects", &json!({"name": name}))
             .header("Idempotency-Key", "k2")
     };
-    let made = project("One").send().await.expect(201).json();
-    assert_eq!(project("One").send().await.expect(201).json(), made);
-    project("Two").send().await.problem(422, "idempotency_key_reused");
+    let made = project("One").await.expect(201).json();
+    assert_eq!(project("One").await.expect(201).json(), made);
+    project("Two").await.problem(422, "idempotency_key_reused");
     // The creator's key of the same text stands for another request.
     let own = world
         .post(admin, "/api/v1/projects", &json!({"name": "Three"}))
         .header("Idempotency-Key", "k2");
-    own.send().await.expect(201);
+    own.await.expect(201);
 }
 
 #[actix_web::test]
@@ -766,7 +724,7 @@ async fn a_key_and_its_creator_do_not_use_up_each_others_rate() {
         key.lists_tasks(&world).await.expect(200);
     }
     key.lists_tasks(&world).await.problem(429, "rate_limited");
-    world.get(&world.acme.admin, TASKS).send().await.expect(200);
+    world.get(&world.acme.admin, TASKS).await.expect(200);
 }
 
 #[actix_web::test]
@@ -811,11 +769,7 @@ async fn revoked_keys_are_bounded_in_number() {
     );
     world.sql(&fill).await;
     let key = Key::new(&world, &world.acme.admin, &scoped(&["tasks.read"])).await;
-    world
-        .delete(&world.acme.admin, &key.path())
-        .send()
-        .await
-        .expect(204);
+    world.delete(&world.acme.admin, &key.path()).await.expect(204);
     let kept: Vec<bool> = sqlx::query_scalar(
         "SELECT id = $1 FROM api_keys WHERE revoked_at IS NOT NULL ORDER BY revoked_at DESC",
     )
@@ -894,14 +848,12 @@ async fn a_key_that_changes_while_it_is_used_is_never_used_stale() {
         let change = json!({"scopes": ["projects.read"]});
         world
             .patch(&world.acme.admin, &key.path(), &change)
-            .send()
             .await
             .expect(200);
         key.lists_tasks(&world).await.problem(403, "forbidden");
         let change = json!({"scopes": ["tasks.read"]});
         world
             .patch(&world.acme.admin, &key.path(), &change)
-            .send()
             .await
             .expect(200);
     }
@@ -916,5 +868,5 @@ async fn a_key_of_another_tenant_does_not_log_in_to_this_one() {
         .client
         .post("/api/v1/auth/login", &body)
         .header("X-API-Key", &key.text);
-    login.send().await.problem(403, "tenant_mismatch");
+    login.await.problem(403, "tenant_mismatch");
 }

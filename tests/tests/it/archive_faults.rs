@@ -236,7 +236,6 @@ async fn export_of_a_killed_server_is_taken_up_again() {
     let exports = "/api/v1/tenant/exports";
     let asked = world
         .post(&world.acme.admin, exports, &serde_json::json!({}))
-        .send()
         .await;
     let id = asked.expect(202).json()["id"].as_str().unwrap().to_owned();
     let folder = world.database.exports().join(world.acme.id.to_string());
@@ -252,21 +251,11 @@ async fn export_of_a_killed_server_is_taken_up_again() {
     let worker = worker(&world, Handlers::standard());
     worker.run_once().await.unwrap();
     let path = format!("{exports}/{id}");
-    let export = world
-        .get(&world.acme.admin, &path)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let export = world.get(&world.acme.admin, &path).await.expect(200).json();
     assert_eq!(export["status"], "running", "the lease is current: {export}");
     expire_leases(&world).await;
     worker.run_once().await.unwrap();
-    let export = world
-        .get(&world.acme.admin, &path)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let export = world.get(&world.acme.admin, &path).await.expect(200).json();
     assert_eq!(export["status"], "ready", "{export}");
     let files: Vec<_> = std::fs::read_dir(&folder)
         .unwrap()
@@ -274,7 +263,7 @@ async fn export_of_a_killed_server_is_taken_up_again() {
         .collect();
     assert_eq!(files, [std::ffi::OsString::from(format!("{id}.tar"))]);
     let link = export["download_url"].as_str().unwrap();
-    let whole = world.client.get(link).send().await.expect(200);
+    let whole = world.client.get(link).await.expect(200);
     let file = world.database.exports().join("whole.tar");
     std::fs::write(&file, &whole.bytes).unwrap();
     let mut archive = FileArchiveReader::open(&file).await.unwrap();

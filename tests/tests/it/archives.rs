@@ -75,7 +75,7 @@ fn actions(records: &[(String, Value)]) -> Vec<&str> {
 
 async fn project(world: &World, name: &str) -> String {
     let made = world.post(&world.acme.admin, "/api/v1/projects", &json!({"name": name}));
-    let made = made.send().await.expect(201).json();
+    let made = made.await.expect(201).json();
     format!("/api/v1/projects/{}", made["id"].as_str().unwrap())
 }
 
@@ -94,7 +94,6 @@ async fn restoration_that_stops_half_way_is_recorded() {
     let admin = &world.acme.admin;
     world
         .patch(admin, &path, &json!({"name": "Gemini"}))
-        .send()
         .await
         .expect(200);
     let other = project(&world, "Apollo").await;
@@ -116,7 +115,7 @@ async fn restoration_that_stops_half_way_is_recorded() {
         assert!(records[4].1["replaced"].as_u64().unwrap() > 0, "{records:?}");
     }
 
-    world.delete(admin, &other).send().await.expect(204);
+    world.delete(admin, &other).await.expect(204);
     // As a run that is killed after its last row leaves it: nothing differs, and the storage is not settled.
     restored(&world, &file).await.unwrap();
     assert!(!differs(&world, &file).await);
@@ -151,7 +150,7 @@ async fn restored_row_has_a_version_that_it_never_had() {
         if let Some(version) = version {
             request = request.header("If-Match", version);
         }
-        request.send().await
+        request.await
     };
     let edited = rename(&path, "Apollo 2", None).await.expect(200);
     let stale = edited.header("etag").unwrap().to_owned();

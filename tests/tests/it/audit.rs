@@ -55,7 +55,7 @@ async fn verified(world: &World, tenant: &TenantWorld) -> Verified {
 }
 
 async fn list(world: &World, who: &Person, query: &str) -> Vec<Value> {
-    let page = world.get(who, &format!("{EVENTS}{query}")).send().await;
+    let page = world.get(who, &format!("{EVENTS}{query}")).await;
     let page = page.expect(200).json();
     page["data"].as_array().unwrap().clone()
 }
@@ -64,7 +64,7 @@ async fn rename(world: &World, tenant: &TenantWorld, title: &str) {
     let path = format!("/api/v1/tasks/{}", tenant.task);
     let change = world.patch(&tenant.member, &path, &json!({"title": title}));
     let change = change.header("User-Agent", "probe/1.0");
-    change.send().await.expect(200);
+    change.await.expect(200);
 }
 
 #[actix_web::test]
@@ -104,7 +104,7 @@ async fn entries_say_who_what_when_and_from_where() {
     assert_eq!(theirs, Vec::<Value>::new());
     for path in [EVENTS, VERIFY, EXPORT] {
         for who in [&acme.member, &acme.viewer] {
-            world.get(who, path).send().await.problem(403, "forbidden");
+            world.get(who, path).await.problem(403, "forbidden");
         }
     }
 }
@@ -137,14 +137,14 @@ async fn filters_and_pages_find_what_they_say() {
     assert_eq!((since.len(), since.len() + before.len()), (3, all.len()));
     let (mut paged, mut path) = (Vec::new(), format!("{EVENTS}?limit=3"));
     loop {
-        let page = world.get(admin, &path).send().await.expect(200).json();
+        let page = world.get(admin, &path).await.expect(200).json();
         paged.extend(page["data"].as_array().unwrap().clone());
         let Some(next) = page["next_cursor"].as_str() else {
             break;
         };
         path = format!("{EVENTS}?limit=3&cursor={next}");
         // A cursor is of one tenant and filter.
-        world.get(&world.globex.admin, &path).send().await.expect(400);
+        world.get(&world.globex.admin, &path).await.expect(400);
     }
     assert_eq!(paged, all);
     for (query, pointer) in [
@@ -157,11 +157,7 @@ async fn filters_and_pages_find_what_they_say() {
         ("?entity=a%00b", "/query/entity"),
         ("?other=1", "/query/other"),
     ] {
-        let refused = world
-            .get(admin, &format!("{EVENTS}{query}"))
-            .send()
-            .await
-            .expect(422);
+        let refused = world.get(admin, &format!("{EVENTS}{query}")).await.expect(422);
         assert_eq!(refused.json()["errors"][0]["pointer"], pointer, "{query}");
     }
 }
@@ -185,7 +181,7 @@ async fn chains_of_two_tenants_have_no_gaps_and_verify() {
             .await
             .unwrap()
             .unwrap();
-        let answer = world.get(&tenant.admin, VERIFY).send().await.expect(200).json();
+        let answer = world.get(&tenant.admin, VERIFY).await.expect(200).json();
         let entries = world.audit(tenant).await.len();
         assert_eq!(answer["valid"], true, "{answer}");
         assert_eq!(answer["entries"], entries);
@@ -240,7 +236,7 @@ async fn late_commit_is_chained_later_and_not_skipped() {
             waiting: true
         }
     );
-    let answer = world.get(&acme.admin, VERIFY).send().await.expect(200).json();
+    let answer = world.get(&acme.admin, VERIFY).await.expect(200).json();
     assert_eq!(
         (&answer["valid"], &answer["unchained"]),
         (&json!(true), &json!(1))
@@ -296,12 +292,7 @@ async fn marked_tenants_are_chained_when_they_are_due() {
 }
 
 async fn verify_unchained(world: &World) -> i64 {
-    let answer = world
-        .get(&world.acme.admin, VERIFY)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let answer = world.get(&world.acme.admin, VERIFY).await.expect(200).json();
     answer["unchained"].as_i64().unwrap()
 }
 
@@ -435,7 +426,7 @@ async fn tampering_of_a_superuser_is_named_with_its_entry() {
             chain_all(&world, &world.globex).await;
         }
         world.sql(sql).await;
-        let answer = world.get(&acme.admin, VERIFY).send().await.expect(200).json();
+        let answer = world.get(&acme.admin, VERIFY).await.expect(200).json();
         assert_eq!(answer["valid"], false, "{what}: {answer}");
         let wrong = &answer["first_wrong"];
         assert_eq!(
@@ -454,7 +445,7 @@ async fn tampering_of_a_superuser_is_named_with_its_entry() {
                 ))
                 .await;
         }
-        let answer = world.get(&acme.admin, VERIFY).send().await.expect(200).json();
+        let answer = world.get(&acme.admin, VERIFY).await.expect(200).json();
         assert_eq!(answer["valid"], true, "after {what}: {answer}");
     }
 }
@@ -571,7 +562,7 @@ async fn retention_leaves_a_checkpoint_from_which_the_rest_verifies() {
         .client
         .get(VERIFY)
         .bearer(login["access_token"].as_str().unwrap());
-    let answer = answer.send().await.expect(200).json();
+    let answer = answer.await.expect(200).json();
     assert_eq!(answer["checkpoint_sequence"], whole.last_sequence);
     // And again, with nothing left to delete.
     KeepAudit.run(&cx, Nothing {}).await.unwrap();
@@ -612,7 +603,7 @@ async fn signatures_outlast_the_rotation_of_their_key() {
     assert_eq!(verified.signed, Some(head));
     // A server that cannot open the key says so, and does not take it for a forgery.
     world.sql("UPDATE audit_heads SET public_key = '\\x00'").await;
-    let answer = world.get(&acme.admin, VERIFY).send().await.expect(200).json();
+    let answer = world.get(&acme.admin, VERIFY).await.expect(200).json();
     assert_eq!(
         (&answer["valid"], &answer["unverifiable_signatures"]),
         (&json!(true), &json!(1))
@@ -646,13 +637,7 @@ async fn operators_are_named_in_the_logs_of_both_sides() {
     let token = world.operator("olga@platform.example").await;
     let path = format!("/api/v1/admin/tenants/{}/suspend", world.acme.id);
     let body = json!({"reason": "unpaid"});
-    world
-        .client
-        .post(&path, &body)
-        .bearer(&token)
-        .send()
-        .await
-        .expect(200);
+    world.client.post(&path, &body).bearer(&token).await.expect(200);
     let entry = &list(&world, &world.acme.admin, "?actor=operator").await[0];
     assert_eq!(entry["action"], "tenant.suspended");
     assert!(entry["actor"]["id"].is_string());
@@ -668,7 +653,6 @@ async fn operators_are_named_in_the_logs_of_both_sides() {
         .client
         .get(&of_tenant)
         .bearer(&token)
-        .send()
         .await
         .expect(200)
         .json();
@@ -683,17 +667,16 @@ async fn operators_are_named_in_the_logs_of_both_sides() {
         .client
         .get("/api/v1/admin/audit-events?limit=2")
         .bearer(&token);
-    let all = all.send().await.expect(200).json();
+    let all = all.await.expect(200).json();
     // Reading is recorded as well.
     assert_eq!(all["data"][0]["action"], "audit.listed");
     let next = format!(
         "/api/v1/admin/audit-events?limit=2&cursor={}",
         all["next_cursor"].as_str().unwrap()
     );
-    world.client.get(&next).bearer(&token).send().await.expect(200);
+    world.client.get(&next).bearer(&token).await.expect(200);
     world
         .get(&world.acme.admin, "/api/v1/admin/audit-events")
-        .send()
         .await
         .problem(401, "unauthenticated");
     let cx = world.operator_cx();
@@ -718,7 +701,7 @@ async fn exports_stream_everything_in_both_formats() {
         ))
         .await;
     chain_all(&world, acme).await;
-    let reply = world.get(&acme.admin, EXPORT).send().await.expect(200);
+    let reply = world.get(&acme.admin, EXPORT).await.expect(200);
     assert_eq!(reply.header("content-type"), Some("application/x-ndjson"));
     let lines: Vec<Value> = reply
         .text()
@@ -737,7 +720,7 @@ async fn exports_stream_everything_in_both_formats() {
     );
     assert!(lines.is_sorted_by_key(|line| std::cmp::Reverse(line["at"].as_str().unwrap().to_owned())));
     let filtered = format!("{EXPORT}?actor=operator&risk=high");
-    world.get(&acme.admin, &filtered).send().await.expect(200);
+    world.get(&acme.admin, &filtered).await.expect(200);
     let stored = world.audit(acme).await;
     let (_, exported) = stored
         .iter()
@@ -750,7 +733,6 @@ async fn exports_stream_everything_in_both_formats() {
     );
     let reply = world
         .get(&acme.admin, &format!("{EXPORT}?format=csv&entity=note"))
-        .send()
         .await
         .expect(200);
     assert!(
@@ -770,13 +752,12 @@ async fn exports_stream_everything_in_both_formats() {
     for (query, pointer) in [("?format=xml", "/query/format"), ("?limit=3", "/query/limit")] {
         let refused = world
             .get(&acme.admin, &format!("{EXPORT}{query}"))
-            .send()
             .await
             .expect(422);
         assert_eq!(refused.json()["errors"][0]["pointer"], pointer);
     }
     // The other tenant's export has nothing of it.
-    let theirs = world.get(&world.globex.admin, EXPORT).send().await.expect(200);
+    let theirs = world.get(&world.globex.admin, EXPORT).await.expect(200);
     assert!(!theirs.text().contains("note.created"));
 }
 
@@ -787,10 +768,10 @@ async fn exports_need_the_plan_feature() {
         .await
         .unwrap();
     world.outlive_the_cache();
-    let refused = world.get(&world.acme.admin, EXPORT).send().await;
+    let refused = world.get(&world.acme.admin, EXPORT).await;
     let refused = refused.problem(403, "plan_feature_required").json();
     assert_eq!(refused["feature"], "audit_export");
-    world.get(&world.acme.admin, EVENTS).send().await.expect(200);
+    world.get(&world.acme.admin, EVENTS).await.expect(200);
 }
 
 /// Erasure of a person: the owner of the database replaces what tells about them by hashes and destroys the salt.

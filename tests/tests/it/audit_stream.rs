@@ -55,7 +55,7 @@ async fn streaming() -> (World, HttpSiem) {
 
 async fn create(world: &World, tenant: &TenantWorld, name: &str) {
     let body = json!({"name": name});
-    let created = world.post(&tenant.admin, "/api/v1/projects", &body).send().await;
+    let created = world.post(&tenant.admin, "/api/v1/projects", &body).await;
     created.expect(201);
 }
 
@@ -127,7 +127,6 @@ async fn receiver_gets_every_entry_once_in_order() {
             &world.acme.admin,
             "/api/v1/audit-events?action=project.created&limit=1",
         )
-        .send()
         .await;
     let listed = page.expect(200).json()["data"][0].clone();
     let taken = of_tenants(&siem);
@@ -179,7 +178,7 @@ async fn log_of_operators_is_streamed() {
         .operator_as("olga@platform.example", OperatorRole::Owner)
         .await;
     let list = world.client.get("/api/v1/admin/audit-events").bearer(&token);
-    list.send().await.expect(200);
+    list.await.expect(200);
     drain(&world.app).await;
     // With entries of before, whose transactions may still be open in the server.
     let recorded = world.operator_events().await.len();

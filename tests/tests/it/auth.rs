@@ -23,7 +23,6 @@ async fn refresh(world: &World, token: &str) -> Reply {
     world
         .client
         .post("/api/v1/auth/refresh", &json!({"refresh_token": token}))
-        .send()
         .await
 }
 
@@ -33,11 +32,11 @@ fn registration(slug: &str, email: &str) -> Value {
 }
 
 async fn register(world: &World, body: &Value) -> Reply {
-    world.client.post("/api/v1/auth/register", body).send().await
+    world.client.post("/api/v1/auth/register", body).await
 }
 
 async fn me(world: &World, token: &str) -> Reply {
-    world.client.get(ME).bearer(token).send().await
+    world.client.get(ME).bearer(token).await
 }
 
 async fn login(world: &World, tenant: &TenantWorld, who: &Person) -> Person {
@@ -71,14 +70,12 @@ fn encoded(part: &Value) -> String {
 async fn patch_user(world: &World, id: impl std::fmt::Display, body: Value) -> Reply {
     world
         .patch(&world.acme.admin, &format!("/api/v1/users/{id}"), &body)
-        .send()
         .await
 }
 
 async fn remove_user(world: &World, id: impl std::fmt::Display) -> Reply {
     world
         .delete(&world.acme.admin, &format!("/api/v1/users/{id}"))
-        .send()
         .await
 }
 
@@ -168,12 +165,7 @@ async fn an_access_token_is_a_signed_jwt_with_exactly_the_promised_claims() {
 #[actix_web::test]
 async fn the_published_key_is_the_public_half_of_the_one_that_signs() {
     let world = World::new().await;
-    let reply = world
-        .client
-        .get("/.well-known/jwks.json")
-        .send()
-        .await
-        .expect(200);
+    let reply = world.client.get("/.well-known/jwks.json").await.expect(200);
     let keys = reply.json()["keys"].as_array().unwrap().clone();
     let [key] = &keys[..] else {
         panic!("one key: {keys:?}")
@@ -255,7 +247,6 @@ async fn a_login_never_crosses_tenants() {
     let twin = json!({"email": world.acme.member.email, "full_name": "Twin", "password": "another horse"});
     let twin = world
         .post(&world.globex.admin, "/api/v1/users", &twin)
-        .send()
         .await
         .expect(201)
         .json();
@@ -440,7 +431,6 @@ async fn a_used_up_refresh_token_ends_its_session() {
     );
     request
         .header("X-Request-ID", "thief-1")
-        .send()
         .await
         .problem(401, "token_revoked");
     refresh(&world, &current).await.problem(401, "token_revoked");
@@ -471,7 +461,7 @@ async fn a_used_up_refresh_token_ends_its_session() {
 
     // The user's other session, and everybody else's, live on.
     for who in [&world.acme.member, &world.acme.admin] {
-        world.get(who, ME).send().await.expect(200);
+        world.get(who, ME).await.expect(200);
         refresh(&world, &who.refresh_token).await.expect(200);
     }
     assert_eq!(world.digest(&world.globex).await, globex);
@@ -520,7 +510,7 @@ async fn two_credentials_that_differ_are_refused_on_every_kind_of_route() {
     let world = World::new().await;
     let (acme, globex) = (&world.acme, &world.globex);
     let new = json!({"name": "Ours", "scopes": ["tasks.read"]});
-    let key = world.post(&acme.admin, "/api/v1/api-keys", &new).send().await;
+    let key = world.post(&acme.admin, "/api/v1/api-keys", &new).await;
     let key = key.expect(201).json()["key"].as_str().unwrap().to_owned();
     let operator = world.operator("olga@ops.example").await;
     let bodies = [
@@ -539,12 +529,12 @@ async fn two_credentials_that_differ_are_refused_on_every_kind_of_route() {
     for bearer in [&globex.admin.access_token, &operator, "junk"] {
         for (route, body) in &bodies {
             let request = world.client.post(&format!("/api/v1/auth/{route}"), body);
-            let reply = request.bearer(bearer).header("X-API-Key", &key).send().await;
+            let reply = request.bearer(bearer).header("X-API-Key", &key).await;
             reply.problem(401, "unauthenticated");
         }
     }
     let tenants = world.client.get("/api/v1/admin/tenants").bearer(&operator);
-    let reply = tenants.header("X-API-Key", &key).send().await;
+    let reply = tenants.header("X-API-Key", &key).await;
     reply.problem(401, "unauthenticated");
     assert_eq!(world.digest(globex).await, before);
 }
@@ -664,7 +654,7 @@ async fn a_user_who_is_not_active_or_not_there_any_more_cannot_refresh() {
         refresh(&world, &who.refresh_token)
             .await
             .problem(401, "token_revoked");
-        world.get(who, ME).send().await.problem(401, "token_revoked");
+        world.get(who, ME).await.problem(401, "token_revoked");
     }
 }
 
@@ -679,7 +669,7 @@ async fn a_session_ends_after_thirty_days_without_a_refresh() {
     // Without an idle timeout that is shorter.
     let idle = json!({"security.session_idle_minutes": 43_200});
     let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &idle);
-    patch.send().await.expect(200);
+    patch.await.expect(200);
     world.clock.advance(Duration::days(29));
     let json = refresh(&world, &kept.refresh_token).await.expect(200).json();
     world.clock.advance(Duration::days(2));
@@ -707,7 +697,7 @@ async fn session_ends_thirty_days_after_its_login_however_used() {
     let world = World::new().await;
     let idle = json!({"security.session_idle_minutes": 43_200});
     let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &idle);
-    patch.send().await.expect(200);
+    patch.await.expect(200);
     let mut member = login(&world, &world.acme, &world.acme.member).await;
     for _ in 0..2 {
         world.clock.advance(Duration::days(14));
@@ -742,7 +732,7 @@ async fn lowered_lifetime_ends_older_sessions_at_their_refresh() {
     let world = World::new().await;
     let idle = json!({"security.session_idle_minutes": 43_200});
     let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &idle);
-    patch.send().await.expect(200);
+    patch.await.expect(200);
     world.clock.advance(Duration::days(2));
     let options = Options {
         session_max_days: 1,
@@ -750,7 +740,7 @@ async fn lowered_lifetime_ends_older_sessions_at_their_refresh() {
     };
     let client = world.other_instance(&options).await;
     let body = json!({"refresh_token": world.acme.member.refresh_token});
-    let reply = client.post("/api/v1/auth/refresh", &body).send().await;
+    let reply = client.post("/api/v1/auth/refresh", &body).await;
     let reply = reply.problem(401, "token_revoked");
     assert!(
         reply.json()["detail"]
@@ -766,9 +756,9 @@ async fn an_access_token_expires_after_fifteen_minutes() {
     let world = World::new().await;
     let member = login(&world, &world.acme, &world.acme.member).await;
     world.clock.advance(Duration::seconds(900 + 29));
-    world.get(&member, ME).send().await.expect(200);
+    world.get(&member, ME).await.expect(200);
     world.clock.advance(Duration::seconds(1));
-    let reply = world.get(&member, ME).send().await.problem(401, "token_expired");
+    let reply = world.get(&member, ME).await.problem(401, "token_expired");
     assert_eq!(
         reply.header("www-authenticate"),
         Some("Bearer error=\"invalid_token\"")
@@ -887,7 +877,6 @@ async fn symmetric(world: &World, token: &str) -> Vec<String> {
     let jwks = world
         .client
         .get("/.well-known/jwks.json")
-        .send()
         .await
         .expect(200)
         .json();
@@ -982,14 +971,14 @@ async fn the_role_in_a_token_decides_nothing() {
         .client
         .patch("/api/v1/tenant", &json!({"name": "Mine"}))
         .bearer(&token);
-    request.send().await.problem(403, "forbidden");
+    request.await.problem(403, "forbidden");
 }
 
 #[actix_web::test]
 async fn who_sends_no_bearer_token_is_told_how_to() {
     let world = World::new().await;
     let token = &world.acme.member.access_token;
-    let reply = world.client.get(ME).send().await.problem(401, "unauthenticated");
+    let reply = world.client.get(ME).await.problem(401, "unauthenticated");
     assert_eq!(reply.header("www-authenticate"), Some("Bearer"));
     for value in [
         "Bearer",
@@ -1003,7 +992,6 @@ async fn who_sends_no_bearer_token_is_told_how_to() {
             .client
             .get(ME)
             .header("Authorization", value)
-            .send()
             .await
             .problem(401, "unauthenticated");
         assert!(
@@ -1018,14 +1006,12 @@ async fn who_sends_no_bearer_token_is_told_how_to() {
         .client
         .get(ME)
         .header("Authorization", format!("bearer {token}"))
-        .send()
         .await
         .expect(200);
     // A token in the address would end in logs; it is no credential there.
     world
         .client
         .get(&format!("{ME}?access_token={token}"))
-        .send()
         .await
         .problem(401, "unauthenticated");
 }
@@ -1039,9 +1025,9 @@ async fn a_logout_ends_its_session_and_no_other() {
         .client
         .request(actix_web::http::Method::POST, "/api/v1/auth/logout")
         .bearer(&here.access_token);
-    let reply = reply.send().await.expect(204);
+    let reply = reply.await.expect(204);
     assert!(reply.bytes.is_empty());
-    let revoked = world.get(&here, ME).send().await.problem(401, "token_revoked");
+    let revoked = world.get(&here, ME).await.problem(401, "token_revoked");
     assert_eq!(
         revoked.header("www-authenticate"),
         Some("Bearer error=\"invalid_token\"")
@@ -1058,20 +1044,18 @@ async fn a_logout_ends_its_session_and_no_other() {
     // There is nothing left to log out of.
     world
         .post(&here, "/api/v1/auth/logout", &json!({}))
-        .send()
         .await
         .problem(401, "token_revoked");
     world
         .client
         .post("/api/v1/auth/logout", &json!({}))
-        .send()
         .await
         .problem(401, "unauthenticated");
 
     let elsewhere = &world.acme.member;
     assert_eq!(elsewhere.id, here.id);
     for who in [elsewhere, &world.acme.viewer] {
-        world.get(who, ME).send().await.expect(200);
+        world.get(who, ME).await.expect(200);
         refresh(&world, &who.refresh_token).await.expect(200);
     }
     assert_eq!(world.digest(&world.globex).await, globex);
@@ -1086,16 +1070,12 @@ async fn a_logout_revokes_no_token_of_another_tenant() {
     let other = &world.globex.member;
     let token = &other.refresh_token;
     let body = json!({"refresh_token": token, "token": token, "token_type_hint": "refresh_token"});
-    world
-        .post(&here, "/api/v1/auth/logout", &body)
-        .send()
-        .await
-        .expect(204);
-    world.get(&here, ME).send().await.problem(401, "token_revoked");
+    world.post(&here, "/api/v1/auth/logout", &body).await.expect(204);
+    world.get(&here, ME).await.problem(401, "token_revoked");
     assert_eq!(world.digest(&world.globex).await, globex);
-    world.get(other, ME).send().await.expect(200);
+    world.get(other, ME).await.expect(200);
     refresh(&world, token).await.expect(200);
-    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let document = world.client.get("/openapi.json").await.expect(200).json();
     let logout = &document["paths"]["/api/v1/auth/logout"]["post"];
     assert!(logout.get("requestBody").is_none());
     let text = logout["description"].as_str().unwrap();
@@ -1122,7 +1102,6 @@ async fn a_suspended_tenant_lets_its_people_in_and_out() {
         .client
         .post("/api/v1/auth/logout", &json!({}))
         .bearer(token)
-        .send()
         .await
         .expect(204);
     me(&world, token).await.problem(401, "token_revoked");
@@ -1137,16 +1116,15 @@ async fn everybody_sees_who_and_where_they_are() {
             (&tenant.member, "member"),
             (&tenant.viewer, "viewer"),
         ] {
-            let reply = world.get(who, ME).send().await.expect(200);
+            let reply = world.get(who, ME).await.expect(200);
             assert_eq!(reply.header("tenant-resolved-by"), Some("credential"));
             let json = reply.json();
             let user = world
                 .get(who, &format!("/api/v1/users/{}", who.id))
-                .send()
                 .await
                 .expect(200)
                 .json();
-            let own = world.get(who, "/api/v1/tenant").send().await.expect(200).json();
+            let own = world.get(who, "/api/v1/tenant").await.expect(200).json();
             assert_eq!(json, json!({"user": user, "tenant": own}));
             assert_eq!(
                 (&json["user"]["id"], &json["user"]["role"]),
@@ -1180,7 +1158,7 @@ async fn a_change_of_role_holds_at_once_for_tokens_that_are_out() {
         .expect(200);
     rename("Ours").await.expect(200);
     assert_eq!(
-        world.get(member, ME).send().await.expect(200).json()["user"]["role"],
+        world.get(member, ME).await.expect(200).json()["user"]["role"],
         "admin"
     );
     patch_user(&world, member.id, json!({"role": "viewer"}))
@@ -1211,7 +1189,7 @@ async fn who_is_deactivated_or_removed_is_out_at_once() {
     remove_user(&world, viewer.id).await.expect(204);
     for who in [member, &member_elsewhere, viewer] {
         for path in [ME, "/api/v1/projects"] {
-            world.get(who, path).send().await.problem(401, "token_revoked");
+            world.get(who, path).await.problem(401, "token_revoked");
         }
         refresh(&world, &who.refresh_token)
             .await
@@ -1221,13 +1199,13 @@ async fn who_is_deactivated_or_removed_is_out_at_once() {
     patch_user(&world, member.id, json!({"is_active": true}))
         .await
         .expect(200);
-    world.get(member, ME).send().await.problem(401, "token_revoked");
+    world.get(member, ME).await.problem(401, "token_revoked");
     refresh(&world, &member.refresh_token)
         .await
         .problem(401, "token_revoked");
     let again = login(&world, &world.acme, member).await;
-    world.get(&again, ME).send().await.expect(200);
-    world.get(&world.acme.admin, ME).send().await.expect(200);
+    world.get(&again, ME).await.expect(200);
+    world.get(&world.acme.admin, ME).await.expect(200);
 }
 
 /// Runs requests into a row lock: the change is kept open until that many of them wait for it, then commits.
@@ -1344,7 +1322,6 @@ async fn what_ends_a_session_ends_it_here_at_once_and_elsewhere_within_a_second(
     me_there(viewer).await.problem(401, "token_revoked");
     world
         .post(member, "/api/v1/auth/logout", &json!({}))
-        .send()
         .await
         .expect(204);
     me_here(member).await.problem(401, "token_revoked");
@@ -1357,15 +1334,10 @@ async fn what_ends_a_session_ends_it_here_at_once_and_elsewhere_within_a_second(
     let create = "/api/v1/projects";
     world
         .post(admin, create, &project)
-        .send()
         .await
         .problem(403, "tenant_suspended");
     second();
-    let reply = there
-        .post(create, &project)
-        .bearer(&admin.access_token)
-        .send()
-        .await;
+    let reply = there.post(create, &project).bearer(&admin.access_token).await;
     reply.problem(403, "tenant_suspended");
     world.set_status(&world.acme, "deleted").await;
     me_here(admin).await.problem(410, "tenant_gone");
@@ -1385,7 +1357,6 @@ async fn who_registers_is_a_member_and_logged_in() {
     let json = reply.json();
     let tenant = world
         .get(&world.acme.admin, "/api/v1/tenant")
-        .send()
         .await
         .expect(200)
         .json();
@@ -1402,27 +1373,18 @@ async fn who_registers_is_a_member_and_logged_in() {
     assert_eq!(json, expected);
     let token = json["access_token"].as_str().unwrap();
     let location = reply.header("location").unwrap();
-    let user = world
-        .client
-        .get(location)
-        .bearer(token)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let user = world.client.get(location).bearer(token).await.expect(200).json();
     assert_eq!(user, json["user"]);
     world
         .client
         .post("/api/v1/projects", &json!({"name": "Hers"}))
         .bearer(token)
-        .send()
         .await
         .expect(201);
     world
         .client
         .patch("/api/v1/tenant", &json!({"name": "Hers"}))
         .bearer(token)
-        .send()
         .await
         .problem(403, "forbidden");
     refresh(&world, json["refresh_token"].as_str().unwrap())
@@ -1456,7 +1418,6 @@ async fn a_tenant_closes_its_registration_for_itself_only() {
     let settings = json!({"settings": {"self_registration": false}});
     world
         .patch(&world.acme.admin, "/api/v1/tenant", &settings)
-        .send()
         .await
         .expect(200);
     let before = world.digest(&world.acme).await;

@@ -248,7 +248,7 @@ async fn dead_and_foreign_credentials_are_refused() {
     let member = &world.acme.member;
     service.get(&member.access_token, "/notes").await.json(200);
     let logout = world.client.request(Method::POST, "/api/v1/auth/logout");
-    logout.bearer(&member.access_token).send().await.expect(204);
+    logout.bearer(&member.access_token).await.expect(204);
     world.outlive_the_cache();
     let refused = service.get(&member.access_token, "/notes").await;
     refused.problem(401, "token_revoked");
@@ -270,7 +270,7 @@ async fn api_keys_do_what_their_scopes_allow_until_they_are_revoked() {
     let (world, service) = world().await;
     let admin = &world.acme.admin;
     let body = json!({"name": "CI", "scopes": ["axum_notes.read"]});
-    let key = world.post(admin, "/api/v1/api-keys", &body).send().await;
+    let key = world.post(admin, "/api/v1/api-keys", &body).await;
     let key = key.expect(201).json();
     let (id, text) = (key["id"].as_str().unwrap(), key["key"].as_str().unwrap());
     let ours = service.note(&admin.access_token, "Ours").await;
@@ -282,11 +282,11 @@ async fn api_keys_do_what_their_scopes_allow_until_they_are_revoked() {
 
     tenantry_compose::store_notes(&service.app).await;
     let path = format!("/api/v1/api-keys/{id}");
-    let used = world.get(admin, &path).send().await.expect(200).json();
+    let used = world.get(admin, &path).await.expect(200).json();
     assert!(used["last_used_at"].is_string(), "{used}");
 
     let revoked = world.delete(admin, &path);
-    revoked.send().await.expect(204);
+    revoked.await.expect(204);
     world.outlive_the_cache();
     service.get(text, "/notes").await.problem(401, "unauthenticated");
     let audited = world.audit(&world.acme).await;
@@ -450,7 +450,6 @@ async fn key_within(world: &World, networks: &[&str]) -> String {
     let body = json!({"name": "CI", "scopes": ["axum_notes.read"], "allowed_networks": networks});
     let key = world
         .post(&world.acme.admin, "/api/v1/api-keys", &body)
-        .send()
         .await
         .expect(201)
         .json();

@@ -144,7 +144,7 @@ impl Paying {
     async fn tell(&self, event: &ProviderEvent) -> Reply {
         let body = MemoryPayments::message(event);
         let request = self.world.client.post("/webhooks/stripe", &body);
-        request.header("Stripe-Signature", SIGNATURE).send().await
+        request.header("Stripe-Signature", SIGNATURE).await
     }
 
     /// It tells of everything, in order.
@@ -158,7 +158,7 @@ impl Paying {
     async fn sign_up(&self, slug: &str, plan: &str) -> (TenantId, String) {
         let body = json!({"name": "New", "slug": slug, "plan": plan,
             "admin": {"email": format!("a@{slug}.example"), "full_name": "A", "password": PASSWORD}});
-        let reply = self.world.client.post("/api/v1/tenants", &body).send().await;
+        let reply = self.world.client.post("/api/v1/tenants", &body).await;
         let body = reply.expect(201).json();
         let text = |pointer: &str| body.pointer(pointer).unwrap().as_str().unwrap().to_owned();
         (
@@ -170,7 +170,7 @@ impl Paying {
     /// Where and why a change of the subscription is refused.
     async fn ask_change(&self, token: &str, body: Value) -> (String, String) {
         let request = self.world.client.post(SUBSCRIPTION, &body).bearer(token);
-        let refused = request.send().await.expect(422).json();
+        let refused = request.await.expect(422).json();
         let text = |field: &str| refused["errors"][0][field].as_str().unwrap().to_owned();
         (text("pointer"), text("code"))
     }
@@ -178,7 +178,6 @@ impl Paying {
     async fn dashboard(&self) -> Value {
         self.world
             .get(&self.world.acme.admin, BILLING)
-            .send()
             .await
             .expect(200)
             .json()
@@ -225,7 +224,6 @@ async fn who_signs_up_for_a_plan_with_a_trial_has_it_at_once_and_becomes_a_custo
         .client
         .get(BILLING)
         .bearer(&token)
-        .send()
         .await
         .expect(200)
         .json();
@@ -276,13 +274,7 @@ async fn a_provider_that_is_away_keeps_nobody_from_signing_up() {
     paying.payments.fail_next(away());
     paying.payments.fail_next(Failing::After);
     let (id, token) = paying.sign_up("initech", "pro").await;
-    let me = paying
-        .world
-        .client
-        .get("/api/v1/auth/me")
-        .bearer(&token)
-        .send()
-        .await;
+    let me = paying.world.client.get("/api/v1/auth/me").bearer(&token).await;
     me.expect(200);
     let mut failed = 0;
     for _ in 0..8 {
@@ -360,20 +352,19 @@ async fn who_does_not_pay_becomes_read_only_after_grace_and_paying_lifts_that() 
     paying.pass(2).await;
     let tenant = paying.tenant(acme.id).await;
     assert!(tenant.status == TenantStatus::Suspended && tenant.suspended_for_payment);
-    world.get(&acme.admin, "/api/v1/tasks").send().await.expect(401);
+    world.get(&acme.admin, "/api/v1/tasks").await.expect(401);
     let login = world
         .login("acme", &acme.admin.email, PASSWORD)
         .await
         .expect(200)
         .json();
     let token = login["access_token"].as_str().unwrap();
-    let get = async |path: &str| world.client.get(path).bearer(token).send().await;
+    let get = async |path: &str| world.client.get(path).bearer(token).await;
     get("/api/v1/tasks").await.expect(200);
     let write = world
         .client
         .post("/api/v1/projects", &json!({"name": "N"}))
         .bearer(token)
-        .send()
         .await;
     assert_eq!(write.expect(403).json()["code"], "tenant_suspended");
     assert_eq!(
@@ -386,7 +377,6 @@ async fn who_does_not_pay_becomes_read_only_after_grace_and_paying_lifts_that() 
         .client
         .post("/api/v1/billing/portal", &json!({}))
         .bearer(token)
-        .send()
         .await;
     assert!(
         portal.expect(200).json()["url"]
@@ -402,7 +392,6 @@ async fn who_does_not_pay_becomes_read_only_after_grace_and_paying_lifts_that() 
         .client
         .post("/api/v1/projects", &json!({"name": "N"}))
         .bearer(token)
-        .send()
         .await
         .expect(201);
     let invoices = get("/api/v1/billing/invoices").await.expect(200).json();
@@ -504,7 +493,7 @@ async fn an_operator_sees_the_timetable_before_it_happens() {
     let token = paying.world.operator("olga@example.com").await;
     let post = async |body: Value| {
         let request = paying.world.client.post("/api/v1/admin/dunning/simulate", &body);
-        request.bearer(&token).send().await
+        request.bearer(&token).await
     };
     let body = json!({"plan": "enterprise", "failed_at": "2026-03-01T00:00:00Z"});
     let steps = post(body).await.expect(200).json();
@@ -544,15 +533,13 @@ async fn a_message_is_kept_once_and_a_forged_one_not_at_all() {
     let forged = client
         .post("/webhooks/stripe", &body)
         .header("Stripe-Signature", "forged")
-        .send()
         .await;
     assert_eq!(forged.expect(400).json()["code"], "webhook_signature_invalid");
-    let unsigned = client.post("/webhooks/stripe", &body).send().await;
+    let unsigned = client.post("/webhooks/stripe", &body).await;
     assert_eq!(unsigned.expect(400).json()["code"], "webhook_signature_invalid");
     let signed = client
         .post("/webhooks/stripe", &json!([]))
         .header("Stripe-Signature", SIGNATURE)
-        .send()
         .await;
     signed.expect(400);
     assert_eq!(kept().await, 2);
@@ -598,7 +585,6 @@ async fn an_event_of_a_customer_that_nobody_knows_is_hoped_for_and_then_ignored(
         .client
         .get(path)
         .bearer(&token)
-        .send()
         .await
         .expect(200)
         .json();
@@ -893,7 +879,7 @@ async fn without_payments_billing_is_not_available_and_everything_else_is() {
         "/api/v1/billing/invoices",
         "/api/v1/billing/preview?plan=pro",
     ] {
-        let reply = world.get(admin, path).send().await.expect(503).json();
+        let reply = world.get(admin, path).await.expect(503).json();
         assert_eq!(reply["code"], "billing_unavailable", "{path}");
         let detail = reply["detail"].as_str().unwrap();
         assert!(
@@ -908,22 +894,17 @@ async fn without_payments_billing_is_not_available_and_everything_else_is() {
         ("/api/v1/billing/subscription/cancel", json!({})),
         ("/api/v1/billing/subscription/resume", json!({})),
     ] {
-        let reply = world.post(admin, path, &body).send().await;
+        let reply = world.post(admin, path, &body).await;
         assert_eq!(reply.expect(503).json()["code"], "billing_unavailable", "{path}");
-        world
-            .post(&world.acme.member, path, &body)
-            .send()
-            .await
-            .expect(403);
+        world.post(&world.acme.member, path, &body).await.expect(403);
     }
     let told = world
         .client
         .post("/webhooks/stripe", &json!({}))
         .header("Stripe-Signature", "s")
-        .send()
         .await;
     assert_eq!(told.expect(503).json()["code"], "billing_unavailable");
-    world.get(admin, "/api/v1/tasks").send().await.expect(200);
+    world.get(admin, "/api/v1/tasks").await.expect(200);
 }
 
 #[actix_web::test]
@@ -934,18 +915,16 @@ async fn a_change_is_asked_for_once_and_takes_effect_when_the_provider_says_so()
     let ask =
         |key: &'static str, body: &Value| world.post(&acme.admin, path, body).header("Idempotency-Key", key);
     let body = json!({"plan": "enterprise", "seats": 3});
-    let stale = ask("stale", &body).header("If-Match", "\"99\"").send().await;
+    let stale = ask("stale", &body).header("If-Match", "\"99\"").await;
     assert_eq!(stale.expect(412).json()["code"], "stale_version");
-    let first = ask("one", &body).send().await.expect(202).json();
+    let first = ask("one", &body).await.expect(202).json();
     assert_eq!(first["status"], "pending");
     assert_eq!(
-        ask("one", &body).send().await.expect(202).json(),
+        ask("one", &body).await.expect(202).json(),
         first,
         "the first answer"
     );
-    let other = ask("two", &json!({"plan": "enterprise", "seats": 4}))
-        .send()
-        .await;
+    let other = ask("two", &json!({"plan": "enterprise", "seats": 4})).await;
     assert_eq!(other.expect(409).json()["code"], "conflict", "one at a time");
     assert_eq!(
         paying.tenant(acme.id).await.plan,
@@ -960,7 +939,7 @@ async fn a_change_is_asked_for_once_and_takes_effect_when_the_provider_says_so()
     assert_eq!(paying.tenant(acme.id).await.plan, "enterprise");
     let seen = paying.account(acme.id).await.subscription.unwrap();
     assert_eq!(seen.seats, 3);
-    let again = ask("one", &body).send().await.expect(202);
+    let again = ask("one", &body).await.expect(202);
     assert_eq!(again.header("Idempotent-Replayed"), Some("true"));
     paying.work().await;
     let changes = paying
@@ -969,7 +948,7 @@ async fn a_change_is_asked_for_once_and_takes_effect_when_the_provider_says_so()
         .into_iter()
         .filter(|call| call == "change_subscription");
     assert_eq!(changes.count(), 2, "the lost one and its repetition");
-    let same = ask("three", &body).send().await.expect(422).json();
+    let same = ask("three", &body).await.expect(422).json();
     assert_eq!(same["errors"][0]["code"], "unchanged");
 }
 
@@ -990,7 +969,7 @@ async fn change_during_a_trial_grants_no_plan_without_a_trial() {
         .world
         .client
         .post(SUBSCRIPTION, &json!({"plan": "pro", "seats": 2}));
-    more.bearer(&token).send().await.expect(202);
+    more.bearer(&token).await.expect(202);
 }
 
 #[actix_web::test]
@@ -1002,7 +981,7 @@ async fn change_while_an_invoice_is_open_grants_nothing_more() {
         .world
         .client
         .post(SUBSCRIPTION, &json!({"plan": "pro", "seats": 5}));
-    more.bearer(token).send().await.expect(202);
+    more.bearer(token).await.expect(202);
     paying.work().await;
     let invoice = paying.payments.fail_payment(&paying.subscription(acme.id).await);
     paying.tell_all().await;
@@ -1018,7 +997,7 @@ async fn change_while_an_invoice_is_open_grants_nothing_more() {
         .world
         .client
         .post(SUBSCRIPTION, &json!({"plan": "pro", "seats": 4}));
-    fewer.bearer(token).send().await.expect(202);
+    fewer.bearer(token).await.expect(202);
     paying.work().await;
     paying.payments.pay(&invoice);
     paying.tell_all().await;
@@ -1026,7 +1005,7 @@ async fn change_while_an_invoice_is_open_grants_nothing_more() {
         .world
         .client
         .post(SUBSCRIPTION, &json!({"plan": "enterprise"}));
-    other.bearer(token).send().await.expect(202);
+    other.bearer(token).await.expect(202);
     paying.work().await;
     assert_eq!(paying.tenant(acme.id).await.plan, "enterprise");
 }
@@ -1077,7 +1056,7 @@ async fn change_of_seats_keeps_the_version_that_was_bought() {
     let acme = &paying.world.acme;
     let change = async |body: Value| {
         let request = client.post("/api/v1/billing/subscription", &body);
-        request.bearer(&acme.admin.access_token).send().await.expect(202);
+        request.bearer(&acme.admin.access_token).await.expect(202);
         paying.work().await;
         let subscription = paying.account(acme.id).await.subscription.unwrap();
         (subscription.offer.unwrap().version, subscription.seats)
@@ -1099,7 +1078,7 @@ async fn change_of_seats_keeps_the_version_that_was_bought() {
 async fn a_subscription_ends_with_its_period_or_goes_on_and_a_refusal_is_shown() {
     let paying = Paying::paid().await;
     let (world, acme) = (&paying.world, &paying.world.acme);
-    let post = async |path: &str, body: Value| world.post(&acme.admin, path, &body).send().await;
+    let post = async |path: &str, body: Value| world.post(&acme.admin, path, &body).await;
     post("/api/v1/billing/subscription/cancel", json!({}))
         .await
         .expect(202);
@@ -1178,11 +1157,10 @@ async fn a_preview_says_what_would_be_lost_and_what_there_would_be_too_much_of()
         paying
             .world
             .post(admin, "/api/v1/projects", &body)
-            .send()
             .await
             .expect(201);
     }
-    let get = async |path: &str| paying.world.get(admin, path).send().await;
+    let get = async |path: &str| paying.world.get(admin, path).await;
     get("/api/v1/billing/preview?plan=free").await.expect(422);
     // A plan without a trial is bought with a checkout while the trial lasts, so nothing is prorated.
     let preview = get("/api/v1/billing/preview?plan=enterprise&interval=year&seats=4")
@@ -1282,7 +1260,6 @@ async fn usage_is_told_hour_by_hour_once_and_corrected_while_that_is_possible() 
             .client
             .get(path)
             .bearer(&token)
-            .send()
             .await
             .expect(200)
             .json()
@@ -1362,7 +1339,7 @@ async fn the_dashboard_counts_projects_and_says_what_it_will_cost() {
         .client
         .get(BILLING)
         .bearer(login["access_token"].as_str().unwrap());
-    let dashboard = request.send().await.expect(200).json();
+    let dashboard = request.await.expect(200).json();
     let calls = &dashboard["meters"][1];
     assert_eq!(calls["meter"], "api_calls");
     assert_eq!(

@@ -31,7 +31,7 @@ pub(crate) async fn asked(shop: &Shop, slug: &str, method: Method, path: &str, b
     let login = login.expect(200).json();
     let token = login["access_token"].as_str().unwrap();
     let request = shop.world.client.request(method, path).json(body);
-    request.bearer(token).send().await
+    request.bearer(token).await
 }
 
 pub(crate) async fn posted(shop: &Shop, slug: &str, path: &str, body: &Value) -> Reply {
@@ -252,7 +252,7 @@ async fn surplus_subscription_is_ended_credited_and_reported() {
     let operator = shop.world.operator("op@tenantry.example").await;
     let drift = async || {
         let request = shop.world.client.get("/api/v1/admin/billing/drift?limit=100");
-        request.bearer(&operator).send().await.expect(200).json()
+        request.bearer(&operator).await.expect(200).json()
     };
     let report = drift().await;
     assert_eq!(report["surplus"].as_array().unwrap().len(), 1, "{report}");
@@ -508,10 +508,7 @@ async fn preview_says_that_the_customer_is_gone() {
     let login = shop.world.login("initech", "a@initech.example", PASSWORD).await;
     let login = login.expect(200).json();
     let request = client.get("/api/v1/billing/preview?plan=pro&interval=year");
-    let reply = request
-        .bearer(login["access_token"].as_str().unwrap())
-        .send()
-        .await;
+    let reply = request.bearer(login["access_token"].as_str().unwrap()).await;
     reply.problem(409, "billing_customer_gone");
     assert_eq!(shop.customer(id).await, before);
     shop.close().await;
@@ -604,12 +601,7 @@ async fn users_are_limited_to_the_paid_seats() {
     );
     // Who may register is told no numbers.
     let body = json!({"tenant_slug": "initech", "email": "r@initech.example", "full_name": "R", "password": PASSWORD});
-    let registered = shop
-        .world
-        .client
-        .post("/api/v1/auth/register", &body)
-        .send()
-        .await;
+    let registered = shop.world.client.post("/api/v1/auth/register", &body).await;
     registered.problem(403, "plan_limit_reached");
     let can = asked(
         &shop,

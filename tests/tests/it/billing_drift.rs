@@ -46,7 +46,7 @@ pub(crate) async fn drift(shop: &Shop) -> (Value, Value) {
     let name = shop.world.app.ports.ids.uuid();
     let operator = shop.world.operator(&format!("{name}@tenantry.example")).await;
     let request = shop.world.client.get("/api/v1/admin/billing/drift?limit=100");
-    let report = request.bearer(&operator).send().await.expect(200).json();
+    let report = request.bearer(&operator).await.expect(200).json();
     (report["surplus"].clone(), report["findings"].clone())
 }
 

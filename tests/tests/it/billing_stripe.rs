@@ -182,7 +182,7 @@ impl Shop {
     pub(crate) async fn sign_up(&self, slug: &str, plan: &str) -> TenantId {
         let body = json!({"name": "New", "slug": slug, "plan": plan,
             "admin": {"email": format!("a@{slug}.example"), "full_name": "A", "password": PASSWORD}});
-        let reply = self.world.client.post("/api/v1/tenants", &body).send().await;
+        let reply = self.world.client.post("/api/v1/tenants", &body).await;
         let body = reply.expect(201).json();
         body["tenant"]["id"].as_str().unwrap().parse().unwrap()
     }
@@ -222,7 +222,7 @@ impl Shop {
             .as_str()
             .unwrap()
             .to_owned();
-        let reply = self.world.client.post(path, body).bearer(&token).send().await;
+        let reply = self.world.client.post(path, body).bearer(&token).await;
         assert!((200..300).contains(&reply.status), "{path}: {}", reply.text());
         reply.json()
     }
@@ -696,11 +696,7 @@ async fn what_was_never_told_is_fetched_and_strangers_are_ignored() {
     let text = body.to_string();
     let signature = sign(SECRET, shop.world.clock.now().timestamp(), text.as_bytes());
     let request = shop.world.client.post("/webhooks/stripe", &body);
-    request
-        .header("Stripe-Signature", &signature)
-        .send()
-        .await
-        .expect(200);
+    request.header("Stripe-Signature", &signature).await.expect(200);
     shop.try_again().await;
     let events = shop
         .world
@@ -985,7 +981,7 @@ async fn a_message_is_kept_by_whoever_has_the_right_time() {
     let signature = sign(SECRET, world.clock.now().timestamp(), text.as_bytes());
     let tell = async |client: &Client| {
         let request = client.post("/webhooks/stripe", &event);
-        request.header("Stripe-Signature", &signature).send().await
+        request.header("Stripe-Signature", &signature).await
     };
     // Too old by more than five minutes, for all it can see; the provider tells it again.
     let refused = tell(&ahead).await.expect(400).json();

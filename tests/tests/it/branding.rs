@@ -7,11 +7,11 @@ use tenantry_tests::{Reply, World};
 const BRANDING: &str = "/api/v1/branding";
 
 async fn patch(world: &World, body: Value) -> Reply {
-    world.patch(&world.acme.admin, BRANDING, &body).send().await
+    world.patch(&world.acme.admin, BRANDING, &body).await
 }
 
 async fn seen(world: &World, path: &str, slug: &str) -> Reply {
-    world.client.get(path).header("X-Tenant-Slug", slug).send().await
+    world.client.get(path).header("X-Tenant-Slug", slug).await
 }
 
 #[actix_web::test]
@@ -40,15 +40,13 @@ async fn everybody_sees_the_branding_of_the_tenant_that_is_named() {
         .client
         .get(BRANDING)
         .header("X-Tenant-ID", world.acme.id.to_string())
-        .send()
         .await;
     let by_host = world
         .client
         .get(BRANDING)
         .header("Host", "acme.example.test")
-        .send()
         .await;
-    let by_credential = world.get(&world.acme.viewer, BRANDING).send().await;
+    let by_credential = world.get(&world.acme.viewer, BRANDING).await;
     for (reply, by) in [
         (&by_slug, "header"),
         (&by_id, "header"),
@@ -65,25 +63,19 @@ async fn everybody_sees_the_branding_of_the_tenant_that_is_named() {
         "Globex Corp"
     );
 
-    world
-        .client
-        .get(BRANDING)
-        .send()
-        .await
-        .problem(400, "tenant_required");
+    world.client.get(BRANDING).await.problem(400, "tenant_required");
     seen(&world, BRANDING, "nobody")
         .await
         .problem(404, "tenant_not_found");
     let other = world
         .get(&world.acme.viewer, BRANDING)
         .header("X-Tenant-Slug", "globex");
-    other.send().await.problem(403, "tenant_mismatch");
+    other.await.problem(403, "tenant_mismatch");
     world
         .client
         .get(BRANDING)
         .bearer("nonsense")
         .header("X-Tenant-Slug", "acme")
-        .send()
         .await
         .problem(401, "unauthenticated");
     world.set_status(&world.acme, "suspended").await;
@@ -118,7 +110,7 @@ async fn it_can_be_kept_by_caches_until_it_changes() {
             .get(path)
             .header("X-Tenant-Slug", "globex")
             .header("If-None-Match", &tag);
-        let foreign = foreign.send().await;
+        let foreign = foreign.await;
         assert!(
             path != BRANDING || foreign.status == 200,
             "another tenant's tag is not this one's"
@@ -136,7 +128,6 @@ async fn it_can_be_kept_by_caches_until_it_changes() {
         .to_owned();
     world
         .patch(&world.acme.admin, "/api/v1/tenant", &json!({"name": "Renamed"}))
-        .send()
         .await
         .expect(200);
     let renamed = world
@@ -144,7 +135,6 @@ async fn it_can_be_kept_by_caches_until_it_changes() {
         .get(BRANDING)
         .header("X-Tenant-Slug", "acme")
         .header("If-None-Match", &tag)
-        .send()
         .await;
     assert_eq!(renamed.expect(200).json()["display_name"], "Renamed");
 }
@@ -161,7 +151,6 @@ async fn put_replaces_patch_changes_and_both_need_the_version_that_was_seen() {
             .json(&body)
     };
     let first = put(json!({"display_name": "A", "accent_color": "#111111"}))
-        .send()
         .await
         .expect(200);
     let tag = first.header("etag").unwrap().to_owned();
@@ -176,14 +165,9 @@ async fn put_replaces_patch_changes_and_both_need_the_version_that_was_seen() {
     );
     put(json!({}))
         .header("If-Match", &tag)
-        .send()
         .await
         .problem(412, "stale_version");
-    let replaced = put(json!({"primary_color": "#333"}))
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let replaced = put(json!({"primary_color": "#333"})).await.expect(200).json();
     assert_eq!(
         (&replaced["display_name"], &replaced["accent_color"]),
         (&json!("Acme Inc"), &json!("#0f766e"))
@@ -196,7 +180,6 @@ async fn put_replaces_patch_changes_and_both_need_the_version_that_was_seen() {
     for person in [&world.acme.member, &world.acme.viewer] {
         world
             .patch(person, BRANDING, &json!({}))
-            .send()
             .await
             .problem(403, "forbidden");
     }
@@ -204,7 +187,6 @@ async fn put_replaces_patch_changes_and_both_need_the_version_that_was_seen() {
         .client
         .patch(BRANDING, &json!({}))
         .header("X-Tenant-Slug", "acme")
-        .send()
         .await
         .problem(401, "unauthenticated");
     let audited = world.audit(&world.acme).await;

@@ -31,7 +31,7 @@ type Make = fn(&Client, &str) -> Request;
 
 async fn solved(client: &Client, purpose: &str) -> String {
     let path = format!("{CHALLENGE}?purpose={purpose}");
-    let reply = client.get(&path).send().await.expect(200);
+    let reply = client.get(&path).await.expect(200);
     assert_eq!(reply.header("cache-control"), Some("no-store"));
     let offer = reply.json();
     assert_eq!(
@@ -86,28 +86,24 @@ async fn anonymous_requests_need_a_solved_challenge_of_their_purpose() {
         ("discover", 202, discover as Make),
     ] {
         let request = |name| request(client, name);
-        request("first").send().await.problem(403, "challenge_required");
+        request("first").await.problem(403, "challenge_required");
         let wrong = if purpose == "register" {
             "sign_up"
         } else {
             "register"
         };
         let wrong = solved(client, wrong).await;
-        let refused = request("first").header(HEADER, &wrong).send().await;
+        let refused = request("first").header(HEADER, &wrong).await;
         let detail = refused.problem(403, "challenge_required").json()["detail"].clone();
         assert!(detail.as_str().unwrap().contains("another purpose"), "{detail}");
         let response = solved(client, purpose).await;
-        request("first")
-            .header(HEADER, &response)
-            .send()
-            .await
-            .expect(status);
-        let again = request("second").header(HEADER, &response).send().await;
+        request("first").header(HEADER, &response).await.expect(status);
+        let again = request("second").header(HEADER, &response).await;
         let detail = again.problem(403, "challenge_required").json()["detail"].clone();
         assert!(detail.as_str().unwrap().contains("used already"), "{detail}");
         let response = solved(client, purpose).await;
         world.clock.advance(Duration::minutes(5));
-        let late = request("third").header(HEADER, &response).send().await;
+        let late = request("third").header(HEADER, &response).await;
         let detail = late.problem(403, "challenge_required").json()["detail"].clone();
         assert!(detail.as_str().unwrap().contains("expired"), "{detail}");
     }
@@ -156,34 +152,24 @@ async fn requests_that_need_no_challenge_ask_for_none() {
         ..Options::default()
     })
     .await;
-    let offer = world
-        .client
-        .get(&format!("{CHALLENGE}?purpose=register"))
-        .send()
-        .await;
+    let offer = world.client.get(&format!("{CHALLENGE}?purpose=register")).await;
     assert_eq!(
         offer.expect(200).json(),
         json!({"required": false, "kind": "none"})
     );
-    register(&world.client, "free").send().await.expect(201);
-    forgot(&world.client, "").send().await.expect(202);
+    register(&world.client, "free").await.expect(201);
+    forgot(&world.client, "").await.expect(202);
     for purpose in ["", "login", "SIGN_UP"] {
         let path = format!("{CHALLENGE}?purpose={purpose}");
-        world
-            .client
-            .get(&path)
-            .send()
-            .await
-            .problem(422, "validation_failed");
+        world.client.get(&path).await.problem(422, "validation_failed");
     }
     world
         .client
         .get(CHALLENGE)
-        .send()
         .await
         .problem(422, "validation_failed");
     let long = "x".repeat(4_097);
-    let refused = sign_up(&world.client, "long").header(HEADER, &long).send().await;
+    let refused = sign_up(&world.client, "long").header(HEADER, &long).await;
     refused.problem(400, "invalid_request");
 }
 
@@ -202,7 +188,6 @@ async fn answered_challenges_are_deleted_when_they_have_expired() {
         let response = solved(&world.client, "forgot_password").await;
         forgot(&world.client, "")
             .header(HEADER, &response)
-            .send()
             .await
             .expect(202);
         assert_eq!(count().await, round);
@@ -211,7 +196,6 @@ async fn answered_challenges_are_deleted_when_they_have_expired() {
     let response = solved(&world.client, "forgot_password").await;
     forgot(&world.client, "")
         .header(HEADER, &response)
-        .send()
         .await
         .expect(202);
     assert_eq!(count().await, 1);
@@ -253,18 +237,11 @@ async fn a_provider_that_is_away_closes_sign_up_unless_set() {
         ..Options::default()
     };
     let world = World::with(options(false)).await;
-    let offer = world
-        .client
-        .get(&format!("{CHALLENGE}?purpose=register"))
-        .send()
-        .await;
+    let offer = world.client.get(&format!("{CHALLENGE}?purpose=register")).await;
     let expected = json!({"required": true, "kind": "widget", "site_key": "site"});
     assert_eq!(offer.expect(200).json(), expected);
     let before = world.digest(&world.acme).await;
-    let closed = register(&world.client, "one")
-        .header(HEADER, "token")
-        .send()
-        .await;
+    let closed = register(&world.client, "one").header(HEADER, "token").await;
     let problem = closed.problem(503, "challenge_unavailable");
     assert!(problem.header("retry-after").is_some());
     let text: Value = problem.json();
@@ -272,25 +249,17 @@ async fn a_provider_that_is_away_closes_sign_up_unless_set() {
     assert_eq!(world.digest(&world.acme).await, before);
 
     let open = world.other_instance(&options(true)).await;
-    register(&open, "two")
-        .header(HEADER, "token")
-        .send()
-        .await
-        .expect(201);
-    register(&open, "three")
-        .send()
-        .await
-        .problem(403, "challenge_required");
+    register(&open, "two").header(HEADER, "token").await.expect(201);
+    register(&open, "three").await.problem(403, "challenge_required");
     // What clients can cause does not switch the challenge off.
     provider.answer(Err(ChallengeError::Unverified("secret of the inside".into())));
-    let full = register(&open, "three").header(HEADER, "token").send().await;
+    let full = register(&open, "three").header(HEADER, "token").await;
     let problem = full.problem(503, "challenge_unavailable");
     let text: Value = problem.json();
     assert!(!text.to_string().contains("secret of the inside"), "{text}");
     provider.answer(Ok(()));
     register(&world.client, "four")
         .header(HEADER, "token")
-        .send()
         .await
         .expect(201);
 }

@@ -980,7 +980,7 @@ async fn a_client_that_begins_with_http_2_is_understood() {
 #[actix_web::test]
 async fn the_document_is_served_in_every_coding_with_a_tag() {
     let world = World::new().await;
-    let plain = world.client.get("/openapi.json").send().await.expect(200);
+    let plain = world.client.get("/openapi.json").await.expect(200);
     let tag = plain.header("etag").unwrap().to_owned();
     for coding in ["br", "gzip", "zstd"] {
         let request = || {
@@ -989,7 +989,7 @@ async fn the_document_is_served_in_every_coding_with_a_tag() {
                 .get("/openapi.json")
                 .header("Accept-Encoding", coding)
         };
-        let coded = request().send().await.expect(200);
+        let coded = request().await.expect(200);
         assert_eq!(coded.header("content-encoding"), Some(coding));
         assert_eq!(coded.header("etag"), Some(tag.as_str()));
         assert_eq!(coded.header("vary"), Some("Accept-Encoding"));
@@ -998,10 +998,10 @@ async fn the_document_is_served_in_every_coding_with_a_tag() {
             "{coding}: {}",
             coded.bytes.len()
         );
-        let known = request().header("If-None-Match", &tag).send().await.expect(304);
+        let known = request().header("If-None-Match", &tag).await.expect(304);
         assert!(known.bytes.is_empty());
     }
-    let yaml = world.client.get("/openapi.yaml").send().await.expect(200);
+    let yaml = world.client.get("/openapi.yaml").await.expect(200);
     assert_eq!(yaml.header("content-type"), Some("application/yaml"));
     assert!(
         yaml.text().starts_with("openapi: 3.1.0\n"),
@@ -1011,7 +1011,7 @@ async fn the_document_is_served_in_every_coding_with_a_tag() {
     assert_ne!(yaml.header("etag"), Some(tag.as_str()));
     // Other answers are compressed on the way.
     let tasks = world.get(&world.acme.viewer, "/api/v1/tasks");
-    let tasks = tasks.header("Accept-Encoding", "gzip").send().await.expect(200);
+    let tasks = tasks.header("Accept-Encoding", "gzip").await.expect(200);
     assert_eq!(tasks.header("content-encoding"), Some("gzip"));
 }
 
@@ -1031,7 +1031,7 @@ async fn paths_that_people_try_lead_somewhere() {
     let options = world
         .client
         .request(actix_web::http::Method::OPTIONS, "/api/v1/tasks");
-    let options = options.send().await.expect(204);
+    let options = options.await.expect(204);
     let allowed = options.header("allow").unwrap();
     for method in ["GET", "HEAD", "OPTIONS"] {
         assert!(allowed.split(", ").any(|one| one == method), "{allowed}");

@@ -12,7 +12,7 @@ const USERS: &str = "/api/v1/users";
 
 async fn create(world: &World, tenant: &TenantWorld, name: &str, permissions: &[&str]) -> Value {
     let body = json!({"name": name, "permissions": permissions});
-    let made = world.post(&tenant.admin, ROLES, &body).send().await;
+    let made = world.post(&tenant.admin, ROLES, &body).await;
     made.expect(201).json()
 }
 
@@ -20,18 +20,14 @@ async fn create(world: &World, tenant: &TenantWorld, name: &str, permissions: &[
 async fn give(world: &World, who: &Person, custom_role: Value) -> Reply {
     let path = format!("{USERS}/{}", who.id);
     let body = json!({"custom_role": custom_role});
-    world.patch(&world.acme.admin, &path, &body).send().await
+    world.patch(&world.acme.admin, &path, &body).await
 }
 
 /// Whether somebody may list tasks, and create one.
 async fn may(world: &World, who: &Person) -> (u16, u16) {
-    let read = world.get(who, TASKS).send().await.status;
+    let read = world.get(who, TASKS).await.status;
     let path = format!("/api/v1/projects/{}/tasks", world.acme.project);
-    let write = world
-        .post(who, &path, &json!({"title": "New"}))
-        .send()
-        .await
-        .status;
+    let write = world.post(who, &path, &json!({"title": "New"})).await.status;
     (read, write)
 }
 
@@ -41,7 +37,7 @@ async fn roles_are_created_read_changed_and_deleted() {
     let admin = &world.acme.admin;
     let body =
         json!({"name": "support", "description": "Answers.", "permissions": ["tasks.write", "tasks.read"]});
-    let made = world.post(admin, ROLES, &body).send().await.expect(201);
+    let made = world.post(admin, ROLES, &body).await.expect(201);
     assert_eq!(made.header("location"), Some("/api/v1/roles/support"));
     let made = made.json();
     assert_eq!(made["permissions"], json!(["tasks.read", "tasks.write"]));
@@ -51,22 +47,22 @@ async fn roles_are_created_read_changed_and_deleted() {
         (&json!("Answers."), &json!(1))
     );
     let path = format!("{ROLES}/support");
-    let read = world.get(&world.acme.viewer, &path).send().await.expect(200);
+    let read = world.get(&world.acme.viewer, &path).await.expect(200);
     assert_eq!(read.json(), made);
-    let list = world.get(&world.acme.viewer, ROLES).send().await.expect(200);
+    let list = world.get(&world.acme.viewer, ROLES).await.expect(200);
     assert_eq!(list.json()["data"], json!([made]));
-    let again = world.post(admin, ROLES, &body).send().await;
+    let again = world.post(admin, ROLES, &body).await;
     again.problem(409, "conflict");
     let change = json!({"permissions": ["tasks.read"]});
     let stale = world.patch(admin, &path, &change).header("If-Match", "\"7\"");
-    stale.send().await.problem(412, "stale_version");
-    let changed = world.patch(admin, &path, &change).send().await.expect(200).json();
+    stale.await.problem(412, "stale_version");
+    let changed = world.patch(admin, &path, &change).await.expect(200).json();
     assert_eq!(
         (&changed["permissions"], &changed["version"]),
         (&json!(["tasks.read"]), &json!(2))
     );
-    world.delete(admin, &path).send().await.expect(204);
-    world.get(admin, &path).send().await.problem(404, "not_found");
+    world.delete(admin, &path).await.expect(204);
+    world.get(admin, &path).await.problem(404, "not_found");
     let audited = world.audit(&world.acme).await;
     for action in ["role.created", "role.updated", "role.deleted"] {
         assert!(audited.iter().any(|(done, _)| done == action), "{action}");
@@ -107,26 +103,22 @@ async fn roles_that_do_not_hold_are_refused() {
             "/permissions",
         ),
     ] {
-        let refused = world.post(admin, ROLES, &body).send().await;
+        let refused = world.post(admin, ROLES, &body).await;
         let refused = refused.problem(422, "validation_failed").json();
         assert_eq!(refused["errors"][0]["pointer"], pointer, "{body}");
     }
     let nul = json!({"name": "a", "permissions": ["tasks.read"], "description": "a\u{0}b"});
-    let refused = world.post(admin, ROLES, &nul).send().await;
+    let refused = world.post(admin, ROLES, &nul).await;
     assert!([400, 422].contains(&refused.status), "{}", refused.status);
     let body = json!({"name": "a", "permissions": ["tasks.read"]});
     for who in [&world.acme.member, &world.acme.viewer] {
-        world
-            .post(who, ROLES, &body)
-            .send()
-            .await
-            .problem(403, "forbidden");
+        world.post(who, ROLES, &body).await.problem(403, "forbidden");
     }
     let many = "INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version) \
         SELECT t.id, gen_random_uuid(), now(), 'r' || g, '', 'member', '[]', now(), 1 FROM tenants t, generate_series(1, 50) g \
         WHERE t.slug = 'acme'";
     world.sql(many).await;
-    let refused = world.post(admin, ROLES, &body).send().await;
+    let refused = world.post(admin, ROLES, &body).await;
     let refused = refused.problem(409, "conflict").json();
     assert!(refused["detail"].as_str().unwrap().contains("50"), "{refused}");
 }
@@ -147,52 +139,31 @@ async fn a_custom_role_narrows_a_role_with_the_next_request() {
     let restore = format!("/api/v1/projects/{}/restore", world.acme.project);
     world
         .post(member, &restore, &json!({}))
-        .send()
         .await
         .problem(403, "forbidden");
     // What every user has stays.
-    let me = world
-        .get(member, "/api/v1/auth/me")
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let me = world.get(member, "/api/v1/auth/me").await.expect(200).json();
     assert_eq!(me["user"]["custom_role"].as_str(), Some("reader"));
     let own = format!("{USERS}/{}", member.id);
     world
         .patch(member, &own, &json!({"full_name": "Mia"}))
-        .send()
         .await
         .expect(200);
-    world
-        .get(member, "/api/v1/auth/sessions")
-        .send()
-        .await
-        .expect(200);
+    world.get(member, "/api/v1/auth/sessions").await.expect(200);
     let users = async |name: &str| {
         let path = format!("{USERS}?custom_role={name}");
-        let page = world
-            .get(&world.acme.admin, &path)
-            .send()
-            .await
-            .expect(200)
-            .json();
+        let page = world.get(&world.acme.admin, &path).await.expect(200).json();
         page["data"].as_array().unwrap().len()
     };
     assert_eq!((users("reader").await, users("other").await), (1, 0));
     // No user widens their own role.
     world
         .patch(member, &own, &json!({"custom_role": null}))
-        .send()
         .await
         .problem(403, "forbidden");
     let change = json!({"permissions": ["tasks.write"]});
     let path = format!("{ROLES}/reader");
-    world
-        .patch(&world.acme.admin, &path, &change)
-        .send()
-        .await
-        .expect(200);
+    world.patch(&world.acme.admin, &path, &change).await.expect(200);
     assert_eq!(may(&world, member).await, (403, 201));
     give(&world, member, Value::Null).await.expect(200);
     assert_eq!(may(&world, member).await, (200, 201));
@@ -204,37 +175,30 @@ async fn api_keys_of_a_narrowed_admin_are_narrowed() {
     let world = World::new().await;
     let second = world.second_admin().await;
     let body = json!({"name": "CI", "scopes": ["tasks.read", "projects.read"]});
-    let key = world.post(&second, "/api/v1/api-keys", &body).send().await;
+    let key = world.post(&second, "/api/v1/api-keys", &body).await;
     let key = key.expect(201).json()["key"].as_str().unwrap().to_owned();
     create(&world, &world.acme, "reader", &["tasks.read"]).await;
     give(&world, &second, json!("reader")).await.expect(200);
-    world.client.get(TASKS).bearer(&key).send().await.expect(200);
+    world.client.get(TASKS).bearer(&key).await.expect(200);
     world
         .client
         .get("/api/v1/projects")
         .bearer(&key)
-        .send()
         .await
         .problem(403, "forbidden");
     let change = json!({"permissions": ["projects.read"]});
     let path = format!("{ROLES}/reader");
-    world
-        .patch(&world.acme.admin, &path, &change)
-        .send()
-        .await
-        .expect(200);
+    world.patch(&world.acme.admin, &path, &change).await.expect(200);
     world
         .client
         .get(TASKS)
         .bearer(&key)
-        .send()
         .await
         .problem(403, "forbidden");
     world
         .client
         .get("/api/v1/projects")
         .bearer(&key)
-        .send()
         .await
         .expect(200);
 }
@@ -259,34 +223,22 @@ async fn an_admin_with_a_custom_role_is_no_admin() {
         ("/api/v1/invitations", json!({"email": "x@acme.example"})),
         ("/api/v1/api-keys", json!({"name": "x", "scopes": ["tasks.read"]})),
     ] {
-        world
-            .post(&second, path, &body)
-            .send()
-            .await
-            .problem(403, "forbidden");
+        world.post(&second, path, &body).await.problem(403, "forbidden");
     }
     let own = format!("{USERS}/{}", second.id);
     for body in [json!({"custom_role": null}), json!({"role": "admin"})] {
-        world
-            .patch(&second, &own, &body)
-            .send()
-            .await
-            .problem(403, "forbidden");
+        world.patch(&second, &own, &body).await.problem(403, "forbidden");
     }
     // Not what admins may beyond their permissions: the project is another user's.
     let path = format!("/api/v1/projects/{}", world.acme.project);
-    world
-        .delete(&second, &path)
-        .send()
-        .await
-        .problem(403, "forbidden");
+    world.delete(&second, &path).await.problem(403, "forbidden");
     // Nor does it count as another admin.
     let demoted = world.patch(
         admin,
         &format!("{USERS}/{}", admin.id),
         &json!({"role": "member"}),
     );
-    demoted.send().await.problem(409, "last_admin");
+    demoted.await.problem(409, "last_admin");
 }
 
 #[actix_web::test]
@@ -298,31 +250,23 @@ async fn a_role_in_use_is_not_deleted() {
         .await
         .expect(200);
     let body = json!({"email": "new@acme.example", "custom_role": "support"});
-    let invited = world
-        .post(&world.acme.admin, "/api/v1/invitations", &body)
-        .send()
-        .await;
+    let invited = world.post(&world.acme.admin, "/api/v1/invitations", &body).await;
     let invited = invited.expect(201).json();
     assert_eq!(invited["custom_role"], "support");
-    let refused = world.delete(&world.acme.admin, &path).send().await;
+    let refused = world.delete(&world.acme.admin, &path).await;
     let refused = refused.problem(409, "conflict").json();
     let detail = refused["detail"].as_str().unwrap();
     assert!(detail.contains("1 user and 1 invitation"), "{detail}");
     // A removed user has none any more.
     let member = format!("{USERS}/{}", world.acme.member.id);
-    world.delete(&world.acme.admin, &member).send().await.expect(204);
+    world.delete(&world.acme.admin, &member).await.expect(204);
     let invitation = format!("/api/v1/invitations/{}", invited["id"].as_str().unwrap());
     world
         .delete(&world.acme.admin, &path)
-        .send()
         .await
         .problem(409, "conflict");
-    world
-        .delete(&world.acme.admin, &invitation)
-        .send()
-        .await
-        .expect(204);
-    world.delete(&world.acme.admin, &path).send().await.expect(204);
+    world.delete(&world.acme.admin, &invitation).await.expect(204);
+    world.delete(&world.acme.admin, &path).await.expect(204);
 }
 
 #[actix_web::test]
@@ -350,11 +294,7 @@ async fn accepted_invitation_gives_its_custom_role() {
         ))
         .await;
     let body = json!({"token": token.token, "full_name": "New", "password": "a long enough passphrase"});
-    let accepted = world
-        .client
-        .post("/api/v1/invitations/accept", &body)
-        .send()
-        .await;
+    let accepted = world.client.post("/api/v1/invitations/accept", &body).await;
     let accepted = accepted.expect(200).json();
     assert_eq!(accepted["user"]["custom_role"], "support");
     let new = Person {
@@ -373,7 +313,7 @@ async fn without_the_plan_feature_roles_stay_and_none_is_given() {
         .await
         .expect(200);
     let invited = json!({"email": "sent@acme.example", "role": "member", "custom_role": "reader"});
-    let invited = world.post(admin, "/api/v1/invitations", &invited).send().await;
+    let invited = world.post(admin, "/api/v1/invitations", &invited).await;
     let invited = invited.expect(201).json()["id"].as_str().unwrap().to_owned();
     world
         .sql("UPDATE tenants SET plan = 'free', plan_version = 1 WHERE slug = 'acme'")
@@ -382,12 +322,12 @@ async fn without_the_plan_feature_roles_stay_and_none_is_given() {
     assert_eq!(may(&world, &world.acme.member).await, (200, 403));
     // To send it again is to give the role again.
     let resend = format!("/api/v1/invitations/{invited}/resend");
-    let refused = world.post(admin, &resend, &json!({})).send().await;
+    let refused = world.post(admin, &resend, &json!({})).await;
     refused.problem(403, "plan_feature_required");
     let gone = world.delete(admin, &format!("/api/v1/invitations/{invited}"));
-    gone.send().await.expect(204);
+    gone.await.expect(204);
     let body = json!({"name": "other", "permissions": ["tasks.read"]});
-    let refused = world.post(admin, ROLES, &body).send().await;
+    let refused = world.post(admin, ROLES, &body).await;
     refused.problem(403, "plan_feature_required");
     give(&world, &world.acme.viewer, json!("reader"))
         .await
@@ -404,17 +344,16 @@ async fn without_the_plan_feature_roles_stay_and_none_is_given() {
     ] {
         world
             .post(admin, path, &body)
-            .send()
             .await
             .problem(403, "plan_feature_required");
     }
     // What there is can be narrowed, taken away and deleted.
     let path = format!("{ROLES}/reader");
     let change = json!({"permissions": ["projects.read"]});
-    world.patch(admin, &path, &change).send().await.expect(200);
+    world.patch(admin, &path, &change).await.expect(200);
     assert_eq!(may(&world, &world.acme.member).await, (403, 403));
     give(&world, &world.acme.member, Value::Null).await.expect(200);
-    world.delete(admin, &path).send().await.expect(204);
+    world.delete(admin, &path).await.expect(204);
 }
 
 #[actix_web::test]
@@ -423,10 +362,10 @@ async fn roles_of_another_tenant_are_unknown() {
     create(&world, &world.globex, "theirs", &["tasks.read"]).await;
     let path = format!("{ROLES}/theirs");
     let admin = &world.acme.admin;
-    world.get(admin, &path).send().await.problem(404, "not_found");
+    world.get(admin, &path).await.problem(404, "not_found");
     let change = world.patch(admin, &path, &json!({"permissions": ["tasks.write"]}));
-    change.send().await.problem(404, "not_found");
-    world.delete(admin, &path).send().await.problem(404, "not_found");
+    change.await.problem(404, "not_found");
+    world.delete(admin, &path).await.problem(404, "not_found");
     let unknown = |reply: Reply| {
         let problem = reply.problem(422, "validation_failed").json();
         assert_eq!(problem["errors"][0]["code"], "unknown_role");
@@ -435,9 +374,9 @@ async fn roles_of_another_tenant_are_unknown() {
     for name in ["theirs", "admin", "", "'; DROP TABLE users"] {
         unknown(give(&world, &world.acme.member, json!(name)).await);
         let body = json!({"email": "x@acme.example", "full_name": "X", "custom_role": name});
-        unknown(world.post(admin, USERS, &body).send().await);
+        unknown(world.post(admin, USERS, &body).await);
         let body = json!({"email": "x@acme.example", "custom_role": name});
-        unknown(world.post(admin, "/api/v1/invitations", &body).send().await);
+        unknown(world.post(admin, "/api/v1/invitations", &body).await);
     }
     give(&world, &world.acme.member, json!("a\u{0}b"))
         .await
@@ -448,7 +387,7 @@ async fn roles_of_another_tenant_are_unknown() {
         .await
         .expect(200);
     assert_eq!(may(&world, &world.acme.member).await, (403, 403));
-    world.delete(&world.globex.admin, &path).send().await.expect(204);
+    world.delete(&world.globex.admin, &path).await.expect(204);
 }
 
 #[actix_web::test]
@@ -457,7 +396,7 @@ async fn a_role_is_given_or_deleted_and_never_both() {
     let path = format!("{ROLES}/racer");
     for _ in 0..5 {
         create(&world, &world.acme, "racer", &["tasks.read"]).await;
-        let delete = async { world.delete(&world.acme.admin, &path).send().await.status };
+        let delete = async { world.delete(&world.acme.admin, &path).await.status };
         let give = async { give(&world, &world.acme.member, json!("racer")).await.status };
         let statuses = futures_util::join!(delete, give);
         assert!([(204, 422), (409, 200)].contains(&statuses), "{statuses:?}");
@@ -465,7 +404,7 @@ async fn a_role_is_given_or_deleted_and_never_both() {
             self::give(&world, &world.acme.member, Value::Null)
                 .await
                 .expect(200);
-            world.delete(&world.acme.admin, &path).send().await.expect(204);
+            world.delete(&world.acme.admin, &path).await.expect(204);
         }
     }
 }
@@ -491,12 +430,7 @@ async fn users_are_imported_with_a_custom_role() {
         panic!("{unknown:?}")
     };
     assert_eq!(invalid.0[0].pointer, "/custom_role");
-    let users = world
-        .get(&world.acme.admin, USERS)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let users = world.get(&world.acme.admin, USERS).await.expect(200).json();
     let users = users["data"].as_array().unwrap().clone();
     let moved = users
         .iter()
@@ -512,25 +446,15 @@ async fn a_narrowed_role_is_narrowed_on_other_servers() {
     let other = world.other_instance(&Options::default()).await;
     let member = &world.acme.member;
     create(&world, &world.acme, "reader", &["tasks.read"]).await;
-    other
-        .get(TASKS)
-        .bearer(&member.access_token)
-        .send()
-        .await
-        .expect(200);
+    other.get(TASKS).bearer(&member.access_token).await.expect(200);
     give(&world, member, json!("reader")).await.expect(200);
     let change = json!({"permissions": ["projects.read"]});
     let path = format!("{ROLES}/reader");
-    world
-        .patch(&world.acme.admin, &path, &change)
-        .send()
-        .await
-        .expect(200);
+    world.patch(&world.acme.admin, &path, &change).await.expect(200);
     world.outlive_the_cache();
     other
         .get(TASKS)
         .bearer(&member.access_token)
-        .send()
         .await
         .problem(403, "forbidden");
 }
@@ -552,14 +476,10 @@ async fn base_role_bounds_the_role_of_the_user() {
     let lower =
         |base_role: &str| json!({"base_role": base_role, "permissions": ["tasks.read", "tasks.write"]});
     let admin = &world.acme.admin;
-    let refused = world.patch(admin, &path, &lower("viewer")).send().await;
+    let refused = world.patch(admin, &path, &lower("viewer")).await;
     let refused = refused.problem(422, "validation_failed").json();
     assert_eq!(refused["errors"][0]["code"], "not_in_base_role");
-    world
-        .patch(admin, &path, &lower("member"))
-        .send()
-        .await
-        .expect(200);
+    world.patch(admin, &path, &lower("member")).await.expect(200);
     assert_eq!(may(&world, &second).await, (200, 201));
 }
 
@@ -575,26 +495,22 @@ async fn permissions_of_unlinked_services_stay_and_grant_nothing() {
         .await;
     world.outlive_the_cache();
     assert_eq!(may(&world, &world.acme.member).await, (200, 403));
-    let described = world
-        .patch(admin, &path, &json!({"description": "Reads."}))
-        .send()
-        .await;
+    let described = world.patch(admin, &path, &json!({"description": "Reads."})).await;
     assert_eq!(
         described.expect(200).json()["permissions"],
         json!(["notes.read", "tasks.read"])
     );
     let kept = json!({"permissions": ["notes.read", "projects.read"]});
-    world.patch(admin, &path, &kept).send().await.expect(200);
+    world.patch(admin, &path, &kept).await.expect(200);
     assert_eq!(may(&world, &world.acme.member).await, (403, 403));
     let another = json!({"permissions": ["notes.read", "notes.write"]});
-    let refused = world.patch(admin, &path, &another).send().await;
+    let refused = world.patch(admin, &path, &another).await;
     let refused = refused.problem(422, "validation_failed").json();
     assert_eq!(refused["errors"][0]["pointer"], "/permissions/1");
     // Nor can another role be given them.
     let body = json!({"name": "other", "permissions": ["notes.read"]});
     world
         .post(admin, ROLES, &body)
-        .send()
         .await
         .problem(422, "validation_failed");
 }
@@ -607,7 +523,7 @@ async fn two_admins_who_narrow_each_other_leave_one() {
     let body = json!({"custom_role": "reader"});
     let narrow = async |by: &Person, whom: &Person| {
         let path = format!("{USERS}/{}", whom.id);
-        world.patch(by, &path, &body).send().await.status
+        world.patch(by, &path, &body).await.status
     };
     let statuses = futures_util::join!(
         narrow(&world.acme.admin, &second),
@@ -675,14 +591,14 @@ async fn service_accounts_are_not_narrowed_with_their_creator() {
     let expires_at = (world.app.ports.clock.now() + chrono::Duration::days(30)).to_rfc3339();
     let body =
         json!({"name": "CI", "scopes": ["projects.read"], "service_account": true, "expires_at": expires_at});
-    let key = world.post(&second, "/api/v1/api-keys", &body).send().await;
+    let key = world.post(&second, "/api/v1/api-keys", &body).await;
     let key = key.expect(201).json()["key"].as_str().unwrap().to_owned();
     create(&world, &world.acme, "reader", &["tasks.read"]).await;
     give(&world, &second, json!("reader")).await.expect(200);
     let projects = world.client.get("/api/v1/projects").bearer(&key);
-    projects.send().await.expect(200);
+    projects.await.expect(200);
     let tasks = world.client.get(TASKS).bearer(&key);
-    tasks.send().await.problem(403, "forbidden");
+    tasks.await.problem(403, "forbidden");
 }
 
 /// What an admin was answered under an idempotency key may hold a generated password.
@@ -695,7 +611,7 @@ async fn a_narrowed_admin_is_replayed_nothing_of_admins() {
         let request = world
             .post(&second, USERS, &body)
             .header("Idempotency-Key", "once");
-        request.send().await
+        request.await
     };
     assert!(add().await.expect(201).json()["password"].is_string());
     create(&world, &world.acme, "reader", &["tasks.read", "users.read"]).await;
@@ -709,11 +625,11 @@ async fn invitations_of_a_narrowed_admin_are_revoked() {
     let world = World::new().await;
     let second = world.second_admin().await;
     let body = json!({"email": "back@acme.example", "role": "admin"});
-    let invited = world.post(&second, "/api/v1/invitations", &body).send().await;
+    let invited = world.post(&second, "/api/v1/invitations", &body).await;
     invited.expect(201);
     create(&world, &world.acme, "reader", &["tasks.read"]).await;
     give(&world, &second, json!("reader")).await.expect(200);
-    let open = world.get(&world.acme.admin, "/api/v1/invitations").send().await;
+    let open = world.get(&world.acme.admin, "/api/v1/invitations").await;
     assert_eq!(open.expect(200).json()["data"], json!([]));
 }
 

@@ -27,7 +27,7 @@ const BECAUSE: SystemScope = SystemScope::because("a test");
 async fn login(client: &Client, who: &Person, code: &str) -> Reply {
     let slug = who.email.split(['@', '.']).nth(1).unwrap();
     let body = json!({"tenant_slug": slug, "email": who.email, "password": PASSWORD, "totp_code": code});
-    client.post(LOGIN, &body).send().await
+    client.post(LOGIN, &body).await
 }
 
 /// The answer to a code of an app whose secret no known key opens.
@@ -189,7 +189,7 @@ async fn rotation_seals_anew_and_destroys_former_keys_later() {
     let path = "/api/v1/projects";
     let once = async || {
         let asked = world.post(&world.acme.admin, path, &body);
-        asked.header("Idempotency-Key", "k").send().await.expect(201)
+        asked.header("Idempotency-Key", "k").await.expect(201)
     };
     let first = once().await;
     let before = stored(&world, who.id).await;
@@ -349,7 +349,7 @@ async fn lost_data_key_is_named_and_a_recovery_code_logs_in() {
     // Requests go on, and the next key seals. The lost one is kept: the server's former key may come back.
     let body = json!({"name": "Once"});
     let asked = world.post(&world.acme.admin, "/api/v1/projects", &body);
-    asked.header("Idempotency-Key", "k").send().await.expect(201);
+    asked.header("Idempotency-Key", "k").await.expect(201);
     data_key::rotate(&operator_cx(&world.app), world.acme.id)
         .await
         .unwrap();
@@ -404,7 +404,7 @@ async fn keys_are_loaded_with_the_only_connection() {
             let request = client.post("/api/v1/projects", &json!({ "name": name }));
             let who = [&world.acme.admin, &world.globex.admin][number % 2];
             let request = request.bearer(&who.access_token);
-            request.header("Idempotency-Key", &name).send().await.expect(201)
+            request.header("Idempotency-Key", &name).await.expect(201)
         });
         join_all(asked).await;
         minute(&world);

@@ -27,7 +27,7 @@ async fn world() -> (World, DnsServer) {
 }
 
 async fn claim(world: &World, who: &Person, domain: &str) -> Value {
-    let claimed = world.post(who, DOMAINS, &json!({"domain": domain})).send().await;
+    let claimed = world.post(who, DOMAINS, &json!({"domain": domain})).await;
     claimed.expect(201).json()
 }
 
@@ -35,7 +35,7 @@ async fn claim(world: &World, who: &Person, domain: &str) -> Value {
 async fn verify(world: &World, who: &Person, domain: &Value) -> Reply {
     world.clock.advance(Duration::seconds(10));
     let path = format!("{DOMAINS}/{}/verify", domain["id"].as_str().unwrap());
-    world.post(who, &path, &json!(null)).body("").send().await
+    world.post(who, &path, &json!(null)).body("").await
 }
 
 async fn state(world: &World, who: &Person, domain: &Value) -> String {
@@ -68,7 +68,7 @@ async fn active(world: &World, dns: &DnsServer) -> Value {
 /// A login at a host.
 async fn login(world: &World, who: &Person, host: &str) -> Reply {
     let body = json!({"email": who.email, "password": PASSWORD});
-    world.client.post(LOGIN, &body).header("Host", host).send().await
+    world.client.post(LOGIN, &body).header("Host", host).await
 }
 
 /// Runs a job of the system in a tenant.
@@ -126,7 +126,7 @@ async fn domain_is_claimed_proven_and_served() {
     assert_eq!(checked["state"], "pending");
     assert_eq!(checked["last_check"]["result"], "not_found");
     let path = format!("{DOMAINS}/{}/verify", domain["id"].as_str().unwrap());
-    let again = world.post(&acme.admin, &path, &json!(null)).body("").send().await;
+    let again = world.post(&acme.admin, &path, &json!(null)).body("").await;
     let again = again.problem(429, "rate_limited");
     assert_eq!(again.header("retry-after"), Some("10"));
 
@@ -175,16 +175,12 @@ async fn domain_is_claimed_proven_and_served() {
         assert!(actions.iter().any(|found| found == action), "{action}");
     }
     let path = format!("{DOMAINS}/{}", domain["id"].as_str().unwrap());
-    world.delete(&acme.admin, &path).send().await.expect(204);
+    world.delete(&acme.admin, &path).await.expect(204);
     login(&world, &acme.viewer, HOST)
         .await
         .problem(400, "tenant_required");
     assert!(!is_served(&world, HOST).await);
-    world
-        .get(&acme.admin, &path)
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.get(&acme.admin, &path).await.problem(404, "not_found");
 }
 
 #[actix_web::test]
@@ -193,9 +189,8 @@ async fn host_and_credential_of_two_tenants_are_refused() {
     active(&world, &dns).await;
     let tenant = "/api/v1/tenant";
     let with = |who: &Person, host: &str| world.get(who, tenant).header("Host", host);
-    with(&world.acme.admin, HOST).send().await.expect(200);
+    with(&world.acme.admin, HOST).await.expect(200);
     with(&world.globex.admin, HOST)
-        .send()
         .await
         .problem(403, "tenant_mismatch");
     let entry = world.audit(&world.globex).await.pop().unwrap();
@@ -207,20 +202,20 @@ async fn host_and_credential_of_two_tenants_are_refused() {
         "127.0.0.1:8080",
         "localhost",
     ] {
-        with(&world.globex.admin, host).send().await.expect(200);
+        with(&world.globex.admin, host).await.expect(200);
         login(&world, &world.globex.viewer, host)
             .await
             .problem(400, "tenant_required");
         let body = json!({"email": world.globex.viewer.email, "password": PASSWORD, "tenant_slug": "globex"});
-        let named = world.client.post(LOGIN, &body).header("Host", host).send().await;
+        let named = world.client.post(LOGIN, &body).header("Host", host).await;
         named.expect(200);
     }
     // A header is first, as with subdomains; a body may only agree.
     let body = json!({"email": world.globex.viewer.email, "password": PASSWORD});
     let headed = world.client.post(LOGIN, &body).header("Host", HOST);
-    headed.header("X-Tenant-Slug", "globex").send().await.expect(200);
+    headed.header("X-Tenant-Slug", "globex").await.expect(200);
     let body = json!({"email": world.globex.viewer.email, "password": PASSWORD, "tenant_slug": "globex"});
-    let named = world.client.post(LOGIN, &body).header("Host", HOST).send().await;
+    let named = world.client.post(LOGIN, &body).header("Host", HOST).await;
     named.problem(403, "tenant_mismatch");
 }
 
@@ -237,16 +232,11 @@ async fn claims_of_two_tenants_do_not_meet_before_a_proof() {
     assert_eq!(states(&world, &world.globex).await, ["pending"]);
     // The proof of another tenant is none of this one.
     let foreign = format!("{DOMAINS}/{}", ours["id"].as_str().unwrap());
-    world.get(globex, &foreign).send().await.problem(404, "not_found");
-    world
-        .delete(globex, &foreign)
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.get(globex, &foreign).await.problem(404, "not_found");
+    world.delete(globex, &foreign).await.problem(404, "not_found");
     world
         .post(globex, &format!("{foreign}/verify"), &json!(null))
         .body("")
-        .send()
         .await
         .problem(404, "not_found");
     // Both have proven it: who holds it keeps it.
@@ -256,14 +246,14 @@ async fn claims_of_two_tenants_do_not_meet_before_a_proof() {
     assert!(!refused.text().contains("acme\""), "{}", refused.text());
     assert_eq!(states(&world, &world.globex).await, ["pending"]);
     let page = format!("{DOMAINS}/{}", theirs["id"].as_str().unwrap());
-    let seen = world.get(globex, &page).send().await.expect(200).json();
+    let seen = world.get(globex, &page).await.expect(200).json();
     assert_eq!(
         seen["last_check"]["result"], "proven",
         "what was found is true all the same"
     );
     // Deleted there, it is proven here, and no cache leads to the former tenant.
     login(&world, &world.acme.viewer, HOST).await.expect(200);
-    world.delete(acme, &foreign).send().await.expect(204);
+    world.delete(acme, &foreign).await.expect(204);
     assert_eq!(state(&world, globex, &theirs).await, "active");
     login(&world, &world.acme.viewer, HOST)
         .await
@@ -445,7 +435,6 @@ async fn domain_follows_the_state_of_its_tenant() {
     assert!(is_served(&world, HOST).await);
     world
         .post(&world.acme.admin, DOMAINS, &json!({"domain": "b.acme-corp.com"}))
-        .send()
         .await
         .problem(403, "tenant_suspended");
     world.clock.advance(Duration::hours(12));
@@ -589,7 +578,6 @@ async fn plan_decides_whether_and_how_many() {
     }
     let one_more = |domain: &str| world.post(admin, DOMAINS, &json!({"domain": domain}));
     let refused = one_more("d6.acme-corp.com")
-        .send()
         .await
         .problem(403, "plan_limit_reached");
     assert_eq!(refused.json()["limit"], "domains", "{}", refused.text());
@@ -597,7 +585,6 @@ async fn plan_decides_whether_and_how_many() {
     world.sql(sql).await;
     world.outlive_the_cache();
     one_more("d7.acme-corp.com")
-        .send()
         .await
         .problem(403, "plan_feature_required");
     assert_eq!(states(&world, &world.acme).await.len(), 5);
@@ -618,10 +605,7 @@ async fn names_that_cannot_be_claimed_are_refused() {
         ("acme.internal", "reserved_domain"),
         ("co.uk", "public_suffix"),
     ] {
-        let reply = world
-            .post(admin, DOMAINS, &json!({"domain": domain}))
-            .send()
-            .await;
+        let reply = world.post(admin, DOMAINS, &json!({"domain": domain})).await;
         let problem = reply.problem(422, "validation_failed").json();
         assert_eq!(problem["errors"][0]["code"], code, "{domain:?}");
         assert_eq!(problem["errors"][0]["pointer"], "/domain");
@@ -630,13 +614,11 @@ async fn names_that_cannot_be_claimed_are_refused() {
     assert_eq!(unicode["domain"], "xn--bcher-kva.acme-corp.com");
     world
         .post(admin, DOMAINS, &json!({"domain": "xn--bcher-kva.acme-corp.com"}))
-        .send()
         .await
         .problem(409, "conflict");
     for who in [&world.acme.member, &world.acme.viewer] {
         let claim = world
             .post(who, DOMAINS, &json!({"domain": "c.acme-corp.com"}))
-            .send()
             .await;
         claim.problem(403, "forbidden");
     }

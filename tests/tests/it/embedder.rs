@@ -56,16 +56,10 @@ async fn its_table_is_written_and_read_in_the_transaction_of_the_crates() {
     let path = format!("/api/v1/tasks/{}/notes", world.acme.task);
     let made = world
         .post(&world.acme.member, &path, &json!({"text": "Ours"}))
-        .send()
         .await
         .expect(201)
         .json();
-    let list = world
-        .get(&world.acme.viewer, &path)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let list = world.get(&world.acme.viewer, &path).await.expect(200).json();
     assert_eq!(list["data"], json!([made]));
     let audited = world.audit(&world.acme).await;
     assert!(
@@ -77,11 +71,8 @@ async fn its_table_is_written_and_read_in_the_transaction_of_the_crates() {
         &world.globex.admin,
         &format!("/api/v1/notes/{}", made["id"].as_str().unwrap()),
     );
-    foreign.send().await.problem(404, "not_found");
-    let invalid = world
-        .post(&world.acme.member, &path, &json!({"text": ""}))
-        .send()
-        .await;
+    foreign.await.problem(404, "not_found");
+    let invalid = world.post(&world.acme.member, &path, &json!({"text": ""})).await;
     assert_eq!(
         invalid.problem(422, "validation_failed").json()["errors"][0]["pointer"],
         "/text"
@@ -89,7 +80,6 @@ async fn its_table_is_written_and_read_in_the_transaction_of_the_crates() {
     // What only the database knows is the caller's fault too.
     let shouted = world
         .post(&world.acme.member, &path, &json!({"text": "LOUD"}))
-        .send()
         .await
         .problem(422, "validation_failed")
         .json();
@@ -102,10 +92,7 @@ async fn its_table_is_written_and_read_in_the_transaction_of_the_crates() {
 /// The text of a new key of acme's admin.
 async fn key(world: &World, scopes: &[&str]) -> String {
     let body = json!({"name": "Notes", "scopes": scopes});
-    let reply = world
-        .post(&world.acme.admin, "/api/v1/api-keys", &body)
-        .send()
-        .await;
+    let reply = world.post(&world.acme.admin, "/api/v1/api-keys", &body).await;
     reply.expect(201).json()["key"].as_str().unwrap().to_owned()
 }
 
@@ -114,12 +101,11 @@ async fn its_permissions_are_had_by_role_and_by_key() {
     let world = world().await;
     let path = format!("/api/v1/tasks/{}/notes", world.acme.task);
     let note = json!({"text": "Ours"});
-    world.get(&world.acme.viewer, &path).send().await.expect(200);
-    let refused = world.post(&world.acme.viewer, &path, &note).send().await;
+    world.get(&world.acme.viewer, &path).await.expect(200);
+    let refused = world.post(&world.acme.viewer, &path, &note).await;
     refused.problem(403, "forbidden");
     let all = world
         .get(&world.acme.viewer, "/api/v1/permissions")
-        .send()
         .await
         .expect(200)
         .json();
@@ -142,14 +128,8 @@ async fn its_permissions_are_had_by_role_and_by_key() {
         (&["tasks.read", "tasks.write"], 403, 403),
     ] {
         let key = key(&world, scopes).await;
-        world.client.get(&path).bearer(&key).send().await.expect(lists);
-        world
-            .client
-            .post(&path, &note)
-            .bearer(&key)
-            .send()
-            .await
-            .expect(creates);
+        world.client.get(&path).bearer(&key).await.expect(lists);
+        world.client.post(&path, &note).bearer(&key).await.expect(creates);
     }
     // A key falls with its creator, whatever its scopes are.
     let key = key(&world, &["notes.read", "notes.write"]).await;
@@ -157,14 +137,8 @@ async fn its_permissions_are_had_by_role_and_by_key() {
         sqlx::query("UPDATE users SET role = 'viewer' WHERE id = $1").bind(world.acme.admin.id.uuid());
     demote.execute(&mut world.database.admin().await).await.unwrap();
     world.outlive_the_cache();
-    world.client.get(&path).bearer(&key).send().await.expect(200);
-    world
-        .client
-        .post(&path, &note)
-        .bearer(&key)
-        .send()
-        .await
-        .expect(403);
+    world.client.get(&path).bearer(&key).await.expect(200);
+    world.client.post(&path, &note).bearer(&key).await.expect(403);
 }
 
 /// Two services in one process, over one database: what one has registered is nothing to the other.
@@ -178,7 +152,6 @@ async fn scopes_of_a_service_that_is_not_linked_grant_nothing() {
         let list = client
             .get("/api/v1/api-keys")
             .bearer(admin)
-            .send()
             .await
             .expect(200)
             .json();
@@ -190,16 +163,11 @@ async fn scopes_of_a_service_that_is_not_linked_grant_nothing() {
     };
     let (stored, path) = scopes(&without).await;
     assert_eq!(stored, json!(["tasks.read", "notes.read"]));
-    without.get("/api/v1/tasks").bearer(&key).send().await.expect(200);
-    without
-        .get("/api/v1/projects")
-        .bearer(&key)
-        .send()
-        .await
-        .expect(403);
+    without.get("/api/v1/tasks").bearer(&key).await.expect(200);
+    without.get("/api/v1/projects").bearer(&key).await.expect(403);
     // No other key gets it there.
     let body = json!({"name": "Notes", "scopes": ["notes.read"]});
-    let refused = without.post("/api/v1/api-keys", &body).bearer(admin).send().await;
+    let refused = without.post("/api/v1/api-keys", &body).bearer(admin).await;
     let refused = refused.problem(422, "validation_failed").json();
     assert_eq!(refused["errors"][0]["code"], "unknown_scope");
     // A change there loses nothing, also when it sends back what it read.
@@ -210,12 +178,12 @@ async fn scopes_of_a_service_that_is_not_linked_grant_nothing() {
             json!(["tasks.read", "tasks.write", "notes.read"]),
         ),
     ] {
-        let changed = without.patch(&path, &change).bearer(admin).send().await;
+        let changed = without.patch(&path, &change).bearer(admin).await;
         assert_eq!(changed.expect(200).json()["scopes"], expected);
     }
     world.outlive_the_cache();
     let notes = format!("/api/v1/tasks/{}/notes", world.acme.task);
-    world.client.get(&notes).bearer(&key).send().await.expect(200);
+    world.client.get(&notes).bearer(&key).await.expect(200);
 }
 
 tenantry::permission! {
@@ -277,7 +245,7 @@ async fn routes_of_all_parts_are_served() {
     });
     let world = world.await;
     for path in ["/api/v1/first", "/api/v1/second"] {
-        world.get(&world.acme.viewer, path).send().await.expect(200);
+        world.get(&world.acme.viewer, path).await.expect(200);
     }
 }
 
@@ -316,7 +284,7 @@ async fn violations_of_its_own_tables_are_the_callers_fault() {
     assert_eq!(note("once", Some(1)).await, Ok(1));
     let path = format!("/api/v1/tasks/{}/notes", world.acme.task);
     let again = world.post(&world.acme.member, &path, &json!({"text": "once"}));
-    let again = again.send().await.problem(409, "conflict").json();
+    let again = again.await.problem(409, "conflict").json();
     assert_eq!(
         again["detail"],
         "Another row excludes this one: rule `notes_of_one_text`."
@@ -405,7 +373,6 @@ async fn its_migrations_go_down_and_up_again_with_rows_in_them() {
     let path = format!("/api/v1/tasks/{}/notes", world.acme.task);
     world
         .post(&world.acme.member, &path, &json!({"text": "Ours"}))
-        .send()
         .await
         .expect(201);
     let url = world.database.owner_url();
@@ -418,12 +385,7 @@ async fn its_migrations_go_down_and_up_again_with_rows_in_them() {
         .unwrap();
     assert_eq!(up, down);
     assert_eq!(
-        world
-            .get(&world.acme.viewer, &path)
-            .send()
-            .await
-            .expect(200)
-            .json()["data"],
+        world.get(&world.acme.viewer, &path).await.expect(200).json()["data"],
         json!([])
     );
 }

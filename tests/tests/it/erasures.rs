@@ -52,13 +52,11 @@ async fn former_addresses_are_erased() {
     let invited = json!({"email": "old.name@acme.example", "role": "viewer"});
     world
         .post(&acme.admin, "/api/v1/invitations", &invited)
-        .send()
         .await
         .expect(201);
     let token = mailed.token_for("old.name@acme.example").await;
     let accept = json!({"token": token, "full_name": "Guest", "password": tenantry_tests::PASSWORD});
     let joined = post(world, "/api/v1/invitations/accept", accept)
-        .send()
         .await
         .expect(200)
         .json();
@@ -71,7 +69,7 @@ async fn former_addresses_are_erased() {
     };
     let moved = json!({"email": guest.email});
     let path = format!("/api/v1/users/{}", guest.id);
-    world.patch(&acme.admin, &path, &moved).send().await.expect(200);
+    world.patch(&acme.admin, &path, &moved).await.expect(200);
     run_jobs(world).await;
     sql(world, "DELETE FROM account_links").await;
     erase(world, &acme.admin, &guest).await.expect(202);
@@ -93,13 +91,9 @@ async fn address_of_another_account_is_not_erased() {
     let taken = acme.member.email.clone();
     let path = format!("/api/v1/users/{}", acme.member.id);
     let moved = json!({"email": "moved@acme.example"});
-    world.patch(&acme.admin, &path, &moved).send().await.expect(200);
+    world.patch(&acme.admin, &path, &moved).await.expect(200);
     let other = json!({"email": taken, "full_name": "Successor"});
-    world
-        .post(&acme.admin, "/api/v1/users", &other)
-        .send()
-        .await
-        .expect(201);
+    world.post(&acme.admin, "/api/v1/users", &other).await.expect(201);
     world.login("acme", &taken, "wrong").await;
     let member = Person {
         email: "moved@acme.example".into(),
@@ -124,11 +118,7 @@ async fn counts_that_are_open_are_recorded_without_the_person() {
         world.login("acme", "former@acme.example", "wrong").await;
     }
     for _ in 0..10 {
-        world
-            .get(&acme.member, "/api/v1/audit-events")
-            .send()
-            .await
-            .expect(403);
+        world.get(&acme.member, "/api/v1/audit-events").await.expect(403);
     }
     sql(
         &world,
@@ -178,7 +168,6 @@ async fn erasures_at_once_leave_no_salt() {
     }
     world
         .patch(&acme.member, &task, &json!({"title": "Again"}))
-        .send()
         .await
         .expect(200);
     let (cx, other) = (system(&world, acme).await, system(&world, acme).await);
@@ -397,7 +386,7 @@ async fn reference_that_keeps_a_person_is_named() {
     let refused = erase(&world, &acme.admin, &acme.member).await;
     let refused = refused.problem(409, "conflict");
     assert!(refused.text().contains("pins_keep"), "{}", refused.text());
-    world.get(&acme.member, "/api/v1/tasks").send().await.expect(200);
+    world.get(&acme.member, "/api/v1/tasks").await.expect(200);
     sql(&world, "DROP SCHEMA elsewhere CASCADE").await;
     erase(&world, &acme.admin, &acme.member).await.expect(202);
 }
@@ -460,7 +449,7 @@ async fn address_is_free_once_an_erasure_has_begun() {
     let email = acme.member.email.as_str();
     let invited = json!({"email": email, "role": "viewer"});
     let invite = world.post(&acme.admin, "/api/v1/invitations", &invited);
-    invite.send().await.expect(201);
+    invite.await.expect(201);
     assert!(is_finished(&world, &acme.member).await);
     let named = |of: &str| format!("SELECT count(*) FROM {of} WHERE t::text LIKE '%{email}%'");
     assert_eq!(number(&world, &named("invitations t")).await, 1);

@@ -30,7 +30,6 @@ async fn send(world: &World, who: &Person, method: &Method, path: &str, body: &[
     request
         .header("Content-Type", "application/json")
         .body(body)
-        .send()
         .await
 }
 
@@ -87,7 +86,7 @@ const RESERVATION: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a19";
 async fn reserve(world: &World) {
     let body = serde_json::json!({"amount": 1, "ttl_seconds": 60});
     let reserve = world.post(&world.acme.member, "/api/v1/quotas/renders/reservations", &body);
-    reserve.send().await.expect(201);
+    reserve.await.expect(201);
     let name = format!("UPDATE quota_reservations SET id = '{RESERVATION}'");
     sqlx::raw_sql(sqlx::AssertSqlSafe(name))
         .execute(&mut world.database.admin().await)
@@ -162,7 +161,7 @@ fn fill(world: &World, template: &str) -> String {
 }
 
 async fn document(world: &World) -> Value {
-    world.client.get("/openapi.json").send().await.expect(200).json()
+    world.client.get("/openapi.json").await.expect(200).json()
 }
 
 /// The methods of each path of the document.
@@ -266,7 +265,6 @@ async fn a_body_has_to_say_that_it_is_json() {
     let compressed = world.post(&world.acme.member, "/api/v1/projects", &json!({"name": "x"}));
     compressed
         .header("Content-Encoding", "gzip")
-        .send()
         .await
         .problem(415, "unsupported_media_type");
     assert_eq!(world.digest(&world.acme).await, before);
@@ -283,13 +281,9 @@ async fn a_body_has_to_say_that_it_is_json() {
     }
     // What takes no body does not ask for one.
     let path = format!("/api/v1/projects/{}", world.acme.project);
-    world.delete(&world.acme.admin, &path).send().await.expect(204);
+    world.delete(&world.acme.admin, &path).await.expect(204);
     let restore = world.client.request(Method::POST, &format!("{path}/restore"));
-    restore
-        .bearer(&world.acme.admin.access_token)
-        .send()
-        .await
-        .expect(200);
+    restore.bearer(&world.acme.admin.access_token).await.expect(200);
 }
 
 #[actix_web::test]
@@ -322,7 +316,7 @@ async fn a_body_may_have_a_mebibyte_and_no_byte_more() {
         .client
         .request(Method::POST, "/api/v1/projects")
         .header("Content-Type", "application/json");
-    nobody.body(huge).send().await.problem(401, "unauthenticated");
+    nobody.body(huge).await.problem(401, "unauthenticated");
     assert_eq!(world.digest(&world.acme).await, before);
 }
 
@@ -468,7 +462,6 @@ async fn every_field_that_does_not_fit_is_named_with_a_pointer() {
     for (path, body, code, pointer, field_code) in cases {
         let problem = world
             .post(&world.acme.admin, path, &body)
-            .send()
             .await
             .problem(422, code)
             .json();
@@ -531,7 +524,6 @@ async fn every_field_that_does_not_fit_is_named_with_a_pointer() {
     for (body, code, pointer, field_code) in patches {
         let problem = world
             .patch(&world.acme.admin, "/api/v1/tenant", &body)
-            .send()
             .await
             .problem(422, code)
             .json();
@@ -783,7 +775,6 @@ async fn a_nul_character_is_refused_in_every_text() {
     ] {
         let problem = world
             .get(&acme.viewer, path)
-            .send()
             .await
             .problem(422, "validation_failed")
             .json();
@@ -811,7 +802,6 @@ async fn a_nul_character_is_refused_in_every_text() {
     let refresh = world
         .client
         .post("/api/v1/auth/refresh", &json!({"refresh_token": nul}))
-        .send()
         .await;
     refresh.problem(422, "validation_failed");
 }
@@ -864,7 +854,6 @@ async fn numbers_beyond_all_bounds_and_huge_texts_are_refused() {
     for (path, body, pointer) in cases {
         let reply = world
             .post(&world.acme.admin, path, &body)
-            .send()
             .await
             .problem(422, "validation_failed");
         assert_eq!(fields(&reply.json())[0].0, pointer, "{path}");
@@ -906,13 +895,12 @@ async fn a_path_that_leads_nowhere_is_a_404_for_everybody() {
     for path in paths {
         for method in [Method::GET, Method::POST, Method::DELETE] {
             let request = || world.client.request(method.clone(), path);
-            let without = request().send().await.problem(404, "not_found");
+            let without = request().await.problem(404, "not_found");
             let with = request()
                 .bearer(&world.acme.admin.access_token)
-                .send()
                 .await
                 .problem(404, "not_found");
-            let garbage = request().bearer("garbage").send().await.problem(404, "not_found");
+            let garbage = request().bearer("garbage").await.problem(404, "not_found");
             for reply in [with, garbage] {
                 assert_eq!(reply.comparable(), without.comparable(), "{method} {path}");
             }
@@ -944,7 +932,7 @@ async fn a_method_that_a_path_does_not_have_is_a_405_that_says_which_it_has() {
                 } else {
                     request
                 };
-                let reply = request.send().await;
+                let reply = request.await;
                 let (reply, expected) = if method == Method::OPTIONS {
                     let options = ["OPTIONS".to_owned()];
                     (
@@ -973,7 +961,7 @@ async fn head_answers_like_get() {
     // There is a first version of the settings to look at.
     let settings = json!({"notifications.digest_hour": 9});
     let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &settings);
-    patch.send().await.expect(200);
+    patch.await.expect(200);
     let document = document(&world).await;
     crate::features::define(&world, "shown", serde_json::json!({})).await;
     reserve(&world).await;
@@ -1015,16 +1003,10 @@ async fn head_answers_like_get() {
         assert_eq!(head.header("etag"), get.header("etag"), "{path}");
         assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
     }
-    world
-        .client
-        .request(Method::HEAD, "/nope")
-        .send()
-        .await
-        .expect(404);
+    world.client.request(Method::HEAD, "/nope").await.expect(404);
     world
         .client
         .request(Method::HEAD, "/api/v1/tasks")
-        .send()
         .await
         .expect(401);
 }
@@ -1051,7 +1033,7 @@ async fn parameters_that_a_list_does_not_know_or_that_come_twice_are_refused() {
             ("Limit=1", "/query/Limit"),
             ("limit=1&LIMIT=1", "/query/LIMIT"),
         ] {
-            let reply = world.get(&acme.viewer, &format!("{list}?{query}")).send().await;
+            let reply = world.get(&acme.viewer, &format!("{list}?{query}")).await;
             let problem = reply.problem(422, "unknown_field").json();
             assert_eq!(
                 fields(&problem),
@@ -1062,7 +1044,6 @@ async fn parameters_that_a_list_does_not_know_or_that_come_twice_are_refused() {
         for name in ["limit", "cursor"] {
             let reply = world
                 .get(&acme.viewer, &format!("{list}?{name}=1&{name}=1"))
-                .send()
                 .await;
             let problem = reply.problem(422, "validation_failed").json();
             assert_eq!(
@@ -1073,10 +1054,7 @@ async fn parameters_that_a_list_does_not_know_or_that_come_twice_are_refused() {
         }
     }
     for query in ["status=todo&status=done", "q=a&q=a"] {
-        let reply = world
-            .get(&acme.viewer, &format!("/api/v1/tasks?{query}"))
-            .send()
-            .await;
+        let reply = world.get(&acme.viewer, &format!("/api/v1/tasks?{query}")).await;
         let problem = reply.problem(422, "validation_failed").json();
         assert_eq!(fields(&problem)[0].1, "duplicate_field", "{query}");
     }
@@ -1112,7 +1090,6 @@ async fn a_query_that_is_oddly_encoded_is_never_a_failure_inside() {
     for query in queries.into_iter().chain([long.as_str()]) {
         let reply = world
             .get(&world.acme.viewer, &format!("/api/v1/tasks?{query}"))
-            .send()
             .await;
         if reply.status != 200 {
             let code = reply.json()["code"].as_str().unwrap().to_owned();
@@ -1122,7 +1099,6 @@ async fn a_query_that_is_oddly_encoded_is_never_a_failure_inside() {
     for query in ["q=%ff", "q=%C3%28", "%ff=1", "q=%ED%A0%80"] {
         let reply = world
             .get(&world.acme.viewer, &format!("/api/v1/tasks?{query}"))
-            .send()
             .await;
         let problem = reply.problem(422, "validation_failed").json();
         assert_eq!(
@@ -1249,11 +1225,11 @@ async fn no_bad_value_in_any_field_of_any_body_is_a_failure_inside_or_half_writt
 #[actix_web::test]
 async fn every_code_has_a_page_that_explains_it() {
     let world = World::new().await;
-    let all = world.client.get("/problems").send().await.expect(200);
+    let all = world.client.get("/problems").await.expect(200);
     assert_eq!(all.header("content-type"), Some("text/html; charset=utf-8"));
     for code in ErrorCode::ALL {
         let path = format!("/problems/{}", code.as_str());
-        let page = world.client.get(&path).send().await.expect(200);
+        let page = world.client.get(&path).await.expect(200);
         assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
         let text = page.text();
         for part in [code.as_str(), code.title(), &code.status().to_string()] {
@@ -1266,7 +1242,7 @@ async fn every_code_has_a_page_that_explains_it() {
         assert!(all.text().contains(&format!("href=\"{path}\"")), "{path}");
     }
     for unknown in ["nope", "NOT_FOUND", "%3Cscript%3E", "not_found%00", ".."] {
-        let reply = world.client.get(&format!("/problems/{unknown}")).send().await;
+        let reply = world.client.get(&format!("/problems/{unknown}")).await;
         assert!(!reply.text().contains("<script>"), "{}", reply.text());
         reply.problem(404, "not_found");
     }
@@ -1303,23 +1279,22 @@ async fn a_failure_inside_says_nothing_of_the_inside() {
     let before = world.audit(&world.acme).await;
     let tasks = format!("/api/v1/projects/{}/tasks", world.acme.project);
     let secret = ["tasks", "title of a task"];
-    let reply = world.get(member, "/api/v1/tasks").send().await;
+    let reply = world.get(member, "/api/v1/tasks").await;
     assert_says_nothing(reply, 500, "internal", &secret);
     let reply = world
         .post(member, &tasks, &json!({"title": "title of a task"}))
-        .send()
         .await;
     assert_says_nothing(reply, 500, "internal", &secret);
     // A deletion that fails half-way leaves the project as it was.
     let path = format!("/api/v1/projects/{}", world.acme.project);
     assert_says_nothing(
-        world.delete(&world.acme.admin, &path).send().await,
+        world.delete(&world.acme.admin, &path).await,
         500,
         "internal",
         &secret,
     );
     assert_eq!(world.audit(&world.acme).await, before);
-    let project = world.get(member, &path).send().await.expect(200).json();
+    let project = world.get(member, &path).await.expect(200).json();
     assert_eq!(
         (&project["version"], &project["deleted_at"]),
         (&json!(1), &Value::Null)
@@ -1345,16 +1320,12 @@ async fn a_panic_in_a_handler_is_a_failure_like_any_other() {
         Arc::clone(&world.readiness),
     );
     let client = Client::new(api.with_routes(routes)).await;
-    client
-        .get("/api/v1/panics")
-        .send()
-        .await
-        .problem(401, "unauthenticated");
+    client.get("/api/v1/panics").await.problem(401, "unauthenticated");
     for _ in 0..2 {
         let request = client
             .get("/api/v1/panics")
             .bearer(&world.acme.viewer.access_token);
-        let reply = request.header("X-Request-ID", "req-4711").send().await;
+        let reply = request.header("X-Request-ID", "req-4711").await;
         assert_eq!(reply.header("x-request-id"), Some("req-4711"));
         assert_eq!(reply.json()["request_id"], "req-4711");
         assert_says_nothing(reply, 500, "internal", &["a secret of the inside"]);
@@ -1362,7 +1333,6 @@ async fn a_panic_in_a_handler_is_a_failure_like_any_other() {
     client
         .get("/api/v1/tasks")
         .bearer(&world.acme.viewer.access_token)
-        .send()
         .await
         .expect(200);
 }
@@ -1389,13 +1359,13 @@ async fn no_connection_in_time_is_a_503_that_says_when_to_ask_again() {
     });
     let asker = async {
         held.notified().await;
-        let read = world.get(&world.acme.viewer, "/api/v1/tasks").send().await;
+        let read = world.get(&world.acme.viewer, "/api/v1/tasks").await;
         let write = new_project(&world, b"{\"name\":\"x\"}").await;
         let login = world
             .login("acme", &world.acme.admin.email, "correct horse")
             .await;
-        let ready = world.client.get("/health/readiness").send().await;
-        let alive = world.client.get("/health/liveness").send().await;
+        let ready = world.client.get("/health/readiness").await;
+        let alive = world.client.get("/health/liveness").await;
         release.notify_one();
         (read, write, login, ready, alive)
     };
@@ -1408,11 +1378,7 @@ async fn no_connection_in_time_is_a_503_that_says_when_to_ask_again() {
     ready.expect(503);
     alive.expect(200);
     assert_eq!(world.digest(&world.acme).await, before);
-    world
-        .get(&world.acme.viewer, "/api/v1/tasks")
-        .send()
-        .await
-        .expect(200);
+    world.get(&world.acme.viewer, "/api/v1/tasks").await.expect(200);
 }
 
 #[actix_web::test]

@@ -33,17 +33,12 @@ fn folder(world: &World) -> PathBuf {
 
 /// Asks for an export and has a worker write it.
 async fn exported(world: &World) -> Value {
-    let asked = world.post(&world.acme.admin, EXPORTS, &json!({})).send().await;
+    let asked = world.post(&world.acme.admin, EXPORTS, &json!({})).await;
     let asked = asked.expect(202);
     assert_eq!(asked.json()["status"], "queued");
     let path = asked.header("location").unwrap().to_owned();
     worker(world, Handlers::standard()).run_once().await.unwrap();
-    let export = world
-        .get(&world.acme.admin, &path)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let export = world.get(&world.acme.admin, &path).await.expect(200).json();
     assert_eq!(export["status"], "ready", "{export}");
     export
 }
@@ -54,14 +49,14 @@ async fn export_is_written_by_a_job_and_downloaded_by_its_link() {
     let export = exported(&world).await;
     let size = usize::try_from(export["bytes"].as_u64().unwrap()).unwrap();
     let link = export["download_url"].as_str().unwrap();
-    let whole = world.client.get(link).send().await.expect(200);
+    let whole = world.client.get(link).await.expect(200);
     assert_eq!(whole.header("content-type"), Some("application/x-tar"));
     assert_eq!(
         (whole.bytes.len(), whole.header("accept-ranges")),
         (size, Some("bytes"))
     );
     let etag = whole.header("etag").unwrap().to_owned();
-    let head = world.client.request(Method::HEAD, link).send().await.expect(200);
+    let head = world.client.request(Method::HEAD, link).await.expect(200);
     assert_eq!(head.header("etag"), Some(etag.as_str()));
 
     // What is downloaded is an archive of this tenant alone, and says what it has left out.
@@ -100,16 +95,10 @@ async fn export_is_written_by_a_job_and_downloaded_by_its_link() {
         ("bytes=0-1,3-4", 200, &whole.bytes[..]),
         ("lines=0-1", 200, &whole.bytes[..]),
     ] {
-        let part = world
-            .client
-            .get(link)
-            .header("Range", range)
-            .send()
-            .await
-            .expect(status);
+        let part = world.client.get(link).header("Range", range).await.expect(status);
         assert_eq!(&part.bytes[..], content, "{range}");
     }
-    let part = world.client.get(link).header("Range", "bytes=0-9").send().await;
+    let part = world.client.get(link).header("Range", "bytes=0-9").await;
     assert_eq!(
         part.header("content-range"),
         Some(format!("bytes 0-9/{size}").as_str())
@@ -119,7 +108,6 @@ async fn export_is_written_by_a_job_and_downloaded_by_its_link() {
         .get(link)
         .header("Range", "bytes=0-9")
         .header("If-Range", "\"other\"")
-        .send()
         .await;
     other.expect(200);
     let same = world
@@ -127,14 +115,12 @@ async fn export_is_written_by_a_job_and_downloaded_by_its_link() {
         .get(link)
         .header("Range", "bytes=0-9")
         .header("If-Range", &etag)
-        .send()
         .await;
     same.expect(206);
     let behind = world
         .client
         .get(link)
         .header("Range", format!("bytes={size}-"))
-        .send()
         .await
         .expect(416);
     assert_eq!(behind.json()["code"], "range_not_satisfiable");
@@ -145,12 +131,7 @@ async fn export_is_written_by_a_job_and_downloaded_by_its_link() {
 
     let direct = format!("{EXPORTS}/{}/download", export["id"].as_str().unwrap());
     assert_eq!(
-        world
-            .get(&world.acme.admin, &direct)
-            .send()
-            .await
-            .expect(200)
-            .bytes,
+        world.get(&world.acme.admin, &direct).await.expect(200).bytes,
         whole.bytes
     );
     let actions: Vec<_> = world
@@ -181,7 +162,7 @@ async fn link_is_for_one_export_and_a_bounded_time() {
         format!("{link}0"),
         link.split("&signature").next().unwrap().to_owned() + "&signature=" + &"0".repeat(64),
     ] {
-        let refused = world.client.get(&wrong).send().await;
+        let refused = world.client.get(&wrong).await;
         assert_eq!(refused.status, 404, "{wrong}: {}", refused.text());
     }
     let expires: i64 = link
@@ -194,22 +175,21 @@ async fn link_is_for_one_export_and_a_bounded_time() {
         .parse()
         .unwrap();
     let longer = link.replace(&expires.to_string(), &(expires + 3600).to_string());
-    world.client.get(&longer).send().await.expect(404);
+    world.client.get(&longer).await.expect(404);
 
     // Neither another tenant nor a member reads it.
     let path = format!("{EXPORTS}/{}", export["id"].as_str().unwrap());
     for path in [path.clone(), format!("{path}/download")] {
-        world.get(&world.globex.admin, &path).send().await.expect(404);
-        world.get(&world.acme.member, &path).send().await.expect(403);
+        world.get(&world.globex.admin, &path).await.expect(404);
+        world.get(&world.acme.member, &path).await.expect(403);
     }
     world
         .post(&world.acme.member, EXPORTS, &json!({}))
-        .send()
         .await
         .expect(403);
 
     world.clock.advance(Duration::minutes(16));
-    world.client.get(&link).send().await.expect(404);
+    world.client.get(&link).await.expect(404);
 }
 
 #[actix_web::test]
@@ -217,19 +197,16 @@ async fn one_export_is_under_way_and_a_few_are_kept() {
     let world = World::new().await;
     world
         .post(&world.acme.admin, EXPORTS, &json!({}))
-        .send()
         .await
         .expect(202);
     let second = world
         .post(&world.acme.admin, EXPORTS, &json!({}))
-        .send()
         .await
         .expect(409);
     assert_eq!(second.json()["code"], "conflict");
     // Another tenant is not concerned.
     world
         .post(&world.globex.admin, EXPORTS, &json!({}))
-        .send()
         .await
         .expect(202);
     let worker = worker(&world, Handlers::standard());
@@ -237,23 +214,16 @@ async fn one_export_is_under_way_and_a_few_are_kept() {
     for _ in 0..4 {
         world
             .post(&world.acme.admin, EXPORTS, &json!({}))
-            .send()
             .await
             .expect(202);
         worker.run_once().await.unwrap();
     }
     let sixth = world
         .post(&world.acme.admin, EXPORTS, &json!({}))
-        .send()
         .await
         .expect(409);
     assert!(sixth.text().contains("5 exports"), "{}", sixth.text());
-    let listed = world
-        .get(&world.acme.admin, EXPORTS)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let listed = world.get(&world.acme.admin, EXPORTS).await.expect(200).json();
     assert_eq!(listed["data"].as_array().unwrap().len(), 5);
 
     // After their time the files are gone, and there is place again.
@@ -296,7 +266,7 @@ async fn download_of_any_part_is_recorded_once_with_its_caller() {
     let link = export["download_url"].as_str().unwrap();
     for range in ["bytes=1-", "bytes=2-3", "bytes=0-", "bytes=-1"] {
         let part = world.client.get(link).header("Range", range);
-        part.header("User-Agent", "curl/8").send().await.expect(206);
+        part.header("User-Agent", "curl/8").await.expect(206);
     }
     let entries = downloads(&world).await;
     assert_eq!(entries.len(), 1, "{entries:?}");
@@ -307,7 +277,7 @@ async fn download_of_any_part_is_recorded_once_with_its_caller() {
     );
     let direct = format!("{EXPORTS}/{}/download", export["id"].as_str().unwrap());
     let direct = world.get(&world.acme.admin, &direct).header("Range", "bytes=1-");
-    direct.send().await.expect(206);
+    direct.await.expect(206);
     let entries = downloads(&world).await;
     assert_eq!(entries.len(), 2, "{entries:?}");
     assert_eq!(entries[1]["after"]["by_link"], false);
@@ -335,7 +305,6 @@ async fn link_does_not_work_from_a_network_that_the_policy_refuses() {
     let policy = json!({"denied_networks": ["10.0.0.0/8"]});
     world
         .patch(&world.acme.admin, "/api/v1/security/policy", &policy)
-        .send()
         .await
         .expect(200);
     let from = |address: &str| world.client.get(link).header("X-Forwarded-For", address).send();
@@ -354,16 +323,9 @@ async fn link_does_not_work_from_a_network_that_the_policy_refuses() {
 #[actix_web::test]
 async fn cancelled_job_ends_its_export() {
     let world = World::new().await;
-    let asked = world.post(&world.acme.admin, EXPORTS, &json!({})).send().await;
+    let asked = world.post(&world.acme.admin, EXPORTS, &json!({})).await;
     let path = asked.expect(202).header("location").unwrap().to_owned();
-    let get = async || {
-        world
-            .get(&world.acme.admin, &path)
-            .send()
-            .await
-            .expect(200)
-            .json()
-    };
+    let get = async || world.get(&world.acme.admin, &path).await.expect(200).json();
     assert_eq!(get().await["status"], "queued");
     let jobs = job::list(&world.app, world.acme.id, JobFilter::default(), 10)
         .await
@@ -394,7 +356,6 @@ async fn cancelled_job_ends_its_export() {
     );
     world
         .post(&world.acme.admin, EXPORTS, &json!({}))
-        .send()
         .await
         .expect(202);
 
@@ -410,7 +371,6 @@ async fn cancelled_job_ends_its_export() {
         .await;
     world
         .post(&world.acme.admin, EXPORTS, &json!({}))
-        .send()
         .await
         .expect(202);
 }
@@ -423,7 +383,7 @@ async fn archives_are_given_out_for_a_recent_factor() {
     let path = format!("{EXPORTS}/{}", export["id"].as_str().unwrap());
     let download = format!("{path}/download");
     let admin = &world.acme.admin;
-    let get = async |path: &str| world.get(admin, path).send().await;
+    let get = async |path: &str| world.get(admin, path).await;
     get(&download).await.expect(200);
     with_factor(&world, admin).await;
     world.clock.advance(Duration::minutes(11));

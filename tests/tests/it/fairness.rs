@@ -87,11 +87,7 @@ async fn while_one_is_stuck(
 async fn while_one_tenants_requests_are_stuck_in_the_database_another_tenant_is_served() {
     let world = World::with(pool(8, 1_000)).await;
     let admin = hold(&world).await;
-    world
-        .get(&world.globex.viewer, "/api/v1/tasks")
-        .send()
-        .await
-        .expect(200);
+    world.get(&world.globex.viewer, "/api/v1/tasks").await.expect(200);
     let path = format!("/api/v1/projects/{}", world.acme.project);
     let stuck = join_all((0..12).map(|number| {
         let body = json!({"name": format!("Name {number}")});
@@ -101,11 +97,7 @@ async fn while_one_tenants_requests_are_stuck_in_the_database_another_tenant_is_
         // Acme's requests have all they can get by now.
         until_waiting(&world, 2).await;
         for _ in 0..10 {
-            world
-                .get(&world.globex.viewer, "/api/v1/tasks")
-                .send()
-                .await
-                .expect(200);
+            world.get(&world.globex.viewer, "/api/v1/tasks").await.expect(200);
         }
         // A quarter, as others are there; half, should the machine have been so slow that these seemed to be gone.
         let stuck = world.waiting_for_locks().await;
@@ -208,7 +200,7 @@ async fn lookups_of_unknown_slugs_leave_operators_their_connections() {
     }));
     let flags = async || {
         let request = world.client.get("/api/v1/admin/flags");
-        request.bearer(&operator).send().await.expect(200);
+        request.bearer(&operator).await.expect(200);
     };
     let lookups = while_one_is_stuck(&world, admin, lookups, flags, "one of the two of the platform").await;
     for reply in lookups {

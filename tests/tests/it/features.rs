@@ -39,7 +39,7 @@ pub async fn redefine(world: &World, key: &str, changes: Value) {
 
 /// A flag as somebody sees it; null when they do not.
 async fn seen(world: &World, who: &Person, key: &str) -> Value {
-    let list = world.get(who, FEATURES).send().await.expect(200).json();
+    let list = world.get(who, FEATURES).await.expect(200).json();
     let found = list["data"]
         .as_array()
         .unwrap()
@@ -67,7 +67,7 @@ async fn each_role_sees_what_it_may_know_of() {
     define(&world, "draft", json!({"lifecycle": "draft"})).await;
     define(&world, "gone", json!({"lifecycle": "archived"})).await;
     let keys = async |who| {
-        let list = world.get(who, FEATURES).send().await.expect(200).json();
+        let list = world.get(who, FEATURES).await.expect(200).json();
         assert_eq!(list["next_cursor"], Value::Null);
         let keys = list["data"].as_array().unwrap().iter();
         keys.map(|flag| flag["key"].as_str().unwrap().to_owned())
@@ -88,7 +88,6 @@ async fn each_role_sees_what_it_may_know_of() {
         let path = format!("{FEATURES}/{key}/explain");
         world
             .get(&world.acme.admin, &path)
-            .send()
             .await
             .problem(404, "not_found");
     }
@@ -134,7 +133,7 @@ async fn an_admin_overrides_what_is_theirs_and_each_step_is_recorded() {
         } else {
             request.header("If-Match", tag)
         };
-        request.send().await
+        request.await
     };
     put("\"1\"", "on").await.problem(412, "stale_version");
     let first = put("", "on").await.expect(200);
@@ -166,41 +165,29 @@ async fn an_admin_overrides_what_is_theirs_and_each_step_is_recorded() {
         (json!({"variant": 1}), "validation_failed"),
         (json!({"variant": "on", "x": 1}), "unknown_field"),
     ] {
-        world
-            .put(&acme.admin, &path, &body)
-            .send()
-            .await
-            .problem(422, code);
+        world.put(&acme.admin, &path, &body).await.problem(422, code);
     }
     let other = format!("{FEATURES}/ours/override");
     world
         .put(&acme.admin, &other, &json!({"variant": "on"}))
-        .send()
         .await
         .problem(403, "forbidden");
     world
         .put(&acme.member, &path, &json!({"variant": "on"}))
-        .send()
         .await
         .problem(403, "forbidden");
 
     world
         .delete(&acme.admin, &path)
         .header("If-Match", "\"1\"")
-        .send()
         .await
         .problem(412, "stale_version");
     world
         .delete(&acme.admin, &path)
         .header("If-Match", "\"3\"")
-        .send()
         .await
         .expect(204);
-    world
-        .delete(&acme.admin, &path)
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.delete(&acme.admin, &path).await.problem(404, "not_found");
     assert_eq!(
         seen(&world, &acme.viewer, "theirs").await["override"],
         Value::Null
@@ -244,7 +231,7 @@ async fn an_explanation_shows_every_level_and_nothing_of_another_tenant() {
         .unwrap();
     define(&world, "told", json!({"rules": rules, "salt": "pepper"})).await;
     let path = format!("{FEATURES}/told/explain");
-    let reply = world.get(&acme.admin, &path).send().await.expect(200);
+    let reply = world.get(&acme.admin, &path).await.expect(200);
     let bucket = tenantry_domain::flags::Bucket::of("pepper", &acme.id.to_string()).number();
     assert_eq!(
         reply.json(),
@@ -260,18 +247,14 @@ async fn an_explanation_shows_every_level_and_nothing_of_another_tenant() {
             ],
         })
     );
-    let list = world.get(&acme.admin, FEATURES).send().await.expect(200);
+    let list = world.get(&acme.admin, FEATURES).await.expect(200);
     for reply in [&reply, &list] {
         for secret in [&globex.id.to_string(), "globex", "pilots"] {
             assert!(!reply.text().contains(secret), "{}", reply.text());
         }
     }
-    world
-        .get(&acme.member, &path)
-        .send()
-        .await
-        .problem(403, "forbidden");
-    let theirs = world.get(&globex.admin, &path).send().await.expect(200).json();
+    world.get(&acme.member, &path).await.problem(403, "forbidden");
+    let theirs = world.get(&globex.admin, &path).await.expect(200).json();
     assert_eq!(
         (&theirs["level"], &theirs["levels"][3]["rules"]),
         (&json!("tenant"), &json!([{"result": "matched", "bucket": null}]))
@@ -323,11 +306,10 @@ async fn interleaved_tenants_and_changes_never_mix_up_flags() {
         for tenant in [&world.acme, &world.globex] {
             let path = format!("{FEATURES}/mine/override");
             if round % 3 == 2 {
-                world.delete(&tenant.admin, &path).send().await.expect(204);
+                world.delete(&tenant.admin, &path).await.expect(204);
             } else {
                 world
                     .put(&tenant.admin, &path, &json!({"variant": tenant.slug}))
-                    .send()
                     .await
                     .expect(200);
             }
@@ -372,7 +354,7 @@ async fn operators_define_change_archive_and_roll_back() {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        request.send().await
+        request.await
     };
     let made = call("POST", FLAGS, None, Some(definition("new-checkout", json!({}))))
         .await
@@ -508,7 +490,7 @@ async fn segments_are_shared_and_stay_while_rules_name_them() {
         } else {
             request.json(&body)
         };
-        request.send().await
+        request.await
     };
     let segment = |role: &str| json!({"key": "leaders", "when": [{"attribute": "role", "operator": "in", "values": [role]}]});
     let (all, one) = ("/api/v1/admin/segments", "/api/v1/admin/segments/leaders");
@@ -564,7 +546,7 @@ async fn each_version_of_a_segment_is_kept_and_a_rollback_brings_it_back() {
             Some(tag) => request.header("If-Match", tag),
             None => request,
         };
-        request.send().await
+        request.await
     };
     let segment = |role: &str| json!({"key": "leaders", "when": [{"attribute": "role", "operator": "in", "values": [role]}]});
     let (all, one) = ("/api/v1/admin/segments", "/api/v1/admin/segments/leaders");
@@ -668,7 +650,7 @@ async fn a_version_of_a_segment_that_does_not_hold_any_more_is_refused() {
     let (all, one) = ("/api/v1/admin/segments", "/api/v1/admin/segments/leaders");
     for (method, path) in [("POST", all), ("PUT", one)] {
         let request = world.client.request(method.parse().unwrap(), path).bearer(&token);
-        let stored = request.json(&segment(json!(["admin"]))).send().await;
+        let stored = request.json(&segment(json!(["admin"]))).await;
         assert!([200, 201].contains(&stored.status));
     }
     // As an earlier program, which let segments refer to one another, would have stored it.
@@ -682,17 +664,10 @@ async fn a_version_of_a_segment_that_does_not_hold_any_more_is_refused() {
     let rollback = world
         .client
         .post(&format!("{one}/rollback"), &json!({"version": 1}));
-    let reply = rollback.bearer(&token).send().await;
+    let reply = rollback.bearer(&token).await;
     let problem = reply.problem(422, "validation_failed").json();
     assert_eq!(problem["errors"][0]["pointer"], "/when/0/segment");
-    let now = world
-        .client
-        .get(one)
-        .bearer(&token)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let now = world.client.get(one).bearer(&token).await.expect(200).json();
     assert_eq!(now["version"], 2);
 }
 
@@ -784,7 +759,6 @@ async fn bad_definitions_get_one_clear_answer_and_change_nothing() {
             .client
             .put(&format!("{FLAGS}/a"), &body)
             .bearer(&token)
-            .send()
             .await;
         let problem = reply.problem(422, code).json();
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}: {problem}");
@@ -793,12 +767,11 @@ async fn bad_definitions_get_one_clear_answer_and_change_nothing() {
         &format!("{FLAGS}/a"),
         &definition("a", json!({"description": "x".repeat(1_100_000)})),
     );
-    huge.bearer(&token).send().await.problem(413, "payload_too_large");
+    huge.bearer(&token).await.problem(413, "payload_too_large");
     let now = world
         .client
         .get(&format!("{FLAGS}/a"))
         .bearer(&token)
-        .send()
         .await
         .expect(200)
         .json();
@@ -819,12 +792,7 @@ async fn bad_definitions_get_one_clear_answer_and_change_nothing() {
     let back = world
         .client
         .post(&format!("{FLAGS}/a/rollback"), &json!({"version": 1}));
-    let problem = back
-        .bearer(&token)
-        .send()
-        .await
-        .problem(422, "validation_failed")
-        .json();
+    let problem = back.bearer(&token).await.problem(422, "validation_failed").json();
     assert_eq!(problem["errors"][0]["code"], "variant_in_use");
 }
 

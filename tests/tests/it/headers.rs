@@ -20,7 +20,6 @@ async fn answers(world: &World) -> Vec<(&'static str, Reply)> {
     let unknown = format!("/api/v1/tasks/{NOBODY}");
     let made = world
         .post(&acme.member, &tasks, &json!({"title": "Made"}))
-        .send()
         .await
         .expect(201);
     let path = made.header("location").unwrap().to_owned();
@@ -38,10 +37,10 @@ async fn answers(world: &World) -> Vec<(&'static str, Reply)> {
         .bearer(&acme.member.access_token);
     let broken = broken.header("Content-Type", "application/json").body("{");
     vec![
-        ("200", world.get(&acme.viewer, &task).send().await.expect(200)),
+        ("200", world.get(&acme.viewer, &task).await.expect(200)),
         (
             "200 of a list",
-            world.get(&acme.viewer, "/api/v1/tasks").send().await.expect(200),
+            world.get(&acme.viewer, "/api/v1/tasks").await.expect(200),
         ),
         ("201", made),
         (
@@ -49,13 +48,12 @@ async fn answers(world: &World) -> Vec<(&'static str, Reply)> {
             world
                 .get(&acme.viewer, &task)
                 .header("If-None-Match", "\"1\"")
-                .send()
                 .await
                 .expect(304),
         ),
-        ("204", world.delete(&acme.member, &path).send().await.expect(204)),
-        ("400", broken.send().await.expect(400)),
-        ("401", client.get("/api/v1/tasks").send().await.expect(401)),
+        ("204", world.delete(&acme.member, &path).await.expect(204)),
+        ("400", broken.await.expect(400)),
+        ("401", client.get("/api/v1/tasks").await.expect(401)),
         (
             "401 of a login",
             world
@@ -63,16 +61,15 @@ async fn answers(world: &World) -> Vec<(&'static str, Reply)> {
                 .await
                 .expect(401),
         ),
-        ("403", world.delete(&acme.viewer, &task).send().await.expect(403)),
-        ("403 of two tenants", cross.send().await.expect(403)),
-        ("404", world.get(&acme.viewer, &unknown).send().await.expect(404)),
-        ("404 of no route", client.get("/nope").send().await.expect(404)),
-        ("405", client.delete("/api/v1/tasks").send().await.expect(405)),
+        ("403", world.delete(&acme.viewer, &task).await.expect(403)),
+        ("403 of two tenants", cross.await.expect(403)),
+        ("404", world.get(&acme.viewer, &unknown).await.expect(404)),
+        ("404 of no route", client.get("/nope").await.expect(404)),
+        ("405", client.delete("/api/v1/tasks").await.expect(405)),
         (
             "409",
             world
                 .post(&acme.member, "/api/v1/projects", &project)
-                .send()
                 .await
                 .expect(409),
         ),
@@ -81,16 +78,14 @@ async fn answers(world: &World) -> Vec<(&'static str, Reply)> {
             world
                 .delete(&acme.member, &task)
                 .header("If-Match", "\"9\"")
-                .send()
                 .await
                 .expect(412),
         ),
-        ("415", text.send().await.expect(415)),
+        ("415", text.await.expect(415)),
         (
             "422",
             world
                 .post(&acme.member, &tasks, &json!({"title": ""}))
-                .send()
                 .await
                 .expect(422),
         ),
@@ -101,20 +96,14 @@ async fn answers(world: &World) -> Vec<(&'static str, Reply)> {
                 .await
                 .expect(200),
         ),
-        ("health", client.get("/health").send().await.expect(200)),
-        (
-            "keys",
-            client.get("/.well-known/jwks.json").send().await.expect(200),
-        ),
-        (
-            "the document",
-            client.get("/openapi.json").send().await.expect(200),
-        ),
+        ("health", client.get("/health").await.expect(200)),
+        ("keys", client.get("/.well-known/jwks.json").await.expect(200)),
+        ("the document", client.get("/openapi.json").await.expect(200)),
         (
             "a page on a problem",
-            client.get("/problems/not_found").send().await.expect(200),
+            client.get("/problems/not_found").await.expect(200),
         ),
-        ("the documentation", client.get("/docs/").send().await.expect(200)),
+        ("the documentation", client.get("/docs/").await.expect(200)),
     ]
 }
 
@@ -132,14 +121,12 @@ async fn a_sane_request_id_is_taken_over_and_comes_back_in_header_and_problem() 
         let fine = world
             .get(&world.acme.viewer, "/api/v1/tasks")
             .header("X-Request-ID", id)
-            .send()
             .await;
         assert_eq!(fine.expect(200).header("x-request-id"), Some(id));
         let refused = world
             .client
             .get("/nope")
             .header("X-Request-ID", id)
-            .send()
             .await
             .problem(404, "not_found");
         assert_eq!(refused.header("x-request-id"), Some(id));
@@ -150,7 +137,7 @@ async fn a_sane_request_id_is_taken_over_and_comes_back_in_header_and_problem() 
     let made = world
         .post(&world.acme.member, "/api/v1/projects", &body)
         .header("X-Request-ID", "trace-me");
-    made.send().await.expect(201);
+    made.await.expect(201);
     assert_eq!(
         world.audit(&world.acme).await.last().unwrap().1["request_id"],
         "trace-me"
@@ -179,7 +166,6 @@ async fn a_request_id_that_is_not_sane_is_replaced() {
             .client
             .get("/nope")
             .header("X-Request-ID", id)
-            .send()
             .await
             .problem(404, "not_found");
         let given = reply.header("x-request-id").unwrap().to_owned();
@@ -201,12 +187,11 @@ async fn a_request_id_that_is_not_sane_is_replaced() {
         .get("/health")
         .header("X-Request-ID", "one")
         .header("X-Request-ID", "other");
-    given_out.insert(twice.send().await.header("x-request-id").unwrap().to_owned());
+    given_out.insert(twice.await.header("x-request-id").unwrap().to_owned());
     given_out.insert(
         world
             .client
             .get("/health")
-            .send()
             .await
             .header("x-request-id")
             .unwrap()
@@ -280,21 +265,13 @@ async fn what_may_be_kept_by_whom_is_said_with_every_answer() {
 #[actix_web::test]
 async fn answers_say_by_what_the_tenant_was_found() {
     let world = World::new().await;
-    let tasks = world
-        .get(&world.acme.viewer, "/api/v1/tasks")
-        .send()
-        .await
-        .expect(200);
+    let tasks = world.get(&world.acme.viewer, "/api/v1/tasks").await.expect(200);
     assert_eq!(tasks.header("tenant-resolved-by"), Some("credential"));
     let login = json!({"email": world.acme.admin.email, "password": "correct horse"});
     let request = || world.client.post("/api/v1/auth/login", &login);
-    let by_header = request().header("X-Tenant-Slug", "acme").send().await.expect(200);
+    let by_header = request().header("X-Tenant-Slug", "acme").await.expect(200);
     assert_eq!(by_header.header("tenant-resolved-by"), Some("header"));
-    let by_host = request()
-        .header("Host", "acme.example.test")
-        .send()
-        .await
-        .expect(200);
+    let by_host = request().header("Host", "acme.example.test").await.expect(200);
     assert_eq!(by_host.header("tenant-resolved-by"), Some("subdomain"));
     let by_body = world
         .login("acme", &world.acme.admin.email, "correct horse")
@@ -302,7 +279,7 @@ async fn answers_say_by_what_the_tenant_was_found() {
     assert_eq!(by_body.expect(200).header("tenant-resolved-by"), Some("body"));
     for path in ["/health", "/openapi.json", "/nope"] {
         assert_eq!(
-            world.client.get(path).send().await.header("tenant-resolved-by"),
+            world.client.get(path).await.header("tenant-resolved-by"),
             None,
             "{path}"
         );
@@ -339,7 +316,7 @@ async fn what_the_caller_has_already_is_not_sent_again() {
                 .header("If-None-Match", tags)
                 .send()
         };
-        let first = world.get(&acme.viewer, &path).send().await.expect(200);
+        let first = world.get(&acme.viewer, &path).await.expect(200);
         let tag = first.header("etag").unwrap().to_owned();
         assert_eq!(tag, format!("\"{}\"", first.json()["version"]), "{path}");
         let list = format!("\"77\", {tag}");
@@ -356,7 +333,7 @@ async fn what_the_caller_has_already_is_not_sent_again() {
                 "{path} {tags}"
             );
         }
-        world.patch(&acme.admin, &path, &patch).send().await.expect(200);
+        world.patch(&acme.admin, &path, &patch).await.expect(200);
         let changed = get(&tag).await.expect(200);
         assert_ne!(changed.header("etag"), Some(tag.as_str()), "{path}");
         assert_eq!(get(changed.header("etag").unwrap()).await.status, 304, "{path}");
@@ -366,11 +343,10 @@ async fn what_the_caller_has_already_is_not_sent_again() {
     world
         .get(&acme.viewer, &foreign)
         .header("If-None-Match", "*")
-        .send()
         .await
         .problem(404, "not_found");
     let nobody = world.client.get("/api/v1/tenant").header("If-None-Match", "*");
-    nobody.send().await.problem(401, "unauthenticated");
+    nobody.await.problem(401, "unauthenticated");
 }
 
 const APP: &str = "https://app.example.com";
@@ -403,7 +379,7 @@ fn preflight(world: &World, origin: &str) -> Request {
 #[actix_web::test]
 async fn a_browser_at_a_known_origin_may_call() {
     let world = with_origins(&[APP, "https://other.example.com"]).await;
-    let allowed = preflight(&world, APP).send().await;
+    let allowed = preflight(&world, APP).await;
     assert!(
         matches!(allowed.status, 200 | 204),
         "{} {}",
@@ -443,20 +419,17 @@ async fn a_browser_at_a_known_origin_may_call() {
             .client
             .get("/api/v1/tasks")
             .header("Origin", APP)
-            .send()
             .await
             .problem(401, "unauthenticated"),
         world
             .client
             .delete("/api/v1/tasks")
             .header("Origin", APP)
-            .send()
             .await
             .problem(405, "method_not_allowed"),
         world
             .delete(viewer, "/api/v1/auth/me")
             .header("Origin", APP)
-            .send()
             .await
             .problem(405, "method_not_allowed"),
     ];
@@ -503,7 +476,7 @@ async fn a_browser_at_an_unknown_origin_may_not() {
         "https://app.example.com.evil.example",
         "null",
     ] {
-        let refused = preflight(&world, origin).send().await;
+        let refused = preflight(&world, origin).await;
         assert_eq!(refused.header("access-control-allow-origin"), None, "{origin}");
         assert!(
             (400..500).contains(&refused.status),
@@ -515,16 +488,11 @@ async fn a_browser_at_an_unknown_origin_may_not() {
         let actual = world
             .get(&world.acme.viewer, "/api/v1/tasks")
             .header("Origin", origin)
-            .send()
             .await;
         assert_eq!(actual.header("access-control-allow-origin"), None, "{origin}");
     }
     // Whoever is no browser has no origin and is let through.
-    world
-        .get(&world.acme.viewer, "/api/v1/tasks")
-        .send()
-        .await
-        .expect(200);
+    world.get(&world.acme.viewer, "/api/v1/tasks").await.expect(200);
 }
 
 #[actix_web::test]
@@ -533,7 +501,6 @@ async fn an_asterisk_lets_every_origin_in() {
     for origin in [APP, "https://evil.example"] {
         assert_eq!(
             preflight(&world, origin)
-                .send()
                 .await
                 .header("access-control-allow-origin"),
             Some("*")
@@ -541,7 +508,6 @@ async fn an_asterisk_lets_every_origin_in() {
         let actual = world
             .get(&world.acme.viewer, "/api/v1/tasks")
             .header("Origin", origin)
-            .send()
             .await;
         assert_eq!(
             actual.expect(200).header("access-control-allow-origin"),
@@ -553,11 +519,10 @@ async fn an_asterisk_lets_every_origin_in() {
 #[actix_web::test]
 async fn no_browser_elsewhere_may_call_unless_the_operator_says_so() {
     let world = World::new().await;
-    let refused = preflight(&world, APP).send().await.expect(204);
+    let refused = preflight(&world, APP).await.expect(204);
     let actual = world
         .get(&world.acme.viewer, "/api/v1/tasks")
         .header("Origin", APP)
-        .send()
         .await
         .expect(200);
     for reply in [refused, actual] {
@@ -573,7 +538,7 @@ async fn no_browser_elsewhere_may_call_unless_the_operator_says_so() {
 async fn probes_are_answered_without_a_tenant_or_a_credential() {
     let world = World::new().await;
     for path in ["/health", "/health/liveness", "/health/readiness"] {
-        let plain = world.client.get(path).send().await.expect(200);
+        let plain = world.client.get(path).await.expect(200);
         assert_eq!(plain.json()["status"], "ok", "{path}");
         // Whatever a balancer sends along.
         let odd = world
@@ -581,11 +546,11 @@ async fn probes_are_answered_without_a_tenant_or_a_credential() {
             .get(path)
             .header("Host", "nobody.example.test")
             .header("X-Tenant-ID", "nonsense");
-        let odd = odd.bearer("garbage").send().await.expect(200);
+        let odd = odd.bearer("garbage").await.expect(200);
         assert_eq!(odd.json(), plain.json(), "{path}");
     }
     assert_eq!(
-        world.client.get("/health").send().await.json()["checks"],
+        world.client.get("/health").await.json()["checks"],
         json!({"database": "ok"})
     );
 }
@@ -595,18 +560,14 @@ async fn a_service_that_drains_is_alive_and_not_ready() {
     let world = World::new().await;
     world.readiness.drain();
     for path in ["/health", "/health/readiness"] {
-        let reply = world.client.get(path).send().await.expect(503);
+        let reply = world.client.get(path).await.expect(503);
         assert_eq!(reply.json()["status"], "draining", "{path}");
         assert!(reply.header("retry-after").is_some(), "{path}");
         assert_eq!(reply.header("cache-control"), Some("no-store"), "{path}");
     }
-    world.client.get("/health/liveness").send().await.expect(200);
+    world.client.get("/health/liveness").await.expect(200);
     // What is under way, or comes meanwhile, is still served.
-    world
-        .get(&world.acme.viewer, "/api/v1/tasks")
-        .send()
-        .await
-        .expect(200);
+    world.get(&world.acme.viewer, "/api/v1/tasks").await.expect(200);
 }
 
 #[actix_web::test]
@@ -614,7 +575,7 @@ async fn a_service_without_its_database_is_alive_and_not_ready() {
     let world = World::new().await;
     world.pool.close();
     for path in ["/health", "/health/readiness"] {
-        let reply = world.client.get(path).send().await.expect(503);
+        let reply = world.client.get(path).await.expect(503);
         assert_eq!(
             reply.json(),
             json!({"status": "unavailable", "checks": {"database": "unavailable"}}),
@@ -622,15 +583,14 @@ async fn a_service_without_its_database_is_alive_and_not_ready() {
         );
         assert!(reply.header("retry-after").is_some(), "{path}");
     }
-    world.client.get("/health/liveness").send().await.expect(200);
+    world.client.get("/health/liveness").await.expect(200);
     let reply = world
         .get(&world.acme.viewer, "/api/v1/tasks")
-        .send()
         .await
         .problem(503, "unavailable");
     assert!(reply.header("retry-after").is_some());
     for path in ["/openapi.json", "/.well-known/jwks.json", "/problems/unavailable"] {
-        world.client.get(path).send().await.expect(200);
+        world.client.get(path).await.expect(200);
     }
 }
 
@@ -660,7 +620,7 @@ fn resolve<'a>(document: &'a Value, value: &'a Value) -> &'a Value {
 #[actix_web::test]
 async fn the_description_of_the_api_is_complete() {
     let world = World::new().await;
-    let reply = world.client.get("/openapi.json").send().await.expect(200);
+    let reply = world.client.get("/openapi.json").await.expect(200);
     assert_eq!(reply.header("content-type"), Some("application/json"));
     let document = reply.json();
     assert!(
@@ -881,7 +841,7 @@ fn conforms(document: &Value, schema: &Value, value: &Value, at: &str) -> Result
 #[actix_web::test]
 async fn answers_are_what_the_description_says() {
     let world = World::new().await;
-    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let document = world.client.get("/openapi.json").await.expect(200).json();
     let (acme, admin) = (&world.acme, &world.acme.admin);
     let check = |method: &str, template: &str, reply: &Reply| {
         let responses = &document["paths"][template][method]["responses"];
@@ -929,8 +889,8 @@ async fn answers_are_what_the_description_says() {
     ];
     for (template, id) in reads {
         let path = template.replace("{id}", id).replace("{n}", "1");
-        check("get", template, &world.get(admin, &path).send().await.expect(200));
-        check("get", template, &world.client.get(&path).send().await.expect(401));
+        check("get", template, &world.get(admin, &path).await.expect(200));
+        check("get", template, &world.client.get(&path).await.expect(401));
     }
     let anew =
         |name: &str| json!({"name": name, "slug": name, "admin": {"email": "a@b.example", "full_name": "A"}});
@@ -1010,29 +970,24 @@ async fn answers_are_what_the_description_says() {
     for (template, id, body, status) in writes {
         let reply = world
             .post(admin, &template.replace("{id}", id), &body)
-            .send()
             .await
             .expect(status);
         check("post", template, &reply);
     }
     for path in ["/health", "/health/liveness", "/health/readiness"] {
-        check("get", path, &world.client.get(path).send().await.expect(200));
+        check("get", path, &world.client.get(path).await.expect(200));
     }
     world.readiness.drain();
-    check(
-        "get",
-        "/health",
-        &world.client.get("/health").send().await.expect(503),
-    );
+    check("get", "/health", &world.client.get("/health").await.expect(503));
 }
 
 #[actix_web::test]
 async fn the_documentation_is_served_from_here_and_nowhere_else() {
     let world = World::new().await;
-    let moved = world.client.get("/docs").send().await;
+    let moved = world.client.get("/docs").await;
     assert!((300..400).contains(&moved.status), "{}", moved.status);
     assert_eq!(moved.header("location"), Some("/docs/"));
-    let page = world.client.get("/docs/").send().await.expect(200);
+    let page = world.client.get("/docs/").await.expect(200);
     assert!(page.header("content-type").unwrap().starts_with("text/html"));
     let policy = page.header("content-security-policy").unwrap();
     let scripts = policy
@@ -1055,7 +1010,6 @@ async fn the_documentation_is_served_from_here_and_nowhere_else() {
         let asset = world
             .client
             .get(&format!("/docs/{}", file.trim_start_matches("./")))
-            .send()
             .await
             .expect(200);
         let kind = asset.header("content-type").unwrap();
@@ -1065,15 +1019,10 @@ async fn the_documentation_is_served_from_here_and_nowhere_else() {
         );
         assert!(!asset.bytes.is_empty(), "{file}");
     }
-    let start = world
-        .client
-        .get("/docs/swagger-initializer.js")
-        .send()
-        .await
-        .expect(200);
+    let start = world.client.get("/docs/swagger-initializer.js").await.expect(200);
     assert!(start.text().contains("/openapi.json"), "{}", start.text());
     for unknown in ["/docs/nope", "/docs/..%2fCargo.toml", "/docs/%00"] {
-        world.client.get(unknown).send().await.problem(404, "not_found");
+        world.client.get(unknown).await.problem(404, "not_found");
     }
 }
 
@@ -1140,7 +1089,6 @@ async fn each_request_leaves_one_line_that_says_whose_it_was_and_how_it_went() {
     world
         .get(viewer, &task)
         .header("X-Request-ID", "seen")
-        .send()
         .await
         .expect(200);
     let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -1148,21 +1096,18 @@ async fn each_request_leaves_one_line_that_says_whose_it_was_and_how_it_went() {
     let foreign = world.get(viewer, &foreign).header("X-Request-ID", "foreign");
     foreign
         .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))
-        .send()
         .await
         .expect(404);
     world
         .client
         .get("/api/v1/tasks")
         .header("X-Request-ID", "nobody")
-        .send()
         .await
         .expect(401);
     world
         .client
         .get("/nope")
         .header("X-Request-ID", "nowhere")
-        .send()
         .await
         .expect(404);
     let login = json!({"tenant_slug": "acme", "email": viewer.email, "password": "correct horse"});
@@ -1170,7 +1115,6 @@ async fn each_request_leaves_one_line_that_says_whose_it_was_and_how_it_went() {
         .client
         .post("/api/v1/auth/login", &login)
         .header("X-Request-ID", "login")
-        .send()
         .await
         .expect(200);
     drop(guard);
@@ -1246,37 +1190,26 @@ async fn no_line_of_the_log_has_a_password_a_token_or_an_address_in_it() {
     let founded = post("/api/v1/tenants", found.clone()).await.expect(201).json();
     post("/api/v1/tenants", found).await.expect(409);
     let user = json!({"email": "added@new.example", "full_name": "Added", "password": "short"});
-    world
-        .post(&acme.admin, "/api/v1/users", &user)
-        .send()
-        .await
-        .expect(422);
+    world.post(&acme.admin, "/api/v1/users", &user).await.expect(422);
     let user = json!({"email": "added@new.example", "full_name": "Added"});
     let added = world
         .post(&acme.admin, "/api/v1/users", &user)
-        .send()
         .await
         .expect(201)
         .json();
-    world
-        .post(&acme.admin, "/api/v1/users", &user)
-        .send()
-        .await
-        .expect(409);
+    world.post(&acme.admin, "/api/v1/users", &user).await.expect(409);
     world
         .get(&acme.admin, "/api/v1/tasks?q=looked-for%40new.example")
-        .send()
         .await
         .expect(200);
     client
         .get("/api/v1/tasks")
         .bearer("a-token-of-somebodys")
-        .send()
         .await
         .expect(401);
     let task = json!({"title": "confidential title", "description": "confidential text"});
     let tasks = format!("/api/v1/projects/{}/tasks", acme.project);
-    world.post(&acme.admin, &tasks, &task).send().await.expect(201);
+    world.post(&acme.admin, &tasks, &task).await.expect(201);
     // A failure inside is logged with its cause, which has none of it either.
     let mut database = world.database.admin().await;
     sqlx::raw_sql("ALTER TABLE users RENAME TO lost")

@@ -32,9 +32,7 @@ fn keyed(world: &World, who: &Person, path: &str, key: &str, body: &Value) -> Re
 
 /// The request that most tests repeat.
 async fn make(world: &World, who: &Person) -> Reply {
-    keyed(world, who, PROJECTS, KEY, &json!({"name": "Moon base"}))
-        .send()
-        .await
+    keyed(world, who, PROJECTS, KEY, &json!({"name": "Moon base"})).await
 }
 
 fn is_replay(reply: &Reply) -> bool {
@@ -118,7 +116,6 @@ async fn without_a_key_it_is_done_each_time() {
     for _ in 0..2 {
         let reply = world
             .post(&world.acme.member, &path, &json!({"title": "Again"}))
-            .send()
             .await;
         assert!(!is_replay(&reply.expect(201)));
     }
@@ -164,7 +161,7 @@ async fn a_key_stands_for_one_request_only() {
         json!({"name": "Mars base"}),
         json!({"name": "Moon base", "description": "d"}),
     ] {
-        let other = keyed(&world, member, PROJECTS, KEY, &body).send().await;
+        let other = keyed(&world, member, PROJECTS, KEY, &body).await;
         other.problem(422, "idempotency_key_reused");
     }
     // The path belongs to the request: the same task in another project is another task.
@@ -172,10 +169,7 @@ async fn a_key_stands_for_one_request_only() {
     let task = json!({"title": "Land"});
     for (project, status) in [(&world.acme.project.to_string(), 201), (&id, 422)] {
         let path = format!("/api/v1/projects/{project}/tasks");
-        keyed(&world, member, &path, KEY, &task)
-            .send()
-            .await
-            .expect(status);
+        keyed(&world, member, &path, KEY, &task).await.expect(status);
     }
     assert_eq!(count(&world, "projects WHERE name = 'Mars base'").await, 0);
     assert_replays(&first, &make(&world, member).await);
@@ -187,9 +181,7 @@ async fn two_routes_do_not_share_a_key() {
     let member = &world.acme.member;
     make(&world, member).await.expect(201);
     let resource = json!({"name": "Moon base", "content": "x"});
-    let reply = keyed(&world, member, "/api/v1/resources", KEY, &resource)
-        .send()
-        .await;
+    let reply = keyed(&world, member, "/api/v1/resources", KEY, &resource).await;
     assert!(!is_replay(&reply.expect(201)));
     assert_eq!(keys(&world).await, 2);
 }
@@ -199,12 +191,7 @@ async fn what_failed_is_tried_again() {
     let world = World::new().await;
     let member = &world.acme.member;
     let body = json!({"name": "Moon base"});
-    let taken = world
-        .post(member, PROJECTS, &body)
-        .send()
-        .await
-        .expect(201)
-        .json();
+    let taken = world.post(member, PROJECTS, &body).await.expect(201).json();
     for _ in 0..2 {
         let reply = make(&world, member).await;
         assert!(!is_replay(&reply.problem(409, "conflict")));
@@ -212,12 +199,11 @@ async fn what_failed_is_tried_again() {
     let path = format!("/api/v1/projects/{}/tasks", taken["id"].as_str().unwrap());
     let task = json!({"title": "T", "assignee_id": world.globex.member.id});
     keyed(&world, member, &path, KEY, &task)
-        .send()
         .await
         .problem(422, "validation_failed");
     assert_eq!(keys(&world).await, 0);
     let path = format!("{PROJECTS}/{}", taken["id"].as_str().unwrap());
-    world.delete(&world.acme.admin, &path).send().await.expect(204);
+    world.delete(&world.acme.admin, &path).await.expect(204);
     let done = make(&world, member).await.expect(201);
     assert_replays(&done, &make(&world, member).await);
 }
@@ -382,21 +368,20 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
     let acme = &world.acme;
     let deleted = world
         .post(&acme.admin, PROJECTS, &json!({"name": "Deleted"}))
-        .send()
         .await;
     let deleted = format!(
         "{PROJECTS}/{}",
         deleted.expect(201).json()["id"].as_str().unwrap()
     );
-    world.delete(&acme.admin, &deleted).send().await.expect(204);
+    world.delete(&acme.admin, &deleted).await.expect(204);
     let project = format!("{PROJECTS}/{}", acme.project);
     let key = json!({"name": "N", "scopes": ["tasks.read"]});
-    let api_key = world.post(&acme.admin, "/api/v1/api-keys", &key).send().await;
+    let api_key = world.post(&acme.admin, "/api/v1/api-keys", &key).await;
     let api_key = api_key.expect(201).json()["id"].as_str().unwrap().to_owned();
     for hour in [9, 10] {
         let settings = json!({"notifications.digest_hour": hour});
         let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
-        patch.send().await.expect(200);
+        patch.await.expect(200);
     }
     let operator =
         |email: &str| json!({"email": email, "full_name": "N", "role": "support", "password": PASSWORD});
@@ -555,7 +540,7 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
 async fn every_post_of_the_document_honours_the_key_or_says_why_not() {
     let world = embedder::world().await;
     let requests = requests(&world).await;
-    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let document = world.client.get("/openapi.json").await.expect(200).json();
     let known: BTreeSet<_> = requests
         .iter()
         .map(|(template, ..)| *template)
@@ -591,16 +576,16 @@ async fn every_post_of_the_document_honours_the_key_or_says_why_not() {
             _ if template.starts_with("/api/v1/admin/") => &operator,
             _ => &world.acme.admin,
         };
-        let first = keyed(&world, admin, &path, KEY, &body).send().await;
+        let first = keyed(&world, admin, &path, KEY, &body).await;
         assert!(
             [200, 201, 202].contains(&first.status),
             "{template}: {}",
             first.text()
         );
         let after = world.digest(&world.acme).await;
-        assert_replays(&first, &keyed(&world, admin, &path, KEY, &body).send().await);
+        assert_replays(&first, &keyed(&world, admin, &path, KEY, &body).await);
         if !other.is_null() {
-            let other = keyed(&world, admin, &path, KEY, &other).send().await;
+            let other = keyed(&world, admin, &path, KEY, &other).await;
             other.problem(422, "idempotency_key_reused");
         }
         assert_eq!(world.digest(&world.acme).await, after, "{template}");
@@ -616,7 +601,7 @@ fn segment(key: &str) -> Value {
 /// The admin of a new tenant on the default plan, which has no subscription.
 async fn signed_up(world: &World, slug: &str) -> Person {
     let body = json!({"name": slug, "slug": slug, "admin": {"email": "n@new.example", "full_name": "N"}});
-    let answer = world.client.post("/api/v1/tenants", &body).send().await;
+    let answer = world.client.post("/api/v1/tenants", &body).await;
     let token = answer.expect(201).json()["credentials"]["access_token"].clone();
     Person {
         access_token: token.as_str().unwrap().to_owned(),
@@ -750,7 +735,7 @@ async fn keys_of_public_requests_must_be_hard_to_guess() {
             .client
             .post(path, &body)
             .header("Idempotency-Key", "fifteen-charact");
-        let refused = request.send().await.problem(400, "invalid_request");
+        let refused = request.await.problem(400, "invalid_request");
         assert!(refused.text().contains("UUID"), "{}", refused.text());
     }
     assert_eq!(count(&world, "users WHERE email = 'n@new.example'").await, 0);
@@ -801,11 +786,11 @@ async fn a_key_of_an_operator_is_that_operators_alone() {
         .client
         .request(Method::PUT, "/api/v1/admin/segments/keyed")
         .bearer(&olga);
-    replace.json(&replaced).send().await.expect(200);
+    replace.json(&replaced).await.expect(200);
     assert_replays(&first, &send(&olga, &segment("keyed")).await);
     world.clock.advance(Span::hours(24));
     let login = json!({"email": "olga@example.com", "password": PASSWORD});
-    let login = world.client.post("/api/v1/admin/login", &login).send().await;
+    let login = world.client.post("/api/v1/admin/login", &login).await;
     let olga = login.expect(200).json()["access_token"]
         .as_str()
         .unwrap()
@@ -899,17 +884,14 @@ async fn while_the_first_runs_the_second_is_told_to_wait() {
     let mut admin = world.database.admin().await;
     let first = stuck(&world, &mut admin).await;
     for _ in 0..3 {
-        let second = add_task(&world)
-            .send()
-            .await
-            .problem(409, "idempotency_in_progress");
+        let second = add_task(&world).await.problem(409, "idempotency_in_progress");
         assert_eq!(second.header("Retry-After"), Some("1"));
     }
     // It is in nobody else's way.
     make(&world, &world.acme.member).await.expect(201);
     run(&mut admin, "ROLLBACK").await;
     let first = first.await.unwrap().expect(201);
-    assert_replays(&first, &add_task(&world).send().await);
+    assert_replays(&first, &add_task(&world).await);
     assert_eq!(count(&world, "tasks WHERE title = 'Land'").await, 1);
 }
 
@@ -927,8 +909,8 @@ async fn a_connection_killed_in_between_leaves_no_key() {
     first.await.unwrap().problem(503, "unavailable");
     run(&mut admin, "ROLLBACK").await;
     assert_eq!(keys(&world).await, 0);
-    let done = add_task(&world).send().await.expect(201);
-    assert_replays(&done, &add_task(&world).send().await);
+    let done = add_task(&world).await.expect(201);
+    assert_replays(&done, &add_task(&world).await);
     assert_eq!(count(&world, "tasks WHERE title = 'Land'").await, 1);
 }
 
@@ -942,7 +924,7 @@ async fn a_request_given_up_in_between_leaves_no_key() {
     run(&mut admin, "ROLLBACK").await;
     let done = async {
         loop {
-            let reply = add_task(&world).send().await;
+            let reply = add_task(&world).await;
             if reply.status != 409 {
                 return reply;
             }
@@ -964,7 +946,7 @@ async fn a_key_is_of_one_user_of_one_tenant() {
     for tenant in [&world.acme, &world.globex] {
         for who in [&tenant.admin, &tenant.member] {
             let path = format!("/api/v1/projects/{}/tasks", tenant.project);
-            let reply = keyed(&world, who, &path, KEY, &body).send().await.expect(201);
+            let reply = keyed(&world, who, &path, KEY, &body).await.expect(201);
             assert!(!is_replay(&reply));
             assert!(made.insert(reply.text()));
         }
@@ -984,9 +966,7 @@ async fn a_key_does_not_say_whether_another_tenant_is_using_it() {
     let first = stuck(&world, &mut admin).await;
     let path = format!("/api/v1/projects/{}/tasks", world.globex.project);
     for who in [&world.globex.admin, &world.globex.member] {
-        let reply = keyed(&world, who, &path, KEY, &json!({"title": "Land"}))
-            .send()
-            .await;
+        let reply = keyed(&world, who, &path, KEY, &json!({"title": "Land"})).await;
         assert!(!is_replay(&reply.expect(201)));
     }
     run(&mut admin, "ROLLBACK").await;
@@ -998,7 +978,7 @@ async fn an_answer_moved_to_another_place_does_not_open_there() {
     let world = World::new().await;
     for who in [&world.acme.admin, &world.acme.member, &world.globex.admin] {
         let user = json!({"name": format!("Moon base of {}", who.email)});
-        keyed(&world, who, PROJECTS, KEY, &user).send().await.expect(201);
+        keyed(&world, who, PROJECTS, KEY, &user).await.expect(201);
     }
     let mut admin = world.database.admin().await;
     for (to, from) in [
@@ -1013,7 +993,6 @@ async fn an_answer_moved_to_another_place_does_not_open_there() {
         assert_eq!(run(&mut admin, &moved).await, 1);
         let body = json!({"name": format!("Moon base of {}", to.email)});
         let reply = keyed(&world, to, PROJECTS, KEY, &body)
-            .send()
             .await
             .problem(409, "conflict");
         assert!(!reply.text().contains(&from.email), "{}", reply.text());
@@ -1032,15 +1011,9 @@ async fn a_replay_asks_for_credential_and_permission_like_any_request() {
     make(&world, member).await.expect(201);
     let body = json!({"name": "Moon base"});
     let anonymous = world.client.post(PROJECTS, &body).header("Idempotency-Key", KEY);
-    anonymous.send().await.problem(401, "unauthenticated");
+    anonymous.await.problem(401, "unauthenticated");
     let path = format!("/api/v1/users/{}", member.id);
-    let change = async |patch: &Value| {
-        world
-            .patch(&world.acme.admin, &path, patch)
-            .send()
-            .await
-            .expect(200)
-    };
+    let change = async |patch: &Value| world.patch(&world.acme.admin, &path, patch).await.expect(200);
     change(&json!({"role": "viewer"})).await;
     make(&world, member).await.problem(403, "forbidden");
     change(&json!({"role": "member"})).await;
@@ -1062,7 +1035,7 @@ async fn who_was_demoted_is_not_told_what_came_of_it_before() {
     let role = async |role: &str| {
         let path = format!("/api/v1/users/{}", acme.member.id);
         let patch = json!({"role": role});
-        world.patch(&acme.admin, &path, &patch).send().await.expect(200);
+        world.patch(&acme.admin, &path, &patch).await.expect(200);
     };
     let path = format!("/api/v1/projects/{}/members", acme.project);
     let body = json!({"user_id": acme.viewer.id});
@@ -1136,7 +1109,7 @@ async fn keys_go_with_their_user() {
 
 async fn add_note(world: &World, who: &Person) -> Reply {
     let body = json!({"name": "Log", "content": "x"});
-    keyed(world, who, "/api/v1/resources", KEY, &body).send().await
+    keyed(world, who, "/api/v1/resources", KEY, &body).await
 }
 
 #[actix_web::test]
@@ -1164,7 +1137,6 @@ async fn another_request_may_have_a_key_that_is_free_again_and_its_failure_frees
     make(&world, &member).await.problem(409, "conflict");
     assert_eq!(keys(&world).await, 1);
     let other = keyed(&world, &member, PROJECTS, KEY, &json!({"name": "Mars base"}))
-        .send()
         .await
         .expect(201);
     assert!(!is_replay(&other));
@@ -1241,11 +1213,7 @@ async fn what_is_no_key_is_refused_before_the_body_is_read() {
             .client
             .request(Method::POST, PROJECTS)
             .bearer(&world.acme.member.access_token);
-        let reply = request
-            .header("Idempotency-Key", key)
-            .body("not JSON")
-            .send()
-            .await;
+        let reply = request.header("Idempotency-Key", key).body("not JSON").await;
         let reply = reply.problem(400, "invalid_request");
         assert!(
             reply.json()["detail"]
@@ -1265,7 +1233,6 @@ async fn what_is_no_key_is_refused_before_the_body_is_read() {
     );
     twice
         .header("Idempotency-Key", "a")
-        .send()
         .await
         .problem(400, "invalid_request");
     assert_eq!((moon_bases(&world).await, keys(&world).await), (0, 0));

@@ -79,15 +79,12 @@ impl Post {
     async fn invite(&self, tenant: &TenantWorld, email: &str, role: &str) -> Reply {
         let body = json!({"email": email, "role": role});
         let admin = self.admin(tenant).await;
-        self.world.post(&admin, INVITATIONS, &body).send().await
+        self.world.post(&admin, INVITATIONS, &body).await
     }
 
     async fn revoke(&self, id: &str) -> Reply {
         let admin = self.admin(&self.world.acme).await;
-        self.world
-            .delete(&admin, &format!("{INVITATIONS}/{id}"))
-            .send()
-            .await
+        self.world.delete(&admin, &format!("{INVITATIONS}/{id}")).await
     }
 
     /// Invites somebody to acme; the id of the invitation.
@@ -114,18 +111,18 @@ impl Post {
 
     async fn accept(&self, token: &str) -> Reply {
         let body = json!({"token": token, "full_name": "Grace Hopper", "password": PASSWORD});
-        self.world.client.post(ACCEPT, &body).send().await
+        self.world.client.post(ACCEPT, &body).await
     }
 
     async fn resend(&self, id: &str) -> Reply {
         let admin = self.admin(&self.world.acme).await;
         let path = format!("{INVITATIONS}/{id}/resend");
-        self.world.post(&admin, &path, &json!({})).send().await
+        self.world.post(&admin, &path, &json!({})).await
     }
 
     async fn list(&self) -> Vec<Value> {
         let admin = self.admin(&self.world.acme).await;
-        let reply = self.world.get(&admin, INVITATIONS).send().await;
+        let reply = self.world.get(&admin, INVITATIONS).await;
         reply.expect(200).json()["data"].as_array().unwrap().clone()
     }
 
@@ -138,7 +135,7 @@ impl Post {
         let patch = self
             .world
             .patch(&self.world.acme.admin, "/api/v1/tenant/settings", &settings);
-        patch.send().await.expect(200);
+        patch.await.expect(200);
     }
 
     async fn users(&self) -> i64 {
@@ -170,7 +167,7 @@ fn refused(reply: Reply) -> String {
 }
 
 async fn me(world: &World, token: &str) -> Reply {
-    world.client.get("/api/v1/auth/me").bearer(token).send().await
+    world.client.get("/api/v1/auth/me").bearer(token).await
 }
 
 // ------------------------------------------------------------------------------------------------- the usual way
@@ -180,11 +177,7 @@ async fn invited_address_becomes_a_verified_user_by_its_link() {
     let post = Post::new().await;
     let (world, admin) = (&post.world, &post.world.acme.admin);
     let look = json!({"display_name": "Acme & Söhne"});
-    world
-        .patch(admin, "/api/v1/branding", &look)
-        .send()
-        .await
-        .expect(200);
+    world.patch(admin, "/api/v1/branding", &look).await.expect(200);
     let reply = post
         .invite(&world.acme, " Grace@Example.com ", "viewer")
         .await
@@ -195,7 +188,7 @@ async fn invited_address_becomes_a_verified_user_by_its_link() {
         "created_at": json["created_at"], "sent_at": json["created_at"], "expires_at": json["expires_at"],
     });
     assert_eq!(json, expected);
-    assert_eq!(world.get(admin, &location).send().await.expect(200).json(), json);
+    assert_eq!(world.get(admin, &location).await.expect(200).json(), json);
     assert_eq!(post.list().await, [json]);
 
     let mails = post.mails().await;
@@ -239,7 +232,7 @@ async fn invited_address_becomes_a_verified_user_by_its_link() {
         .await
         .expect(401);
     assert!(post.list().await.is_empty());
-    world.get(admin, &location).send().await.problem(404, "not_found");
+    world.get(admin, &location).await.problem(404, "not_found");
     let actions = post.actions().await;
     for action in ["invitation.created", "invitation.accepted", "user.created"] {
         assert!(
@@ -288,17 +281,15 @@ async fn used_expired_revoked_replaced_and_forged_tokens_answer_alike() {
     let expected = refused(post.accept(&used).await);
     world
         .get(&world.acme.admin, &format!("{INVITATIONS}/{id}"))
-        .send()
         .await
         .problem(404, "not_found");
 
     let id = post.invited("revoked@example.com", "member").await;
     let revoked = post.token().await;
     let path = format!("{INVITATIONS}/{id}");
-    world.delete(&world.acme.admin, &path).send().await.expect(204);
+    world.delete(&world.acme.admin, &path).await.expect(204);
     world
         .delete(&world.acme.admin, &path)
-        .send()
         .await
         .problem(404, "not_found");
 
@@ -359,16 +350,15 @@ async fn other_tenant_sees_and_changes_no_invitation() {
     let path = format!("{INVITATIONS}/{id}");
     let nobody = format!("{INVITATIONS}/{NOBODY}");
     for path in [&path, &nobody] {
-        world.get(globex, path).send().await.problem(404, "not_found");
-        world.delete(globex, path).send().await.problem(404, "not_found");
+        world.get(globex, path).await.problem(404, "not_found");
+        world.delete(globex, path).await.problem(404, "not_found");
         world
             .post(globex, &format!("{path}/resend"), &json!({}))
-            .send()
             .await
             .problem(404, "not_found");
     }
     assert_eq!(
-        world.get(globex, INVITATIONS).send().await.expect(200).json()["data"],
+        world.get(globex, INVITATIONS).await.expect(200).json()["data"],
         json!([])
     );
     assert_eq!(world.digest(&world.acme).await, before);
@@ -382,7 +372,7 @@ async fn other_tenant_sees_and_changes_no_invitation() {
     let token = token_of(mail.unwrap());
     let body = json!({"token": token, "full_name": "G", "password": PASSWORD});
     let request = world.client.post(ACCEPT, &body).header("X-Tenant-Slug", "globex");
-    request.send().await.problem(403, "tenant_mismatch");
+    request.await.problem(403, "tenant_mismatch");
     assert_eq!(
         post.accept(&token).await.expect(200).json()["tenant"]["slug"],
         "acme"
@@ -422,10 +412,9 @@ async fn only_admins_invite_and_bad_input_is_refused() {
     for who in [&world.acme.member, &world.acme.viewer] {
         world
             .post(who, INVITATIONS, &body)
-            .send()
             .await
             .problem(403, "forbidden");
-        world.get(who, INVITATIONS).send().await.problem(403, "forbidden");
+        world.get(who, INVITATIONS).await.problem(403, "forbidden");
     }
     let long = format!("{}@example.com", "a".repeat(300));
     for email in [
@@ -471,7 +460,6 @@ async fn invitations_of_a_removed_or_demoted_admin_are_void() {
         let user = json!({"email": email, "full_name": "Second", "role": "admin", "password": PASSWORD});
         let user = world
             .post(&world.acme.admin, "/api/v1/users", &user)
-            .send()
             .await
             .expect(201)
             .json();
@@ -480,7 +468,6 @@ async fn invitations_of_a_removed_or_demoted_admin_are_void() {
         let request = world.client.post(INVITATIONS, &body);
         request
             .bearer(login["access_token"].as_str().unwrap())
-            .send()
             .await
             .expect(201);
         let token = post.token().await;
@@ -488,10 +475,9 @@ async fn invitations_of_a_removed_or_demoted_admin_are_void() {
         match change {
             "demote" => world
                 .patch(&world.acme.admin, &path, &json!({"role": "member"}))
-                .send()
                 .await
                 .expect(200),
-            _ => world.delete(&world.acme.admin, &path).send().await.expect(204),
+            _ => world.delete(&world.acme.admin, &path).await.expect(204),
         };
         refused(post.accept(&token).await);
         assert!(post.list().await.is_empty(), "{change}");
@@ -568,7 +554,6 @@ async fn open_invitations_count_as_users_of_the_plan() {
     post.invited("grace@example.com", "member").await;
     let capabilities = world
         .get(admin, "/api/v1/tenant/capabilities")
-        .send()
         .await
         .expect(200)
         .json();
@@ -578,7 +563,6 @@ async fn open_invitations_count_as_users_of_the_plan() {
     let user = json!({"email": "new@acme.example", "full_name": "New", "password": PASSWORD});
     world
         .post(admin, "/api/v1/users", &user)
-        .send()
         .await
         .problem(403, "plan_limit_reached");
     post.invite(&world.acme, "more@example.com", "member")
@@ -587,13 +571,12 @@ async fn open_invitations_count_as_users_of_the_plan() {
     let register =
         json!({"tenant_slug": "acme", "email": "r@acme.example", "full_name": "R", "password": PASSWORD});
     let register = world.client.post("/api/v1/auth/register", &register);
-    register.send().await.problem(403, "plan_limit_reached");
+    register.await.problem(403, "plan_limit_reached");
     // It is the seat of whoever accepts.
     post.accept(&post.token().await).await.expect(200);
     assert_eq!(post.users().await, 4);
     world
         .post(admin, "/api/v1/users", &user)
-        .send()
         .await
         .problem(403, "plan_limit_reached");
 }
@@ -631,7 +614,7 @@ async fn last_seat_is_taken_once_by_invitations_and_users() {
         (0..3).map(|n| post.invite(&world.acme, "last@example.com", ["member", "viewer", "admin"][n]));
     let creates = (0..3).map(|n| {
         let user = json!({"email": format!("c{n}@acme.example"), "full_name": "C", "password": PASSWORD});
-        async move { world.post(admin, "/api/v1/users", &user).send().await }
+        async move { world.post(admin, "/api/v1/users", &user).await }
     });
     let (accepts, invites, creates) =
         futures_util::future::join3(accepts, join_all(invites), join_all(creates)).await;
@@ -693,12 +676,11 @@ async fn address_with_an_open_invitation_is_reserved() {
     let change = json!({"email": "grace@example.com"});
     world
         .patch(admin, &path, &change)
-        .send()
         .await
         .problem(409, "email_taken");
     // An admin takes the invitation back by making the user, who gets its seat.
     let user = json!({"email": "grace@example.com", "full_name": "G", "password": PASSWORD});
-    world.post(admin, "/api/v1/users", &user).send().await.expect(201);
+    world.post(admin, "/api/v1/users", &user).await.expect(201);
     refused(post.accept(&token).await);
     assert!(post.list().await.is_empty());
     assert_eq!(post.users().await, 4);
@@ -748,7 +730,7 @@ async fn allowed_domains_hold_for_every_way_to_an_address() {
     post.set(json!({"security.allowed_email_domains": ["other.example"]}))
         .await;
     let rename = json!({"full_name": "Still here", "email": "m@acme.example"});
-    world.patch(admin, &path, &rename).send().await.expect(200);
+    world.patch(admin, &path, &rename).await.expect(200);
 }
 
 /// The link of an invitation is refused while its domain is not allowed, and is not used up by that.
@@ -791,7 +773,7 @@ async fn suspended_and_deleted_tenants_invite_and_admit_no_one() {
     post.resend(&id).await.problem(403, "tenant_suspended");
     assert_eq!(post.list().await.len(), 3, "reading goes on");
     let path = format!("/api/v1/invitations/{unwanted}");
-    world.delete(&world.acme.admin, &path).send().await.expect(204);
+    world.delete(&world.acme.admin, &path).await.expect(204);
     assert_eq!(post.list().await.len(), 2, "revoking too");
     assert!(post.mails().await.is_empty(), "the mail waits");
     lifecycle::resume(&world.operator_cx(), world.acme.id, "paid")

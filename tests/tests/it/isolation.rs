@@ -756,7 +756,7 @@ impl Call {
         if let Some(body) = &self.body {
             request = request.json(body);
         }
-        request.send().await
+        request.await
     }
 
     async fn send_as(&self, world: &World, who: &Person) -> Reply {
@@ -789,11 +789,10 @@ impl Ids {
         };
         let (project, deleted_project) = (project("Live").await, project("Deleted").await);
         let path = format!("/api/v1/projects/{deleted_project}");
-        world.delete(&tenant.admin, &path).send().await.expect(204);
+        world.delete(&tenant.admin, &path).await.expect(204);
         let path = format!("/api/v1/projects/{project}/members");
         world
             .post(&tenant.admin, &path, &json!({"user_id": user}))
-            .send()
             .await
             .expect(201);
         // There is a first version to look at; the second time nothing changes.
@@ -801,7 +800,6 @@ impl Ids {
         let settings = json!({"tasks.reference_prefix": "FRESH", "security.sessions_per_user": 1_000});
         world
             .patch(&tenant.admin, "/api/v1/tenant/settings", &settings)
-            .send()
             .await
             .expect(200);
         let secret = format!("secret of {}", tenant.slug);
@@ -837,12 +835,11 @@ impl Ids {
         delete.execute(&mut admin).await.unwrap();
         let role = format!("role-{label}");
         let body = json!({"name": role, "description": secret, "permissions": ["tasks.read"]});
-        let made = world.post(&tenant.admin, "/api/v1/roles", &body).send().await;
+        let made = world.post(&tenant.admin, "/api/v1/roles", &body).await;
         made.expect(201);
         let viewer = somebody(world, tenant, Role::Viewer).await;
         let sessions = world
             .get(&viewer, "/api/v1/auth/sessions?limit=1")
-            .send()
             .await
             .expect(200)
             .json();
@@ -892,7 +889,6 @@ impl Ids {
             };
             world
                 .delete(&tenant.admin, &format!("/api/v1/{noun}/{id}"))
-                .send()
                 .await
                 .expect(204);
         }
@@ -1037,7 +1033,7 @@ async fn share_a_flag(world: &World, tenant: &TenantWorld) {
         .client
         .request(Method::PUT, &path)
         .bearer(&tenant.admin.access_token);
-    request.json(&body).send().await.expect(200);
+    request.json(&body).await.expect(200);
 }
 
 fn label() -> String {
@@ -1046,7 +1042,7 @@ fn label() -> String {
 }
 
 async fn make(world: &World, tenant: &TenantWorld, path: &str, body: &Value) -> String {
-    let reply = world.post(&tenant.admin, path, body).send().await.expect(201);
+    let reply = world.post(&tenant.admin, path, body).await.expect(201);
     reply.json()["id"].as_str().unwrap().to_owned()
 }
 
@@ -1133,7 +1129,7 @@ fn comparable(reply: &Reply) -> (u16, String, Vec<(String, String)>) {
 #[actix_web::test]
 async fn every_operation_of_the_document_has_an_entry_and_every_entry_an_operation() {
     let world = embedder::world().await;
-    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let document = world.client.get("/openapi.json").await.expect(200).json();
     let mut described = operations(&document);
     for (method, path, _) in of_operators() {
         let operation = described.remove(&(method.to_string(), path.to_owned()));
@@ -1191,15 +1187,15 @@ async fn no_anonymous_answer_names_a_tenant_the_caller_did_not_name() {
         let body = json!({"name": format!("{slug} limited"), "slug": slug,
             "admin": {"email": format!("ada@{slug}.example"), "full_name": "Ada"}});
         let request = world.client.post("/api/v1/tenants", &body);
-        let signed_up = request.send().await.expect(201).json();
+        let signed_up = request.await.expect(201).json();
         let token = signed_up["credentials"]["access_token"].as_str().unwrap();
         // So that it is among what is measured and cached.
         let tenant = world.client.get("/api/v1/tenant").bearer(token);
-        tenant.send().await.expect(200);
+        tenant.await.expect(200);
         secrets.push(signed_up["tenant"]["id"].as_str().unwrap().to_owned());
         secrets.push(slug.to_owned());
     }
-    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let document = world.client.get("/openapi.json").await.expect(200).json();
     let nobody = Ids::every(NOBODY);
     let documented = operations(&document)
         .into_keys()
@@ -1215,7 +1211,7 @@ async fn no_anonymous_answer_names_a_tenant_the_caller_did_not_name() {
             if let Some(slug) = named {
                 request = request.header("X-Tenant-Slug", slug);
             }
-            let reply = request.send().await;
+            let reply = request.await;
             let told = format!("{:?} {}", reply.headers, reply.text());
             // What the caller has named is the third and the fourth.
             for (number, secret) in secrets.iter().enumerate() {
@@ -1386,7 +1382,6 @@ async fn ids_of_another_tenant_in_the_path_are_ids_of_nothing() {
     let member = format!("/api/v1/projects/{}/members/{}", own.project, foreign.user);
     world
         .delete(&world.acme.admin, &member)
-        .send()
         .await
         .problem(404, "not_found");
     assert!(tried >= 30, "{tried}");
@@ -1531,7 +1526,6 @@ async fn a_suspended_tenant_reads_and_does_not_write() {
     let body = json!({"name": "Still at work"});
     world
         .post(&world.globex.member, "/api/v1/projects", &body)
-        .send()
         .await
         .expect(201);
     swept("suspended_tenant");
@@ -1555,7 +1549,6 @@ async fn a_deleted_tenant_is_gone_for_everybody_who_was_in_it() {
     assert_eq!(world.digest(&world.acme).await, before);
     world
         .get(&world.globex.viewer, "/api/v1/projects")
-        .send()
         .await
         .expect(200);
     swept("deleted_tenant");
@@ -1626,7 +1619,7 @@ async fn lists_of_two_tenants_have_nothing_in_common_and_leave_nothing_out() {
     for (path, table, condition) in tables {
         let mut seen = Vec::new();
         for (tenant, fresh) in [(&world.acme, &of_acme), (&world.globex, &of_globex)] {
-            let page = world.get(&tenant.admin, path).send().await.expect(200).json();
+            let page = world.get(&tenant.admin, path).await.expect(200).json();
             let rows = page["data"].as_array().unwrap();
             let ids: BTreeSet<_> = rows
                 .iter()
@@ -1656,13 +1649,11 @@ async fn names_and_addresses_are_unique_in_a_tenant_and_not_among_tenants() {
     let name = json!({"name": "Globex Corp project"});
     world
         .post(&world.acme.member, "/api/v1/projects", &name)
-        .send()
         .await
         .expect(201);
     let user = json!({"email": world.globex.admin.email, "full_name": "Namesake"});
     world
         .post(&world.acme.admin, "/api/v1/users", &user)
-        .send()
         .await
         .expect(201);
     assert_eq!(world.digest(&world.globex).await, before);
@@ -1692,24 +1683,19 @@ async fn requests_of_two_tenants_on_one_connection_never_see_each_others_rows() 
             "/api/v1/projects",
             "/api/v1/users",
         ][number / 2 % 4];
-        let own_list = world.get(&own.viewer, path).send().await.expect(200);
+        let own_list = world.get(&own.viewer, path).await.expect(200);
         assert!(!own_list.text().contains(other.slug), "{}", own_list.text());
         let foreign = format!("/api/v1/tasks/{}", other.task);
-        world
-            .get(&own.admin, &foreign)
-            .send()
-            .await
-            .problem(404, "not_found");
+        world.get(&own.admin, &foreign).await.problem(404, "not_found");
         let title = json!({"title": format!("{} {number}", own.slug)});
         let path = format!("/api/v1/projects/{}/tasks", own.project);
-        world.post(&own.member, &path, &title).send().await.expect(201);
+        world.post(&own.member, &path, &title).await.expect(201);
     };
     join_all((0..40).map(request)).await;
     assert_eq!(world.pool.open(), 1);
     for tenant in [&world.acme, &world.globex] {
         let page = world
             .get(&tenant.viewer, "/api/v1/tasks?limit=100")
-            .send()
             .await
             .expect(200)
             .json();

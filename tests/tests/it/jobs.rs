@@ -199,7 +199,7 @@ async fn a_job_goes_on_with_the_trace_of_the_request_that_asked_for_it() {
     ask::<Look>(&world, &world.globex, &Vec::new(), terms).await;
     assert_eq!(only_job(&world, &world.globex).await.trace_parent, Some(other));
     let request = world.get(&world.acme.viewer, "/api/v1/tasks");
-    request.header("traceparent", TRACE).send().await.expect(200);
+    request.header("traceparent", TRACE).await.expect(200);
     let adopted = std::mem::take(&mut *traces.adopted.lock().unwrap());
     assert_eq!(adopted, [(Some("request"), TRACE.to_owned())]);
 }

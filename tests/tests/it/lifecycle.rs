@@ -22,14 +22,13 @@ async fn delete(world: &World) -> Reply {
     world
         .delete(&world.acme.admin, "/api/v1/tenant")
         .json(&json!({"confirm_slug": "acme"}))
-        .send()
         .await
 }
 
 async fn operate(world: &World, token: &str, what: &str) -> Reply {
     let path = format!("/api/v1/admin/tenants/{}/{what}", world.acme.id);
     let body = json!({"reason": "a test"});
-    world.client.post(&path, &body).bearer(token).send().await
+    world.client.post(&path, &body).bearer(token).await
 }
 
 async fn settle(world: &World) -> Settled {
@@ -90,20 +89,14 @@ async fn deleted_tenant_is_gone_at_once_and_restored_exactly() {
     let olga = world.operator(OLGA).await;
     // A project that was deleted before the tenant stays deleted.
     let body = json!({"name": "Former"});
-    let former = world
-        .post(&world.acme.admin, "/api/v1/projects", &body)
-        .send()
-        .await;
+    let former = world.post(&world.acme.admin, "/api/v1/projects", &body).await;
     let former = format!(
         "/api/v1/projects/{}",
         former.expect(201).json()["id"].as_str().unwrap()
     );
-    world.delete(&world.acme.admin, &former).send().await.expect(204);
+    world.delete(&world.acme.admin, &former).await.expect(204);
     let body = json!({"name": "Reports", "scopes": ["projects.read"]});
-    let key = world
-        .post(&world.acme.admin, "/api/v1/api-keys", &body)
-        .send()
-        .await;
+    let key = world.post(&world.acme.admin, "/api/v1/api-keys", &body).await;
     let key = key.expect(201).json()["key"].as_str().unwrap().to_owned();
     let (acme, globex) = (
         contents(&world, &world.acme).await,
@@ -111,7 +104,6 @@ async fn deleted_tenant_is_gone_at_once_and_restored_exactly() {
     );
     let listed = world
         .get(&world.acme.admin, "/api/v1/projects?include_deleted=true")
-        .send()
         .await
         .json();
 
@@ -124,12 +116,10 @@ async fn deleted_tenant_is_gone_at_once_and_restored_exactly() {
     assert_eq!(gone["row_work"], json!({"task": "delete", "rows": 0}));
     world
         .get(&world.acme.admin, "/api/v1/tenant")
-        .send()
         .await
         .problem(410, "tenant_gone");
     world
         .get(&world.acme.viewer, "/api/v1/projects")
-        .send()
         .await
         .problem(410, "tenant_gone");
     let login = world.login("acme", &world.acme.admin.email, PASSWORD).await;
@@ -139,14 +129,14 @@ async fn deleted_tenant_is_gone_at_once_and_restored_exactly() {
     let live = rows(&world, &world.acme, "AND deleted_at IS NULL").await;
     assert_eq!(live, BTreeMap::new(), "rows that are not marked");
     // The users are marked, too, and the answer is the same.
-    let again = world.get(&world.acme.admin, "/api/v1/tenant").send().await;
+    let again = world.get(&world.acme.admin, "/api/v1/tenant").await;
     again.problem(410, "tenant_gone");
-    let by_key = world.client.get("/api/v1/projects").bearer(&key).send().await;
+    let by_key = world.client.get("/api/v1/projects").bearer(&key).await;
     by_key.problem(410, "tenant_gone");
     let read = world
         .client
         .get(&format!("/api/v1/admin/tenants/{}", world.acme.id));
-    let read = read.bearer(&olga).send().await.expect(200).json();
+    let read = read.bearer(&olga).await.expect(200).json();
     assert_eq!(read["row_work"], Value::Null);
 
     let restored = operate(&world, &olga, "restore").await.expect(200).json();
@@ -161,7 +151,6 @@ async fn deleted_tenant_is_gone_at_once_and_restored_exactly() {
     assert_eq!(contents(&world, &world.acme).await, acme);
     let again = world
         .get(&world.acme.admin, "/api/v1/projects?include_deleted=true")
-        .send()
         .await
         .expect(200);
     assert_eq!(again.json(), listed);
@@ -183,7 +172,7 @@ async fn deleted_tenant_is_gone_at_once_and_restored_exactly() {
 async fn deletion_needs_an_admin_and_the_slug() {
     let world = World::new().await;
     let body = |slug: &str| json!({"confirm_slug": slug});
-    let ask = async |who, body: &Value| world.delete(who, "/api/v1/tenant").json(body).send().await;
+    let ask = async |who, body: &Value| world.delete(who, "/api/v1/tenant").json(body).await;
     ask(&world.acme.member, &body("acme"))
         .await
         .problem(403, "forbidden");
@@ -219,7 +208,6 @@ async fn suspended_tenant_is_suspended_again_after_a_restoration() {
     assert_eq!(restored["status"], "suspended");
     let capabilities = world
         .get(&world.acme.viewer, "/api/v1/tenant/capabilities")
-        .send()
         .await
         .expect(200)
         .json();
@@ -288,7 +276,6 @@ async fn purge_leaves_a_tombstone_and_no_row_in_any_table() {
     operate(&world, &olga, "restore").await.problem(409, "conflict");
     world
         .get(&world.acme.admin, "/api/v1/tenant")
-        .send()
         .await
         .problem(410, "tenant_gone");
     // Two at once.
@@ -326,19 +313,13 @@ async fn purge_leaves_a_tombstone_and_no_row_in_any_table() {
     world.outlive_the_cache();
     world
         .get(&world.acme.admin, "/api/v1/tenant")
-        .send()
         .await
         .problem(401, "token_revoked");
     operate(&world, &olga, "purge").await.problem(404, "not_found");
     // The slug is free.
     let body =
         json!({"name": "Acme", "slug": "acme", "admin": {"email": "ada@new.example", "full_name": "Ada"}});
-    let created = world
-        .client
-        .post("/api/v1/tenants", &body)
-        .bearer(&olga)
-        .send()
-        .await;
+    let created = world.client.post("/api/v1/tenants", &body).bearer(&olga).await;
     let created = created.expect(201).json();
     assert_ne!(created["tenant"]["id"], json!(world.acme.id));
 }
@@ -544,11 +525,7 @@ async fn operators_of_one_connection_delete_and_restore() {
     operate(&world, &olga, "delete").await.expect(202);
     operate(&world, &olga, "restore").await.expect(200);
     let request = world.client.request(Method::GET, "/api/v1/tenant");
-    request
-        .bearer(&world.acme.viewer.access_token)
-        .send()
-        .await
-        .expect(200);
+    request.bearer(&world.acme.viewer.access_token).await.expect(200);
 }
 
 /// Deletes acme, whose project then has the name of another one: a request that was under way can still have added a row.
@@ -577,7 +554,6 @@ async fn restoration_is_a_conflict_while_a_name_is_in_use() {
     );
     world
         .get(&world.acme.admin, "/api/v1/tenant")
-        .send()
         .await
         .problem(410, "tenant_gone");
     world

@@ -30,7 +30,7 @@ fn limited(tenant: u32, user: u32, address: u32) -> Options {
 }
 
 async fn tasks(world: &World, who: &Person) -> Reply {
-    world.get(who, TASKS).send().await
+    world.get(who, TASKS).await
 }
 
 /// How many of so many requests one after another are answered.
@@ -59,11 +59,10 @@ async fn every_answer_says_how_much_may_be_asked_for() {
     let project = json!({"name": "A project"});
     let replies = [
         (tasks(&world, &acme.member).await.expect(200), 599, 119),
-        (world.get(&acme.member, nobody).send().await.expect(404), 598, 118),
+        (world.get(&acme.member, nobody).await.expect(404), 598, 118),
         (
             world
                 .post(&acme.member, "/api/v1/projects", &short)
-                .send()
                 .await
                 .expect(422),
             596,
@@ -72,7 +71,6 @@ async fn every_answer_says_how_much_may_be_asked_for() {
         (
             world
                 .post(&acme.viewer, "/api/v1/projects", &project)
-                .send()
                 .await
                 .expect(403),
             594,
@@ -81,7 +79,6 @@ async fn every_answer_says_how_much_may_be_asked_for() {
         (
             world
                 .post(&acme.member, "/api/v1/projects", &project)
-                .send()
                 .await
                 .expect(201),
             592,
@@ -92,7 +89,6 @@ async fn every_answer_says_how_much_may_be_asked_for() {
                 .client
                 .request(Method::HEAD, TASKS)
                 .bearer(&acme.member.access_token)
-                .send()
                 .await
                 .expect(200),
             591,
@@ -110,7 +106,7 @@ async fn every_answer_says_how_much_may_be_asked_for() {
     assert_eq!(login.header("ratelimit"), Some("\"address\";r=8;t=6"));
     // Whoever is nobody is held to nothing, and is told nothing.
     for path in [TASKS, "/health", "/healthz", "/nope"] {
-        let reply = world.client.get(path).send().await;
+        let reply = world.client.get(path).await;
         assert_eq!(reply.header("ratelimit-policy"), None, "{path}");
         assert_eq!(reply.header("ratelimit"), None, "{path}");
     }
@@ -152,7 +148,7 @@ async fn a_refused_request_takes_nothing_reads_nothing_and_changes_nothing() {
     for _ in 0..20 {
         let write = world.client.request(Method::POST, "/api/v1/projects");
         let write = write.bearer(&acme.member.access_token).body("nonsense");
-        let write = write.header("Content-Type", "application/json").send().await;
+        let write = write.header("Content-Type", "application/json").await;
         assert_eq!(
             write.header("ratelimit"),
             Some("\"tenant\";r=16;t=3, \"user\";r=1;t=12")
@@ -207,7 +203,7 @@ async fn a_tenant_at_its_limit_does_not_affect_another() {
     assert_eq!(violated(tasks(&world, &acme.viewer).await), ["tenant", "user"]);
     // Not even with a request that names it.
     let cross = world.get(&acme.admin, TASKS).header("X-Tenant-Slug", "globex");
-    assert_eq!(violated(cross.send().await), ["tenant"]);
+    assert_eq!(violated(cross.await), ["tenant"]);
     let reply = tasks(&world, &globex.viewer).await.expect(200);
     assert_eq!(
         reply.header("ratelimit"),
@@ -223,7 +219,7 @@ async fn naming_another_tenant_is_recorded_only_as_often_as_the_limits_allow() {
         let cross = world
             .get(&world.acme.viewer, TASKS)
             .header("X-Tenant-Slug", "globex");
-        let reply = cross.send().await;
+        let reply = cross.await;
         assert_eq!(reply.status, if attempt < 3 { 403 } else { 429 });
     }
     let recorded = world.audit(&world.acme).await;
@@ -251,7 +247,7 @@ async fn what_is_open_to_everybody_is_held_to_a_rate_of_the_address_beside_that_
     .await;
     let visit = async |path: &str, tenant: &str, address: &str| {
         let request = world.client.get(path).header("X-Tenant-Slug", tenant);
-        request.header("X-Forwarded-For", address).send().await
+        request.header("X-Forwarded-For", address).await
     };
     let paths = [
         "/api/v1/branding",
@@ -280,7 +276,7 @@ async fn what_is_open_to_everybody_is_held_to_a_rate_of_the_address_beside_that_
         .client
         .post(LOGIN, &body)
         .header("X-Forwarded-For", "203.0.113.7");
-    login.send().await.expect(200);
+    login.await.expect(200);
     world.clock.advance(Duration::seconds(10));
     visit(paths[0], "acme", "203.0.113.7").await.expect(200);
 }
@@ -330,7 +326,7 @@ async fn guessing_uses_up_the_address_whatever_tenant_is_guessed_at() {
         ("/api/v1/invitations/accept", accept),
     ] {
         let request = world.client.post(path, &body);
-        let refused = request.header("X-Forwarded-For", "198.51.100.1").send().await;
+        let refused = request.header("X-Forwarded-For", "198.51.100.1").await;
         assert_eq!(violated(refused), ["address"], "{path}");
     }
     from("198.51.100.2", "acme", acme, PASSWORD).await.expect(200);
@@ -392,14 +388,14 @@ async fn a_suspended_tenant_is_held_to_its_limits_like_any_other() {
     world.set_status(&world.acme, "suspended").await;
     let project = json!({"name": "A project"});
     let write = world.post(&world.acme.member, "/api/v1/projects", &project);
-    let refused = write.send().await.problem(403, "tenant_suspended");
+    let refused = write.await.problem(403, "tenant_suspended");
     assert_eq!(
         refused.header("ratelimit"),
         Some("\"tenant\";r=98;t=1, \"user\";r=3;t=12")
     );
     assert_eq!(answered(&world, &world.acme.member, 5).await, 3);
     let write = world.post(&world.acme.member, "/api/v1/projects", &project);
-    assert_eq!(violated(write.send().await), ["user"]);
+    assert_eq!(violated(write.await), ["user"]);
 }
 
 #[actix_web::test]

@@ -41,7 +41,6 @@ async fn from(world: &World, address: &str, email: &str, rest: Value) -> Reply {
         .client
         .post(LOGIN, &body)
         .header("X-Forwarded-For", address)
-        .send()
         .await
 }
 
@@ -141,7 +140,6 @@ async fn guesses_from_many_networks_lock_no_owner_out() {
     let body = json!({"mfa_token": waiting["mfa_token"], "code": app.next_code(world), "trust_device": true});
     let done = post(world, "/api/v1/auth/mfa/verify", body)
         .header("X-Forwarded-For", HOME)
-        .send()
         .await;
     let device = done.expect(200).json()["device_token"].clone();
     for network in 0..10 {
@@ -164,7 +162,7 @@ async fn guesses_from_many_networks_lock_no_owner_out() {
     let token = mailed.forgotten(acme, &acme.viewer).await;
     let body = json!({"token": token, "new_password": "a staple of batteries"});
     let reset = post(world, "/api/v1/auth/reset-password", body).header("X-Forwarded-For", "100.100.1.1");
-    reset.send().await.expect(204);
+    reset.await.expect(204);
     // Also when the attack goes on.
     for network in 0..10 {
         fail(world, &format!("100.64.{network}.1"), viewer, 10).await;
@@ -223,14 +221,14 @@ async fn wrong_codes_lock_after_five_and_notify_the_user() {
     let body = json!({"mfa_token": waiting["mfa_token"], "code": app.code_at(world, 1)});
     let verify =
         |body: &Value| post(world, "/api/v1/auth/mfa/verify", body.clone()).header("X-Forwarded-For", CAFE);
-    assert_eq!(wait(verify(&body).send().await), 60);
+    assert_eq!(wait(verify(&body).await), 60);
     // At home the user is not held up.
     from(world, HOME, &member.email, code(&app.code_at(world, 1)))
         .await
         .expect(200);
     world.clock.advance(Duration::seconds(60));
     let body = json!({"mfa_token": waiting["mfa_token"], "code": app.next_code(world)});
-    verify(&body).send().await.expect(200);
+    verify(&body).await.expect(200);
     // The wrong password is no wrong code.
     fail(world, CAFE, &member.email, 5).await;
     assert!(
@@ -250,7 +248,7 @@ async fn parallel_wrong_codes_get_five_guesses() {
     with_factor(&world, member).await;
     let guess = || async {
         let body = json!({"tenant_slug": "acme", "email": member.email, "password": PASSWORD, "totp_code": "000000"});
-        world.client.post(LOGIN, &body).send().await.status
+        world.client.post(LOGIN, &body).await.status
     };
     let answers = join_all((0..12).map(|_| guess())).await;
     assert_eq!(
@@ -278,39 +276,37 @@ async fn guesses_in_a_session_are_locked_too() {
         "mfa/recovery-codes",
     ] {
         at(path, json!({"code": "000000"}))
-            .send()
             .await
             .problem(401, "invalid_credentials");
     }
     let disable = |code: &str| json!({"password": PASSWORD, "code": code});
     at("mfa/disable", disable("000000"))
-        .send()
         .await
         .problem(401, "invalid_credentials");
     let code = app.code_at(&world, 1);
     for path in ["mfa/step-up", "mfa/recovery-codes"] {
-        assert_eq!(wait(at(path, json!({"code": code})).send().await), 60);
+        assert_eq!(wait(at(path, json!({"code": code})).await), 60);
     }
-    assert_eq!(wait(at("mfa/disable", disable(&code)).send().await), 60);
+    assert_eq!(wait(at("mfa/disable", disable(&code)).await), 60);
     world.clock.advance(Duration::seconds(60));
     let code = app.code_at(&world, 0);
-    at("mfa/step-up", json!({"code": code})).send().await.expect(200);
+    at("mfa/step-up", json!({"code": code})).await.expect(200);
 
     let change =
         |password: &str| json!({"current_password": password, "new_password": "a staple of batteries"});
     for _ in 0..20 {
-        let wrong = at("change-password", change("wrong horse")).send().await;
+        let wrong = at("change-password", change("wrong horse")).await;
         wrong.problem(401, "invalid_credentials");
     }
-    assert_eq!(wait(at("change-password", change(PASSWORD)).send().await), 60);
+    assert_eq!(wait(at("change-password", change(PASSWORD)).await), 60);
     let body = json!({"email": "new@acme.example", "password": PASSWORD});
-    assert_eq!(wait(at("change-email", body).send().await), 60);
+    assert_eq!(wait(at("change-email", body).await), 60);
     assert_eq!(
-        wait(at("mfa/disable", disable(&app.code_at(&world, 1))).send().await),
+        wait(at("mfa/disable", disable(&app.code_at(&world, 1))).await),
         60
     );
     world.clock.advance(Duration::seconds(60));
-    at("change-password", change(PASSWORD)).send().await.expect(204);
+    at("change-password", change(PASSWORD)).await.expect(204);
 }
 
 /// A stolen session guesses from many networks; none of them is known by the session.
@@ -322,7 +318,7 @@ async fn guesses_in_a_session_count_for_all_networks() {
     let change = async |address: &str, password: &str| {
         let body = json!({"current_password": password, "new_password": "a staple of batteries"});
         let change = world.post(member, "/api/v1/auth/change-password", &body);
-        change.header("X-Forwarded-For", address).send().await
+        change.header("X-Forwarded-For", address).await
     };
     for network in 0..10 {
         for _ in 0..10 {
@@ -344,7 +340,7 @@ async fn trust_in_a_device_ends_after_wrong_passwords() {
         .await
         .problem(401, "mfa_required");
     let body = json!({"mfa_token": waiting.json()["mfa_token"], "code": app.next_code(&world), "trust_device": true});
-    let done = post(&world, "/api/v1/auth/mfa/verify", body).send().await;
+    let done = post(&world, "/api/v1/auth/mfa/verify", body).await;
     let device = done.expect(200).json()["device_token"].clone();
     let guess = async |network: usize, password: &str| {
         let rest = json!({"device_token": device, "password": password});
@@ -442,11 +438,7 @@ async fn lockouts_hold_on_every_server_and_store_no_address() {
     fail(&world, CAFE, &member.email, 20).await;
     let other = world.other_instance(&options).await;
     let body = json!({"tenant_slug": "acme", "email": member.email, "password": PASSWORD});
-    let there = other
-        .post(LOGIN, &body)
-        .header("X-Forwarded-For", CAFE)
-        .send()
-        .await;
+    let there = other.post(LOGIN, &body).header("X-Forwarded-For", CAFE).await;
     assert_eq!(wait(there), 60);
     let sql = "SELECT count(*) FROM lockouts l WHERE l::text LIKE '%member@%' OR octet_length(account) <> 16";
     assert_eq!(count(&world, sql).await, 0);

@@ -196,20 +196,17 @@ async fn each_admin_of_the_tenant_is_told_of_a_threshold_once_and_nobody_else() 
     let look = json!({"display_name": "Acme & Söhne"});
     world
         .patch(&acme.admin, "/api/v1/branding", &look)
-        .send()
         .await
         .expect(200);
     let zone = json!({"settings": {"timezone": "America/New_York"}});
     world
         .patch(&acme.admin, "/api/v1/tenant", &zone)
-        .send()
         .await
         .expect(200);
     let gone = post.add("gone@acme.example", Role::Admin).await;
     let path = format!("/api/v1/users/{gone}");
     world
         .patch(&acme.admin, &path, &json!({"is_active": false}))
-        .send()
         .await
         .expect(200);
     post.alerted().await;
@@ -425,17 +422,13 @@ async fn whoever_is_no_admin_any_more_when_it_is_sent_gets_nothing() {
     post.tell_alerts().await;
     assert_eq!(post.mails().await.len(), 10);
     let change = async |id, body: Value| {
-        world
-            .patch(&acme.admin, &path(id), &body)
-            .send()
-            .await
-            .expect(200);
+        world.patch(&acme.admin, &path(id), &body).await.expect(200);
     };
     change(demoted, json!({"role": "member"})).await;
     change(inactive, json!({"is_active": false})).await;
     change(moved, json!({"email": "new@acme.example"})).await;
     world.forget_links().await;
-    world.delete(&acme.admin, &path(removed)).send().await.expect(204);
+    world.delete(&acme.admin, &path(removed)).await.expect(204);
     assert_eq!(post.outcomes().await, [Outcome::Done; 10]);
     let expected = [
         "admin@acme.example",

@@ -30,11 +30,7 @@ async fn mailed() -> Mailed {
 async fn forgot(world: &World, tenant: &TenantWorld, email: &str, address: &str) -> Reply {
     let body = json!({"email": email, "tenant_slug": tenant.slug});
     let request = world.client.post(FORGOT, &body);
-    request
-        .header("X-Forwarded-For", address)
-        .send()
-        .await
-        .expect(202)
+    request.header("X-Forwarded-For", address).await.expect(202)
 }
 
 /// Adds users to acme whose addresses are verified; their addresses.
@@ -82,7 +78,7 @@ async fn flood_of_anonymous_requests_delays_no_mail_of_an_admin() {
     look_at_requests(world).await;
     let invitation = json!({"email": "new@invited.example", "role": "member"});
     let invited = world.post(&acme.admin, "/api/v1/invitations", &invitation);
-    invited.send().await.expect(201);
+    invited.await.expect(201);
     mail::work(world).await;
 
     let sent = mailed.server.received().split_off(before);
@@ -116,11 +112,7 @@ async fn flood_delays_no_user_who_asks_from_a_known_network() {
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let body = json!({"tenant_slug": "acme", "email": acme.member.email, "password": PASSWORD});
     let login = world.client.post("/api/v1/auth/login", &body);
-    login
-        .header("X-Forwarded-For", "198.51.100.9")
-        .send()
-        .await
-        .expect(200);
+    login.header("X-Forwarded-For", "198.51.100.9").await.expect(200);
     for (network, email) in users(world, 40).await.iter().enumerate() {
         forgot(world, acme, email, &format!("203.0.{network}.7")).await;
     }

@@ -37,18 +37,18 @@ async fn limited() -> Mailed {
 
 async fn invite(world: &World, admin: &Person, email: &str) -> Reply {
     let body = json!({"email": email, "role": "member"});
-    world.post(admin, "/api/v1/invitations", &body).send().await
+    world.post(admin, "/api/v1/invitations", &body).await
 }
 
 async fn add_user(world: &World, admin: &Person, email: &str) -> Reply {
     let body = json!({"email": email, "full_name": "Somebody", "password": PASSWORD});
-    world.post(admin, "/api/v1/users", &body).send().await
+    world.post(admin, "/api/v1/users", &body).await
 }
 
 async fn sign_up(world: &World, slug: &str, name: &str, email: &str) -> Value {
     let admin = json!({"email": email, "full_name": "Call +49 30 1234567 or http://evil.example"});
     let body = json!({"name": name, "slug": slug, "admin": admin});
-    let signed_up = post(world, "/api/v1/tenants", body).send().await;
+    let signed_up = post(world, "/api/v1/tenants", body).await;
     signed_up.expect(201).json()
 }
 
@@ -73,7 +73,7 @@ async fn one_tenant_mails_a_stranger_a_few_times_a_day() {
         let user = add_user(world, &acme.admin, STRANGER).await.expect(201).json();
         let path = format!("/api/v1/users/{}", user["id"].as_str().unwrap());
         assert_eq!(mailed.mails_to(STRANGER).await.len(), 1);
-        world.delete(&acme.admin, &path).send().await.expect(204);
+        world.delete(&acme.admin, &path).await.expect(204);
     }
     for email in [
         STRANGER,
@@ -104,7 +104,7 @@ async fn all_tenants_together_mail_a_stranger_a_few_times() {
         let invited = invite(world, admin, STRANGER).await.expect(201).json();
         assert_eq!(mailed.mails_to(STRANGER).await.len(), 1);
         let path = format!("/api/v1/invitations/{}", invited["id"].as_str().unwrap());
-        world.delete(admin, &path).send().await.expect(204);
+        world.delete(admin, &path).await.expect(204);
     }
     let mut answers = Vec::new();
     for (slug, email) in [("first", STRANGER), ("other", "nobody@elsewhere.example")] {
@@ -285,7 +285,7 @@ async fn account_gets_a_bounded_number_of_links_a_day() {
         .json();
     let change = world.client.post("/api/v1/auth/change-password", &body);
     let change = change.bearer(login["access_token"].as_str().unwrap());
-    change.send().await.expect(204);
+    change.await.expect(204);
     assert_eq!(mailed.mails_to(&acme.viewer.email).await.len(), 1);
     // So has an admin's link.
     ask(world, FORGOT, "acme", &acme.viewer.email).await.expect(202);
@@ -294,10 +294,10 @@ async fn account_gets_a_bounded_number_of_links_a_day() {
     let login = world.login("acme", &acme.admin.email, PASSWORD).await.expect(200);
     let path = format!("/api/v1/users/{}/send-reset", acme.viewer.id);
     let by_admin = post(world, &path, json!({})).bearer(login.json()["access_token"].as_str().unwrap());
-    by_admin.send().await.expect(202);
+    by_admin.await.expect(202);
     let token = mailed.token_for(&acme.viewer.email).await;
     let body = json!({"token": token, "new_password": PASSWORD});
-    let reset = post(world, "/api/v1/auth/reset-password", body).send().await;
+    let reset = post(world, "/api/v1/auth/reset-password", body).await;
     reset.expect(204);
 }
 
@@ -315,7 +315,7 @@ async fn links_for_strangers_keep_no_notice_from_an_unverified_owner() {
     let body = json!({"current_password": PASSWORD, "new_password": "a staple of batteries"});
     let change = post(world, "/api/v1/auth/change-password", body);
     let change = change.bearer(login.json()["access_token"].as_str().unwrap());
-    change.send().await.expect(204);
+    change.await.expect(204);
     assert_eq!(mailed.mails_to(&viewer.email).await.len(), 1, "the notice");
     world.clock.advance(MailLimits::ALWAYS_UNVERIFIED);
     ask(world, FORGOT, "acme", &viewer.email).await.expect(202);
@@ -345,7 +345,7 @@ async fn requests_from_other_networks_keep_no_owner_from_asking() {
     let from = async |address: &str, email: &str| {
         let body = json!({"email": email, "tenant_slug": "acme"});
         let asked = post(world, FORGOT, body).header("X-Forwarded-For", address);
-        asked.send().await
+        asked.await
     };
     for email in [&*viewer.email, "nobody@acme.example"] {
         for network in 0..7 {
@@ -367,14 +367,11 @@ async fn move_viewer(mailed: &Mailed, to: &str) -> String {
     let (world, viewer) = (&mailed.world, &mailed.world.acme.viewer);
     verify(mailed, viewer).await;
     let body = json!({"email": to, "password": PASSWORD});
-    let change = world
-        .post(viewer, "/api/v1/auth/change-email", &body)
-        .send()
-        .await;
+    let change = world.post(viewer, "/api/v1/auth/change-email", &body).await;
     change.expect(202);
     let token = mailed.token_for(to).await;
     let confirm = post(world, "/api/v1/auth/confirm-email", json!({"token": token}));
-    confirm.send().await.expect(204);
+    confirm.await.expect(204);
     mailed.token_for(&viewer.email).await
 }
 
@@ -391,20 +388,17 @@ async fn former_address_is_kept_for_its_owner_for_seven_days() {
     let former = &acme.viewer.email;
     let revert = move_viewer(&mailed, "new@acme.example").await;
     let taken = |reply: Reply| reply.problem(409, "email_taken");
-    taken(register(world, acme, former).send().await);
+    taken(register(world, acme, former).await);
     taken(invite(world, &acme.admin, former).await);
     taken(add_user(world, &acme.admin, former).await);
     let path = format!("/api/v1/users/{}", acme.member.id);
     let patch = json!({"email": former});
-    taken(world.patch(&acme.admin, &path, &patch).send().await);
+    taken(world.patch(&acme.admin, &path, &patch).await);
     let body = json!({"email": former, "password": PASSWORD});
-    let change = world
-        .post(&acme.member, "/api/v1/auth/change-email", &body)
-        .send()
-        .await;
+    let change = world.post(&acme.member, "/api/v1/auth/change-email", &body).await;
     change.expect(202);
     let confirm = json!({"token": mailed.token_for(former).await});
-    taken(post(world, "/api/v1/auth/confirm-email", confirm).send().await);
+    taken(post(world, "/api/v1/auth/confirm-email", confirm).await);
     let cx = user_import::begin(&operator_cx(&world.app), acme.id, true)
         .await
         .unwrap();
@@ -423,7 +417,7 @@ async fn former_address_is_kept_for_its_owner_for_seven_days() {
     // In another tenant it is free.
     add_user(world, &world.globex.admin, former).await.expect(201);
     let revert = post(world, "/api/v1/auth/revert-email", json!({"token": revert}));
-    revert.send().await.expect(204);
+    revert.await.expect(204);
 }
 
 #[actix_web::test]
@@ -433,22 +427,17 @@ async fn former_address_is_free_after_seven_days_and_for_its_owner() {
     move_viewer(&mailed, "new@acme.example").await;
     // The owner moves back.
     let body = json!({"email": acme.viewer.email, "password": PASSWORD});
-    let change = world
-        .post(&acme.viewer, "/api/v1/auth/change-email", &body)
-        .send()
-        .await;
+    let change = world.post(&acme.viewer, "/api/v1/auth/change-email", &body).await;
     change.expect(202);
     let confirm = json!({"token": mailed.token_for(&acme.viewer.email).await});
     post(world, "/api/v1/auth/confirm-email", confirm)
-        .send()
         .await
         .expect(204);
     register(world, acme, "new@acme.example")
-        .send()
         .await
         .problem(409, "email_taken");
     world.clock.advance(Duration::days(7));
-    register(world, acme, "new@acme.example").send().await.expect(201);
+    register(world, acme, "new@acme.example").await.expect(201);
 }
 
 /// The expired invitation reserves the address for nobody; a user takes it and gives it up.
@@ -459,21 +448,21 @@ async fn former_address_is_kept_from_an_expired_invitation() {
     let invited = invite(world, &acme.admin, STRANGER).await.expect(201).json();
     mail::work(world).await;
     world.clock.advance(Duration::days(8));
-    let registered = register(world, acme, STRANGER).send().await.expect(201).json();
+    let registered = register(world, acme, STRANGER).await.expect(201).json();
     let stranger = registered["access_token"].as_str().unwrap();
     let token = mailed.token_for(STRANGER).await;
     let verify = post(world, "/api/v1/auth/verify-email", json!({"token": token}));
-    verify.bearer(stranger).send().await.expect(204);
+    verify.bearer(stranger).await.expect(204);
     let body = json!({"email": "new@elsewhere.example", "password": PASSWORD});
     let change = post(world, "/api/v1/auth/change-email", body).bearer(stranger);
-    change.send().await.expect(202);
+    change.await.expect(202);
     let token = mailed.token_for("new@elsewhere.example").await;
     let confirm = post(world, "/api/v1/auth/confirm-email", json!({"token": token}));
-    confirm.send().await.expect(204);
+    confirm.await.expect(204);
     let admin = world.login("acme", &acme.admin.email, PASSWORD).await.expect(200);
     let path = format!("/api/v1/invitations/{}/resend", invited["id"].as_str().unwrap());
     let resend = post(world, &path, json!({})).bearer(admin.json()["access_token"].as_str().unwrap());
-    resend.send().await.problem(409, "email_taken");
+    resend.await.problem(409, "email_taken");
 }
 
 /// Each goes to an address of the user's choice, and counts for the tenant, which mails a bounded number of strangers.
@@ -485,7 +474,7 @@ async fn one_user_confirms_a_bounded_number_of_addresses_a_day() {
         let body = json!({"email": email, "password": PASSWORD});
         let change = world.post(who, "/api/v1/auth/change-email", &body);
         world.clock.advance(Duration::minutes(1));
-        change.send().await
+        change.await
     };
     for number in 0..10 {
         change(&acme.viewer, &format!("n{number}@elsewhere.example"))
@@ -562,7 +551,7 @@ async fn full_tenant_answers_alike_for_invited_addresses() {
     invite(world, &acme.admin, STRANGER).await.expect(201);
     let mut answers = Vec::new();
     for email in [STRANGER, &acme.member.email, "free@elsewhere.example"] {
-        let refused = register(world, acme, email).send().await;
+        let refused = register(world, acme, email).await;
         answers.push(refused.problem(403, "plan_limit_reached").comparable());
     }
     assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
@@ -575,19 +564,14 @@ async fn full_tenant_answers_alike_for_invited_addresses() {
 async fn mail_is_in_the_language_and_color_of_its_tenant() {
     let mailed = Mailed::new().await;
     let (world, acme, globex) = (&mailed.world, &mailed.world.acme, &mailed.world.globex);
-    let tenant = world
-        .get(&acme.admin, "/api/v1/tenant")
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let tenant = world.get(&acme.admin, "/api/v1/tenant").await.expect(200).json();
     let locale = json!({"settings": {"locale": "de-AT"}});
     let patch = world.patch(&acme.admin, "/api/v1/tenant", &locale);
-    patch.send().await.expect(200);
+    patch.await.expect(200);
     assert_eq!(tenant["settings"]["locale"], "en");
     let look = json!({"display_name": "Acme <b>&amp;</b>", "primary_color": "#facc15"});
     let patch = world.patch(&acme.admin, "/api/v1/branding", &look);
-    patch.send().await.expect(200);
+    patch.await.expect(200);
     for tenant in [acme, globex] {
         ask(world, FORGOT, tenant.slug, &tenant.viewer.email)
             .await

@@ -13,16 +13,11 @@ async fn requests_are_measured_by_route_template_and_status() {
     let own = format!("/api/v1/tasks/{}", world.acme.task);
     let foreign = format!("/api/v1/tasks/{}", world.globex.task);
     for _ in 0..2 {
-        world.get(viewer, &own).send().await.expect(200);
+        world.get(viewer, &own).await.expect(200);
     }
-    world.get(viewer, &foreign).send().await.expect(404);
-    world
-        .client
-        .get("/no/such/place?secret=1")
-        .send()
-        .await
-        .expect(404);
-    let reply = world.client.get("/metrics").send().await.expect(200);
+    world.get(viewer, &foreign).await.expect(404);
+    world.client.get("/no/such/place?secret=1").await.expect(404);
+    let reply = world.client.get("/metrics").await.expect(200);
     let text = reply.text();
     let count = |status: u16| {
         let line = format!(
@@ -49,34 +44,30 @@ async fn only_operators_read_which_tenants_are_busiest() {
     let world = World::new().await;
     let viewer = &world.acme.viewer;
     for _ in 0..3 {
-        world.get(viewer, "/api/v1/tasks").send().await.expect(200);
+        world.get(viewer, "/api/v1/tasks").await.expect(200);
     }
     let operator = world.operator("olga@platform.example").await;
     let metrics = || world.client.get("/metrics");
-    let text = metrics().bearer(&operator).send().await.expect(200).text();
+    let text = metrics().bearer(&operator).await.expect(200).text();
     let busiest = format!(
         "tenantry_busiest_tenants_requests{{tenant=\"{}\"}} 3",
         world.acme.id
     );
     assert!(text.contains(&busiest), "{text}");
     assert!(!text.contains(&world.globex.id.to_string()), "it did nothing");
-    let text = metrics().send().await.expect(200).text();
+    let text = metrics().await.expect(200).text();
     assert!(!text.contains("busiest"), "{text}");
     for token in [viewer.access_token.as_str(), "nonsense"] {
-        metrics()
-            .bearer(token)
-            .send()
-            .await
-            .problem(401, "unauthenticated");
+        metrics().bearer(token).await.problem(401, "unauthenticated");
     }
 }
 
 #[actix_web::test]
 async fn a_scrape_gets_the_format_it_accepts() {
     let world = World::new().await;
-    world.client.get("/health").send().await.expect(200);
+    world.client.get("/health").await.expect(200);
     let scrape = async |accept: &str| {
-        let reply = world.client.get("/metrics").header("Accept", accept).send().await;
+        let reply = world.client.get("/metrics").header("Accept", accept).await;
         let reply = reply.expect(200);
         (reply.header("content-type").unwrap().to_owned(), reply.text())
     };
@@ -98,16 +89,11 @@ async fn a_scrape_gets_the_format_it_accepts() {
 async fn what_is_refused_before_a_tenant_is_known_is_counted_for_nobody() {
     let world = World::new().await;
     let body = json!({"tenant_slug": "acme", "email": "x@y.example", "password": "wrong"});
-    world
-        .client
-        .post("/api/v1/auth/login", &body)
-        .send()
-        .await
-        .expect(401);
-    world.client.get("/api/v1/tasks").send().await.expect(401);
+    world.client.post("/api/v1/auth/login", &body).await.expect(401);
+    world.client.get("/api/v1/tasks").await.expect(401);
     let operator = world.operator("olga@platform.example").await;
     let metrics = world.client.get("/metrics").bearer(&operator);
-    let text = metrics.send().await.expect(200).text();
+    let text = metrics.await.expect(200).text();
     assert!(!text.contains("tenantry_busiest_tenants_requests{"), "{text}");
     assert!(
         text.contains(r#"route="/api/v1/auth/login",status="401"} 1"#),
@@ -129,7 +115,6 @@ async fn decisions_about_rates_are_counted_and_refusals_by_the_limit_they_exceed
     for status in [200, 200, 429, 429, 429] {
         world
             .get(&world.acme.viewer, "/api/v1/projects")
-            .send()
             .await
             .expect(status);
     }
@@ -137,7 +122,7 @@ async fn decisions_about_rates_are_counted_and_refusals_by_the_limit_they_exceed
         .login("acme", &world.acme.viewer.email, "wrong")
         .await
         .expect(401);
-    let text = world.client.get("/metrics").send().await.expect(200).text();
+    let text = world.client.get("/metrics").await.expect(200).text();
     for line in [
         r#"tenantry_rate_limit_decisions_total{class="tenant",outcome="allowed"} 2"#,
         r#"tenantry_rate_limit_decisions_total{class="tenant",outcome="refused"} 3"#,

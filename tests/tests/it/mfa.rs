@@ -89,7 +89,7 @@ pub(crate) fn app_of(enrollment: &Value) -> App {
 }
 
 async fn enroll(world: &World, who: &Person) -> App {
-    let enrollment = world.post(who, ENROLL, &json!({})).send().await.expect(200);
+    let enrollment = world.post(who, ENROLL, &json!({})).await.expect(200);
     app_of(&enrollment.json())
 }
 
@@ -101,7 +101,7 @@ pub(crate) fn codes_of(reply: &Reply) -> Vec<String> {
 pub(crate) async fn with_factor(world: &World, who: &Person) -> App {
     let mut app = enroll(world, who).await;
     let body = json!({"code": app.code_at(world, 0)});
-    let confirmed = world.post(who, CONFIRM, &body).send().await.expect(200);
+    let confirmed = world.post(who, CONFIRM, &body).await.expect(200);
     app.recovery_codes = codes_of(&confirmed);
     app
 }
@@ -119,7 +119,7 @@ async fn login_with(client: &Client, who: &Person, code: Option<&str>) -> Reply 
     if let Some(code) = code {
         body["totp_code"] = json!(code);
     }
-    client.post(LOGIN, &body).send().await
+    client.post(LOGIN, &body).await
 }
 
 async fn begun(world: &World, who: &Person) -> String {
@@ -130,11 +130,11 @@ async fn begun(world: &World, who: &Person) -> String {
 
 async fn verify(world: &World, token: &str, code: &str) -> Reply {
     let body = json!({"mfa_token": token, "code": code});
-    world.client.post(VERIFY, &body).send().await
+    world.client.post(VERIFY, &body).await
 }
 
 async fn give(world: &World, who: &Person, path: &str, code: &str) -> Reply {
-    world.post(who, path, &json!({"code": code})).send().await
+    world.post(who, path, &json!({"code": code})).await
 }
 
 async fn count(world: &World, sql: &'static str) -> i64 {
@@ -160,14 +160,14 @@ fn text(json: &Value, name: &str) -> String {
 /// The token of a device that is trusted with the code.
 async fn trusting(world: &World, token: &str, code: &str) -> String {
     let body = json!({"mfa_token": token, "code": code, "trust_device": true});
-    let done = world.client.post(VERIFY, &body).send().await.expect(200);
+    let done = world.client.post(VERIFY, &body).await.expect(200);
     text(&done.json(), "device_token")
 }
 
 async fn login_on(world: &World, who: &Person, device: &str) -> Reply {
     let slug = who.email.split(['@', '.']).nth(1).unwrap();
     let body = json!({"tenant_slug": slug, "email": who.email, "password": PASSWORD, "device_token": device});
-    world.client.post(LOGIN, &body).send().await
+    world.client.post(LOGIN, &body).await
 }
 
 /// Everything that can be done with a second factor, for tests of statements.
@@ -178,12 +178,12 @@ pub(crate) async fn use_all(world: &World) {
     verify(world, &token, "000000").await.expect(401);
     let device = trusting(world, &token, &app.next_code(world)).await;
     login_on(world, who, &device).await.expect(200);
-    world.get(who, DEVICES).send().await.expect(200);
-    world.delete(who, DEVICES).send().await.expect(204);
+    world.get(who, DEVICES).await.expect(200);
+    world.delete(who, DEVICES).await.expect(204);
     give(world, who, STEP_UP, &app.next_code(world)).await.expect(200);
     give(world, who, RENEW, &app.recovery_codes[0]).await.expect(200);
     let body = json!({"password": PASSWORD, "code": app.next_code(world)});
-    world.post(who, DISABLE, &body).send().await.expect(204);
+    world.post(who, DISABLE, &body).await.expect(204);
     reseal::reseal(&operator_cx(&world.app), world.globex.id)
         .await
         .unwrap();
@@ -193,12 +193,7 @@ pub(crate) async fn use_all(world: &World) {
 async fn login_with_a_factor_takes_two_steps() {
     let world = World::new().await;
     let (admin, other) = (&world.acme.admin, world.digest(&world.globex).await);
-    let enrollment = world
-        .post(admin, ENROLL, &json!({}))
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let enrollment = world.post(admin, ENROLL, &json!({})).await.expect(200).json();
     let mut app = app_of(&enrollment);
     let uri = text(&enrollment, "otpauth_uri");
     let expected = format!(
@@ -231,15 +226,10 @@ async fn login_with_a_factor_takes_two_steps() {
     let access = text(&login, "access_token");
     assert_eq!(claims(&access)["amr"], json!(["pwd", "otp", "mfa"]));
     assert!(claims(&access)["mfa_at"].is_i64());
-    world.client.get(ME).bearer(&access).send().await.expect(200);
+    world.client.get(ME).bearer(&access).await.expect(200);
     // A refreshed token still says when the factor was given.
     let body = json!({"refresh_token": login["refresh_token"]});
-    let refreshed = world
-        .client
-        .post("/api/v1/auth/refresh", &body)
-        .send()
-        .await
-        .expect(200);
+    let refreshed = world.client.post("/api/v1/auth/refresh", &body).await.expect(200);
     let refreshed = text(&refreshed.json(), "access_token");
     assert_eq!(claims(&refreshed)["mfa_at"], claims(&access)["mfa_at"]);
     assert_eq!(actions(&world).await, ["mfa.enrolled", "mfa.enabled"]);
@@ -298,11 +288,7 @@ async fn unconfirmed_enrollment_changes_no_login() {
         (ENROLL, json!({})),
         (CONFIRM, json!({"code": second.next_code(&world)})),
     ] {
-        world
-            .post(member, path, &body)
-            .send()
-            .await
-            .problem(409, "conflict");
+        world.post(member, path, &body).await.problem(409, "conflict");
     }
     // Nothing of it concerns others.
     login_with(&world.client, &world.acme.admin, None)
@@ -430,7 +416,7 @@ async fn disabling_takes_password_and_code() {
     let app = with_factor(&world, member).await;
     let disable = async |password: &str, code: &str| {
         let body = json!({"password": password, "code": code});
-        world.post(member, DISABLE, &body).send().await
+        world.post(member, DISABLE, &body).await
     };
     let code = app.next_code(&world);
     disable("wrong horse", &code)
@@ -473,13 +459,12 @@ async fn mfa_token_opens_nothing_else() {
         .client
         .get(ME)
         .bearer(&token)
-        .send()
         .await
         .problem(401, "unauthenticated");
     let refresh = world
         .client
         .post("/api/v1/auth/refresh", &json!({"refresh_token": token}));
-    refresh.send().await.problem(401, "token_revoked");
+    refresh.await.problem(401, "token_revoked");
     let code = app.next_code(&world);
     let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
     let mut tampered: Vec<String> = (0..bytes.len())
@@ -506,10 +491,10 @@ async fn mfa_token_opens_nothing_else() {
         ("X-Tenant-ID", &world.globex.id.to_string()),
     ] {
         let request = world.client.post(VERIFY, &body).header(name, value);
-        request.send().await.problem(403, "tenant_mismatch");
+        request.await.problem(403, "tenant_mismatch");
     }
     let request = world.client.post(VERIFY, &body).bearer(&theirs.access_token);
-    request.send().await.problem(403, "tenant_mismatch");
+    request.await.problem(403, "tenant_mismatch");
     verify(&world, &token, &code).await.expect(200);
     verify(&world, &token, &app.next_code(&world))
         .await
@@ -600,9 +585,9 @@ async fn suspended_tenant_manages_factors() {
     give(&world, member, RENEW, &app.next_code(&world))
         .await
         .expect(200);
-    world.delete(member, DEVICES).send().await.expect(204);
+    world.delete(member, DEVICES).await.expect(204);
     let body = json!({"password": PASSWORD, "code": app.next_code(&world)});
-    world.post(member, DISABLE, &body).send().await.expect(204);
+    world.post(member, DISABLE, &body).await.expect(204);
 }
 
 #[actix_web::test]
@@ -619,7 +604,6 @@ async fn sessions_of_trusted_devices_are_listed_as_such() {
     let trusted = async || {
         let page = world
             .get(member, "/api/v1/auth/sessions")
-            .send()
             .await
             .expect(200)
             .json();
@@ -629,7 +613,7 @@ async fn sessions_of_trusted_devices_are_listed_as_such() {
     };
     // Newest first: with a code, on the trusted device, with the code that made it trusted, and the first one.
     assert_eq!(trusted().await, [false, true, true, false]);
-    world.delete(member, DEVICES).send().await.expect(204);
+    world.delete(member, DEVICES).await.expect(204);
     assert_eq!(trusted().await, [false; 4]);
 }
 
@@ -728,7 +712,7 @@ async fn security_settings_need_a_recent_factor() {
     let admin = &world.acme.admin;
     let change = async |token: &str, minutes: i64| {
         let body = json!({"security.session_idle_minutes": minutes});
-        world.client.patch(SETTINGS, &body).bearer(token).send().await
+        world.client.patch(SETTINGS, &body).bearer(token).await
     };
     // Without a factor there is nothing to ask for.
     change(&admin.access_token, 30).await.expect(200);
@@ -740,9 +724,9 @@ async fn security_settings_need_a_recent_factor() {
     assert_eq!(stale.header("www-authenticate"), None);
     let rollback = json!({"version": 1});
     let rollback = world.post(admin, "/api/v1/tenant/settings/rollback", &rollback);
-    rollback.send().await.problem(403, "mfa_required");
+    rollback.await.problem(403, "mfa_required");
     let other = json!({"notifications.digest_hour": 9});
-    world.patch(admin, SETTINGS, &other).send().await.expect(200);
+    world.patch(admin, SETTINGS, &other).await.expect(200);
 
     give(&world, admin, STEP_UP, "000000")
         .await
@@ -761,7 +745,7 @@ async fn security_settings_need_a_recent_factor() {
     world.clock.advance(Duration::seconds(599));
     let rollback = json!({"version": 1});
     let rollback = world.client.post("/api/v1/tenant/settings/rollback", &rollback);
-    rollback.bearer(&fresh).send().await.expect(200);
+    rollback.bearer(&fresh).await.expect(200);
     world.clock.advance(Duration::seconds(2));
     change(&fresh, 34).await.problem(403, "mfa_required");
 }
@@ -777,7 +761,7 @@ async fn step_up_of_one_session_is_not_of_another() {
         .client
         .patch(SETTINGS, &body)
         .bearer(&text(&other, "access_token"));
-    elsewhere.send().await.problem(403, "mfa_required");
+    elsewhere.await.problem(403, "mfa_required");
     give(&world, admin, STEP_UP, &app.next_code(&world))
         .await
         .expect(200);
@@ -785,7 +769,7 @@ async fn step_up_of_one_session_is_not_of_another() {
         .client
         .patch(SETTINGS, &body)
         .bearer(&text(&other, "access_token"));
-    elsewhere.send().await.problem(403, "mfa_required");
+    elsewhere.await.problem(403, "mfa_required");
 }
 
 #[actix_web::test]
@@ -858,11 +842,7 @@ async fn secrets_outlive_a_rotation_of_the_signing_key() {
 
 async fn require(world: &World, of: &str) {
     let body = json!({"security.mfa_required": of});
-    world
-        .patch(&world.acme.admin, SETTINGS, &body)
-        .send()
-        .await
-        .expect(200);
+    world.patch(&world.acme.admin, SETTINGS, &body).await.expect(200);
 }
 
 #[actix_web::test]
@@ -871,7 +851,7 @@ async fn required_factor_is_enrolled_at_the_next_login() {
     let member = &world.acme.member;
     require(&world, "everyone").await;
     // A session that is open goes on.
-    world.get(member, ME).send().await.expect(200);
+    world.get(member, ME).await.expect(200);
     let waiting = login_with(&world.client, member, Some("123456")).await;
     let waiting = waiting.problem(401, "mfa_required").json();
     assert_eq!(waiting["methods"], json!(["enroll"]));
@@ -883,19 +863,17 @@ async fn required_factor_is_enrolled_at_the_next_login() {
         .client
         .post(ENROLL, &json!({}))
         .bearer(&token)
-        .send()
         .await
         .problem(401, "unauthenticated");
 
     let confirm = async |token: &str, code: &str| {
         let body = json!({"mfa_token": token, "code": code});
-        world.client.post(CONFIRM_REQUIRED, &body).send().await
+        world.client.post(CONFIRM_REQUIRED, &body).await
     };
     confirm(&token, "123456").await.problem(409, "conflict");
     let enrollment = world
         .client
         .post(ENROLL_REQUIRED, &json!({"mfa_token": token}))
-        .send()
         .await;
     let app = app_of(&enrollment.expect(200).json());
     confirm(&token, "000000")
@@ -905,7 +883,7 @@ async fn required_factor_is_enrolled_at_the_next_login() {
     assert_eq!(codes_of(&done).len(), 10);
     let access = text(&done.json(), "access_token");
     assert!(claims(&access)["mfa_at"].is_i64());
-    world.client.get(ME).bearer(&access).send().await.expect(200);
+    world.client.get(ME).bearer(&access).await.expect(200);
     confirm(&token, &app.next_code(&world))
         .await
         .problem(401, "token_revoked");
@@ -916,7 +894,6 @@ async fn required_factor_is_enrolled_at_the_next_login() {
     world
         .client
         .post(ENROLL_REQUIRED, &body)
-        .send()
         .await
         .problem(409, "conflict");
     confirm(&waiting, &app.next_code(&world))
@@ -927,7 +904,6 @@ async fn required_factor_is_enrolled_at_the_next_login() {
         world
             .client
             .post(ENROLL_REQUIRED, &body)
-            .send()
             .await
             .problem(401, "token_revoked");
         confirm(nonsense, "000000").await.problem(401, "token_revoked");
@@ -938,7 +914,6 @@ async fn required_factor_is_enrolled_at_the_next_login() {
     world
         .client
         .post("/api/v1/auth/register", &body)
-        .send()
         .await
         .problem(403, "forbidden");
     login_with(&world.client, &world.globex.member, None)
@@ -960,13 +935,9 @@ async fn factor_can_be_required_of_admins_only() {
     assert_eq!(waiting.json()["methods"], json!(["enroll"]));
     let app = with_factor(&world, admin).await;
     let body = json!({"password": PASSWORD, "code": app.next_code(&world)});
-    world
-        .post(admin, DISABLE, &body)
-        .send()
-        .await
-        .problem(409, "conflict");
+    world.post(admin, DISABLE, &body).await.problem(409, "conflict");
     require(&world, "off").await;
-    world.post(admin, DISABLE, &body).send().await.expect(204);
+    world.post(admin, DISABLE, &body).await.expect(204);
     login_with(&world.client, admin, None).await.expect(200);
 }
 
@@ -978,7 +949,6 @@ async fn failures_end_a_required_enrollment_too() {
     let enrollment = world
         .client
         .post(ENROLL_REQUIRED, &json!({"mfa_token": token}))
-        .send()
         .await;
     let app = app_of(&enrollment.expect(200).json());
     for (code, refusal) in [("000000", "invalid_credentials"); 5]
@@ -989,7 +959,6 @@ async fn failures_end_a_required_enrollment_too() {
         world
             .client
             .post(CONFIRM_REQUIRED, &body)
-            .send()
             .await
             .problem(401, refusal);
     }
@@ -1004,7 +973,7 @@ async fn admin_resets_the_factor_of_another_user() {
     let waiting = begun(&world, member).await;
     let reset = async |who: &Person, id: String| {
         let path = format!("/api/v1/users/{id}/reset-mfa");
-        world.post(who, &path, &json!({})).send().await
+        world.post(who, &path, &json!({})).await
     };
     let id = member.id.to_string();
     reset(member, id.clone()).await.problem(403, "forbidden");
@@ -1015,7 +984,7 @@ async fn admin_resets_the_factor_of_another_user() {
     let app = with_factor(&world, admin).await;
     settle(&world, admin).await;
     reset(admin, id.clone()).await.expect(204);
-    world.get(member, ME).send().await.problem(401, "token_revoked");
+    world.get(member, ME).await.problem(401, "token_revoked");
     verify(&world, &waiting, "000000")
         .await
         .problem(401, "token_revoked");
@@ -1051,7 +1020,7 @@ async fn trusted_device_logs_in_without_a_code_for_30_days() {
     let login = login_on(&world, member, &device).await.expect(200).json();
     // It is no factor that was given now.
     assert_eq!(claims(&text(&login, "access_token"))["mfa_at"], Value::Null);
-    let listed = world.get(member, DEVICES).send().await.expect(200).json();
+    let listed = world.get(member, DEVICES).await.expect(200).json();
     assert_eq!(listed["data"].as_array().unwrap().len(), 1);
     assert!(!listed.to_string().contains(&device));
     // It is of one user, and of one tenant.
@@ -1070,7 +1039,6 @@ async fn trusted_device_logs_in_without_a_code_for_30_days() {
     world
         .client
         .post(LOGIN, &body)
-        .send()
         .await
         .problem(401, "invalid_credentials");
     world.clock.advance(Duration::days(30) - Duration::minutes(1));
@@ -1091,7 +1059,7 @@ async fn trust_ends_with_password_factor_and_wish() {
         trusting(&world, &token, &app.next_code(&world)).await
     };
     let device = trusted(&app).await;
-    world.delete(member, DEVICES).send().await.expect(204);
+    world.delete(member, DEVICES).await.expect(204);
     login_on(&world, member, &device)
         .await
         .problem(401, "mfa_required");
@@ -1107,12 +1075,12 @@ async fn trust_ends_with_password_factor_and_wish() {
         .await
         .problem(401, "mfa_required");
     assert_eq!(
-        world.get(member, DEVICES).send().await.expect(200).json()["data"],
+        world.get(member, DEVICES).await.expect(200).json()["data"],
         json!([])
     );
     let device = trusted(&app).await;
     let body = json!({"password": PASSWORD, "code": app.next_code(&world)});
-    world.post(member, DISABLE, &body).send().await.expect(204);
+    world.post(member, DISABLE, &body).await.expect(204);
     app = with_factor(&world, member).await;
     login_on(&world, member, &device)
         .await

@@ -18,7 +18,7 @@ const ALL: &str = "/ofrep/v1/evaluate/flags";
 
 async fn ask(world: &World, who: &Person, key: &str, context: Value) -> Reply {
     let body = json!({"context": context});
-    world.post(who, &format!("{ALL}/{key}"), &body).send().await
+    world.post(who, &format!("{ALL}/{key}"), &body).await
 }
 
 /// A refusal in the protocol's own shape.
@@ -89,7 +89,6 @@ async fn one_flag_is_evaluated_for_whoever_the_context_names() {
     assert_eq!(none["reason"], "UNKNOWN");
     let without = world
         .post(who, &format!("{ALL}/colour"), &json!({}))
-        .send()
         .await
         .expect(200)
         .json();
@@ -123,7 +122,7 @@ async fn what_cannot_be_evaluated_is_refused_in_the_words_of_the_protocol() {
             400,
             json!({"key": "shown", "errorCode": "INVALID_CONTEXT"}),
         );
-        let all = world.post(who, ALL, &json!({"context": context})).send().await;
+        let all = world.post(who, ALL, &json!({"context": context})).await;
         refused(all, 400, json!({"errorCode": "INVALID_CONTEXT"}));
     }
     for body in ["", "{", "[]", "7", "nil", "{\"context\": {\"a\": NaN}}"] {
@@ -134,14 +133,12 @@ async fn what_cannot_be_evaluated_is_refused_in_the_words_of_the_protocol() {
         let reply = request
             .header("Content-Type", "application/json")
             .body(body)
-            .send()
             .await;
         refused(reply, 400, json!({"errorCode": "PARSE_ERROR"}));
     }
     world
         .client
         .post(ALL, &json!({}))
-        .send()
         .await
         .problem(401, "unauthenticated");
     // What callers send beside what there is to say makes no difference.
@@ -179,10 +176,7 @@ async fn the_tenant_comes_from_the_credential_and_a_context_can_only_agree() {
             400,
             json!({"key": "theirs", "errorCode": "INVALID_CONTEXT"}),
         );
-        let all = world
-            .post(&acme.viewer, ALL, &json!({"context": context}))
-            .send()
-            .await;
+        let all = world.post(&acme.viewer, ALL, &json!({"context": context})).await;
         refused(all, 400, json!({"errorCode": "INVALID_CONTEXT"}));
     }
     // Calling it an attribute does not help either.
@@ -216,7 +210,7 @@ async fn all_flags_come_with_a_tag_that_changes_with_whatever_may_change_them() 
             &format!("{ALL}?flagConfigEtag=x&flagConfigLastModified=7"),
             &json!({"context": context}),
         );
-        request.header("If-None-Match", tag).send().await
+        request.header("If-None-Match", tag).await
     };
     let first = all(&acme.viewer, json!({"b": 1, "a": 2}), "\"unknown\"")
         .await
@@ -261,13 +255,11 @@ async fn all_flags_come_with_a_tag_that_changes_with_whatever_may_change_them() 
     let path = "/api/v1/features/rollout/override";
     world
         .put(&globex.admin, path, &json!({"variant": "on"}))
-        .send()
         .await
         .expect(200);
     all(&acme.viewer, json!({"a": 2, "b": 1}), &tag).await.expect(304);
     world
         .put(&acme.admin, path, &json!({"variant": "on"}))
-        .send()
         .await
         .expect(200);
     let second = all(&acme.viewer, json!({"a": 2, "b": 1}), &tag).await.expect(200);
@@ -292,7 +284,7 @@ async fn a_rule_about_another_tenant_changes_nothing_that_is_seen() {
             "serve": {"variant": "on"}}]})
     };
     define(&world, "early", json!({})).await;
-    let all = async |who: &Person| world.post(who, ALL, &json!({})).send().await.expect(200);
+    let all = async |who: &Person| world.post(who, ALL, &json!({})).await.expect(200);
     let seen = async |who: &Person| {
         let reply = all(who).await;
         let json = reply.json();
@@ -308,12 +300,7 @@ async fn a_rule_about_another_tenant_changes_nothing_that_is_seen() {
         let request = world
             .get(who, "/ofrep/v1/events")
             .header("Last-Event-ID", version);
-        request
-            .send()
-            .await
-            .expect(200)
-            .text()
-            .contains("refetchEvaluation")
+        request.await.expect(200).text().contains("refetchEvaluation")
     };
     let (before, theirs) = (seen(&acme.viewer).await, seen(&globex.viewer).await);
     assert_ne!(before.0, theirs.0, "equal flags look different to two tenants");
@@ -340,11 +327,7 @@ async fn evaluating_is_not_writing() {
     ask(&world, &world.acme.viewer, "shown", json!({}))
         .await
         .expect(200);
-    world
-        .post(&world.acme.viewer, ALL, &json!({}))
-        .send()
-        .await
-        .expect(200);
+    world.post(&world.acme.viewer, ALL, &json!({})).await.expect(200);
     assert_eq!(world.digest(&world.acme).await, before);
     world.set_status(&world.acme, "suspended").await;
     ask(&world, &world.acme.viewer, "shown", json!({}))
@@ -356,11 +339,7 @@ async fn evaluating_is_not_writing() {
 async fn a_stream_begins_with_what_was_missed() {
     let world = World::new().await;
     define(&world, "shown", json!({})).await;
-    let revision = world
-        .post(&world.acme.viewer, ALL, &json!({}))
-        .send()
-        .await
-        .json()["metadata"]["version"]
+    let revision = world.post(&world.acme.viewer, ALL, &json!({})).await.json()["metadata"]["version"]
         .as_str()
         .unwrap()
         .to_owned();
@@ -369,7 +348,7 @@ async fn a_stream_begins_with_what_was_missed() {
         let request = last
             .into_iter()
             .fold(request, |request, last| request.header("Last-Event-ID", last));
-        let reply = request.send().await.expect(200);
+        let reply = request.await.expect(200);
         assert_eq!(reply.header("content-type"), Some("text/event-stream"));
         assert_eq!(reply.header("cache-control"), Some("no-store"));
         reply.text()
@@ -434,7 +413,7 @@ async fn a_tenant_and_a_server_have_so_many_streams_and_one_that_ends_gives_its_
     let logout = world
         .client
         .request(actix_web::http::Method::POST, "/api/v1/auth/logout");
-    logout.bearer(&acme.viewer.access_token).send().await.expect(204);
+    logout.bearer(&acme.viewer.access_token).await.expect(204);
     let freed = async {
         while !open_stream(&url, &globex.admin)
             .await
@@ -453,12 +432,12 @@ async fn a_tenant_and_a_server_have_so_many_streams_and_one_that_ends_gives_its_
 async fn a_ticket_stands_for_its_token_at_the_stream_and_nowhere_else() {
     let world = World::new().await;
     let who = &world.acme.viewer;
-    let all = world.post(who, ALL, &json!({})).send().await.expect(200).json();
+    let all = world.post(who, ALL, &json!({})).await.expect(200).json();
     let uri = all["eventStreams"][0]["endpoint"]["requestUri"]
         .as_str()
         .unwrap()
         .to_owned();
-    let stream = async || world.client.get(&uri).send().await;
+    let stream = async || world.client.get(&uri).await;
     assert!(
         !stream().await.expect(200).text().contains("refetchEvaluation"),
         "nothing was missed"
@@ -471,28 +450,18 @@ async fn a_ticket_stands_for_its_token_at_the_stream_and_nowhere_else() {
     let ticket = uri.rsplit_once("ticket=").unwrap().1;
     for path in ["/api/v1/features", "/api/v1/auth/me"] {
         let path = format!("{path}?ticket={ticket}");
-        world
-            .client
-            .get(&path)
-            .send()
-            .await
-            .problem(401, "unauthenticated");
+        world.client.get(&path).await.problem(401, "unauthenticated");
         let bearer = world.client.get(&path).bearer(ticket);
-        bearer.send().await.problem(401, "unauthenticated");
+        bearer.await.problem(401, "unauthenticated");
     }
     for forged in ["", "x", &ticket[1..], &who.access_token] {
         let path = format!("/ofrep/v1/events?ticket={forged}");
-        world
-            .client
-            .get(&path)
-            .send()
-            .await
-            .problem(401, "unauthenticated");
+        world.client.get(&path).await.problem(401, "unauthenticated");
     }
     let logout = world
         .client
         .request(actix_web::http::Method::POST, "/api/v1/auth/logout");
-    logout.bearer(&who.access_token).send().await.expect(204);
+    logout.bearer(&who.access_token).await.expect(204);
     stream().await.problem(401, "token_revoked");
 }
 
@@ -502,7 +471,7 @@ async fn ticket_of_another_tenant_beside_a_bearer_is_a_mismatch() {
     let world = World::new().await;
     let (acme, globex) = (&world.acme, &world.globex);
     let address = async |who: &Person| {
-        let all = world.post(who, ALL, &json!({})).send().await.expect(200).json();
+        let all = world.post(who, ALL, &json!({})).await.expect(200).json();
         let uri = &all["eventStreams"][0]["endpoint"]["requestUri"];
         uri.as_str().unwrap().to_owned()
     };
@@ -510,7 +479,7 @@ async fn ticket_of_another_tenant_beside_a_bearer_is_a_mismatch() {
     let ticket = foreign.rsplit_once("ticket=").unwrap().1;
     let stream = async |uri: &str| {
         let request = world.client.get(uri).bearer(&acme.viewer.access_token);
-        request.send().await
+        request.await
     };
     let before = world.digest(globex).await;
     stream(&foreign).await.problem(403, "tenant_mismatch");
@@ -533,5 +502,5 @@ async fn ticket_of_another_tenant_beside_a_bearer_is_a_mismatch() {
         .client
         .get(&foreign)
         .bearer(login["access_token"].as_str().unwrap());
-    fresh.send().await.problem(403, "tenant_mismatch");
+    fresh.await.problem(403, "tenant_mismatch");
 }

@@ -193,7 +193,7 @@ async fn a_stream_ends_with_its_session() {
     let logout = world
         .client
         .request(actix_web::http::Method::POST, "/api/v1/auth/logout");
-    logout.bearer(&who.access_token).send().await.expect(204);
+    logout.bearer(&who.access_token).await.expect(204);
     until(None).await;
     server.stop(false).await;
 }

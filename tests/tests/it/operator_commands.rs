@@ -168,11 +168,7 @@ async fn late_request_of_a_former_operator_changes_no_tenant() {
         matches!(purged, Err(LifecycleError::Denied(Denied::Revoked))),
         "{purged:?}"
     );
-    world
-        .get(&world.acme.admin, "/api/v1/auth/me")
-        .send()
-        .await
-        .expect(200);
+    world.get(&world.acme.admin, "/api/v1/auth/me").await.expect(200);
     assert!(logged(&world, &world.acme, "tenant.suspended").await.is_empty());
     assert!(recorded(&world, "tenant.deleted").await.is_empty());
 }
@@ -188,9 +184,9 @@ async fn repeated_deactivation_changes_nothing() {
         .await
         .unwrap();
     let path = format!("{OPERATORS}/{id}");
-    let delete = async || world.client.delete(&path).bearer(&owner).send().await.expect(204);
+    let delete = async || world.client.delete(&path).bearer(&owner).await.expect(204);
     let version = async || {
-        let found = world.client.get(&path).bearer(&owner).send().await.expect(200);
+        let found = world.client.get(&path).bearer(&owner).await.expect(200);
         found.header("etag").unwrap().to_owned()
     };
     delete().await;
@@ -215,7 +211,7 @@ async fn pointer_at_an_unknown_name_is_escaped() {
             json!({"features": {"a/b~c": true}, "reason": "a test"}),
         ),
     ] {
-        let refused = world.client.patch(&path, &body).bearer(&token).send().await;
+        let refused = world.client.patch(&path, &body).bearer(&token).await;
         let refused = refused.problem(422, "validation_failed").json();
         assert_eq!(refused["errors"][0]["pointer"], format!("/{kind}/a~1b~0c"));
     }

@@ -33,7 +33,7 @@ const HOME: &str = "203.0.113.9";
 const CAFE: &str = "198.51.100.9";
 
 async fn post(world: &World, path: &str, body: Value) -> Reply {
-    world.client.post(path, &body).send().await
+    world.client.post(path, &body).await
 }
 
 async fn create(world: &World, email: &str, role: OperatorRole) {
@@ -74,7 +74,7 @@ async fn verify(world: &World, token: &str, code: &str) -> Reply {
 }
 
 async fn own(world: &World, token: &str, path: &str, body: Value) -> Reply {
-    world.client.post(path, &body).bearer(token).send().await
+    world.client.post(path, &body).bearer(token).await
 }
 
 fn tenants(world: &World, token: &str) -> Request {
@@ -148,11 +148,11 @@ async fn operator_with_a_factor_logs_in_with_password_and_code() {
     let done = verify(&world, problem["mfa_token"].as_str().unwrap(), &code).await;
     let done = done.expect(200);
     assert_eq!(done.json()["operator"]["email"], OLGA);
-    tenants(&world, &token_of(&done)).send().await.expect(200);
+    tenants(&world, &token_of(&done)).await.expect(200);
     // Both at once.
     let code = app.next_code(&world);
     let both = login(&world, OLGA, Some(&code)).await.expect(200);
-    tenants(&world, &token_of(&both)).send().await.expect(200);
+    tenants(&world, &token_of(&both)).await.expect(200);
     let actions = actions(&world).await;
     for (action, times) in [
         ("operator.mfa_enrolled", 1),
@@ -273,15 +273,11 @@ async fn operators_pending_token_opens_nothing_else() {
     let world = World::new().await;
     let (token, app) = with_factor(&world, OLGA).await;
     let waits = waiting(&world, OLGA).await;
-    tenants(&world, &waits)
-        .send()
-        .await
-        .problem(401, "unauthenticated");
+    tenants(&world, &waits).await.problem(401, "unauthenticated");
     world
         .client
         .get("/api/v1/auth/me")
         .bearer(&waits)
-        .send()
         .await
         .problem(401, "unauthenticated");
     let code = app.next_code(&world);
@@ -333,7 +329,7 @@ async fn required_factor_of_an_operator_is_enrolled_at_login() {
     let done = post(&world, CONFIRM_REQUIRED, body).await.expect(200);
     assert_eq!(codes_of(&done).len(), 10);
     let token = token_of(&done);
-    tenants(&world, &token).send().await.expect(200);
+    tenants(&world, &token).await.expect(200);
     let both = json!({"password": PASSWORD, "code": app.next_code(&world)});
     own(&world, &token, DISABLE, both).await.problem(409, "conflict");
     waiting(&world, OLGA).await;
@@ -385,7 +381,7 @@ async fn reset_mfa_removes_the_factor_and_ends_tokens() {
     let cx = world.operator_cx();
     let reset = reset_mfa(&cx, "Olga@Platform.example").await.unwrap();
     assert_eq!(reset.email.as_str(), OLGA);
-    tenants(&world, &token).send().await.problem(401, "token_revoked");
+    tenants(&world, &token).await.problem(401, "token_revoked");
     verify(&world, &waits, &app.next_code(&world))
         .await
         .problem(401, "token_revoked");
@@ -410,7 +406,7 @@ async fn behind_a_proxy() -> World {
 async fn from(world: &World, address: &str, email: &str, password: &str, code: Option<&str>) -> Reply {
     let body = json!({"email": email, "password": password, "totp_code": code});
     let request = world.client.post(LOGIN, &body);
-    request.header("X-Forwarded-For", address).send().await
+    request.header("X-Forwarded-For", address).await
 }
 
 /// How many seconds a locked login is asked to wait.
@@ -492,7 +488,7 @@ async fn guesses_with_an_operators_token_count_for_all_networks() {
     let enroll = async |address: &str, password: &str| {
         let request = world.client.post(ENROLL, &json!({"password": password}));
         let request = request.bearer(&token).header("X-Forwarded-For", address);
-        request.send().await
+        request.await
     };
     for network in 0..10 {
         for _ in 0..10 {
@@ -560,5 +556,5 @@ async fn operators_secrets_are_sealed_anew_with_a_new_key() {
     let client = world.client_of(only_new, &options).await;
     let code = app.next_code(&world);
     let body = json!({"email": OLGA, "password": PASSWORD, "totp_code": code});
-    client.post(LOGIN, &body).send().await.expect(200);
+    client.post(LOGIN, &body).await.expect(200);
 }

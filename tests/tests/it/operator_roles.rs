@@ -31,12 +31,12 @@ fn call(world: &World, token: &str, method: &str, path: &str, body: &Value) -> R
 }
 
 async fn send(world: &World, token: &str, method: &str, path: &str, body: Value) -> Reply {
-    call(world, token, method, path, &body).send().await
+    call(world, token, method, path, &body).await
 }
 
 async fn login(world: &World, email: &str, password: &str) -> Reply {
     let body = json!({"email": email, "password": password});
-    world.client.post("/api/v1/admin/login", &body).send().await
+    world.client.post("/api/v1/admin/login", &body).await
 }
 
 fn token_of(reply: &Reply) -> String {
@@ -222,7 +222,7 @@ async fn owner_creates_changes_and_deactivates_operators() {
     // A changed role counts for tokens that exist.
     let path = format!("{OPERATORS}/{id}");
     let stale = call(&world, &owner, "PATCH", &path, &json!({"role": "billing"})).header("If-Match", "\"7\"");
-    stale.send().await.problem(412, "stale_version");
+    stale.await.problem(412, "stale_version");
     let changed = send(&world, &owner, "PATCH", &path, json!({"role": "billing"}))
         .await
         .expect(200);
@@ -304,15 +304,15 @@ async fn repeated_creation_of_an_operator_is_one() {
     let body = json!({"email": "sam@platform.example", "full_name": "Sam", "role": "support"});
     let keyed =
         |body: &Value| call(&world, &owner, "POST", OPERATORS, body).header("Idempotency-Key", "key-4711");
-    let first = keyed(&body).send().await.expect(201);
-    let again = keyed(&body).send().await.expect(201);
+    let first = keyed(&body).await.expect(201);
+    let again = keyed(&body).await.expect(201);
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     assert_eq!(
         (&again.json()["operator"], &again.json()["password"]),
         (&first.json()["operator"], &Value::Null)
     );
     let other = json!({"email": "otto@platform.example", "full_name": "Otto", "role": "support"});
-    keyed(&other).send().await.problem(422, "idempotency_key_reused");
+    keyed(&other).await.problem(422, "idempotency_key_reused");
 }
 
 #[actix_web::test]
@@ -386,14 +386,7 @@ async fn destructive_requests_need_a_recent_factor() {
     app.set_recovery_codes(codes_of(&confirmed));
     let body =
         json!({"email": "olga@platform.example", "password": PASSWORD, "totp_code": app.next_code(&world)});
-    let token = token_of(
-        &world
-            .client
-            .post("/api/v1/admin/login", &body)
-            .send()
-            .await
-            .expect(200),
-    );
+    let token = token_of(&world.client.post("/api/v1/admin/login", &body).await.expect(200));
     let delete = format!("/api/v1/admin/tenants/{}/delete", world.acme.id);
     let reason = json!({"reason": "a test"});
     world.clock.advance(Duration::minutes(11));

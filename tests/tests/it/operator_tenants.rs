@@ -20,15 +20,12 @@ fn get(world: &World, token: &str, path: &str) -> Request {
 }
 
 async fn post(world: &World, token: &str, path: &str, body: Value) -> Reply {
-    world.client.post(path, &body).bearer(token).send().await
+    world.client.post(path, &body).bearer(token).await
 }
 
 async fn rows(world: &World, token: &str, path: &str) -> Reply {
     let path = format!("/api/v1/admin/{path}");
-    get(world, token, &path)
-        .header("X-Bypass-Reason", REASON)
-        .send()
-        .await
+    get(world, token, &path).header("X-Bypass-Reason", REASON).await
 }
 
 /// The entries of an action in a tenant's log.
@@ -57,14 +54,14 @@ async fn operator_creates_a_tenant_without_its_tokens() {
         let request = world.client.post(TENANTS, body).bearer(&token);
         request.header("Idempotency-Key", KEY)
     };
-    let made = keyed(&new_tenant("initech")).send().await.expect(201);
+    let made = keyed(&new_tenant("initech")).await.expect(201);
     let body = made.json();
     assert_eq!(
         (&body["tenant"]["plan"], &body["admin"]["role"]),
         (&json!("pro"), &json!("admin"))
     );
     assert!(!made.text().contains("token"), "{}", made.text());
-    let again = keyed(&new_tenant("initech")).send().await.expect(201);
+    let again = keyed(&new_tenant("initech")).await.expect(201);
     assert_eq!(
         (again.header("idempotent-replayed"), again.json()),
         (Some("true"), body.clone())
@@ -79,12 +76,7 @@ async fn operator_creates_a_tenant_without_its_tokens() {
     let login = json!({
         "email": "bill@initech.example", "password": body["credentials"]["password"], "tenant_slug": "initech",
     });
-    world
-        .client
-        .post("/api/v1/auth/login", &login)
-        .send()
-        .await
-        .expect(200);
+    world.client.post("/api/v1/auth/login", &login).await.expect(200);
     let id = &body["tenant"]["id"];
     let record = recorded(&world, "tenant.created").await;
     assert_eq!(record.iter().filter(|row| row["target_tenant"] == *id).count(), 1);
@@ -135,7 +127,7 @@ async fn plan_and_agreements_change_with_a_reason_on_record() {
 
     let agree = async |body: Value, version: &str| {
         let request = world.client.patch(&path, &body).bearer(&token);
-        request.header("If-Match", version).send().await
+        request.header("If-Match", version).await
     };
     let version = changed.header("etag").unwrap().to_owned();
     let body =
@@ -213,14 +205,13 @@ async fn jobs_are_listed_replayed_and_cancelled_in_their_tenant_only() {
         "/api/v1/admin/jobs?tenant_id={}&state=dead&limit=1",
         world.acme.id
     );
-    let listed = get(&world, &token, &path).send().await.expect(200);
+    let listed = get(&world, &token, &path).await.expect(200);
     assert_eq!(
         (&listed.json()["data"][0]["id"], &listed.json()["next_cursor"]),
         (&json!(job), &Value::Null)
     );
     assert!(!listed.text().contains("secret"));
     let own = get(&world, &token, "/api/v1/admin/jobs?limit=100")
-        .send()
         .await
         .expect(200)
         .json();
@@ -326,19 +317,14 @@ async fn bypass_needs_a_reason_of_some_length() {
     let token = world.operator_as(OLGA, OperatorRole::Support).await;
     let path = "/api/v1/admin/users";
     get(&world, &token, path)
-        .send()
         .await
         .problem(400, "bypass_reason_required");
     let with = |reason: &str| get(&world, &token, path).header("X-Bypass-Reason", reason);
-    with(" ").send().await.problem(400, "bypass_reason_required");
-    with("short").send().await.problem(422, "validation_failed");
-    with(&"x".repeat(501))
-        .send()
-        .await
-        .problem(422, "validation_failed");
+    with(" ").await.problem(400, "bypass_reason_required");
+    with("short").await.problem(422, "validation_failed");
+    with(&"x".repeat(501)).await.problem(422, "validation_failed");
     with(REASON)
         .header("X-Bypass-Reason", REASON)
-        .send()
         .await
         .problem(400, "invalid_request");
     rows(&world, &token, "users?tenant_id=nonsense")
@@ -363,7 +349,6 @@ async fn bypass_needs_a_reason_of_some_length() {
     world
         .get(&world.acme.admin, path)
         .header("X-Bypass-Reason", REASON)
-        .send()
         .await
         .expect(401);
 }
@@ -391,10 +376,7 @@ async fn audit_entries_across_tenants_have_no_states() {
     let token = world.operator_as(OLGA, OperatorRole::Support).await;
     for tenant in [&world.acme, &world.globex] {
         let project = json!({"name": "Secret plans"});
-        let made = world
-            .post(&tenant.admin, "/api/v1/projects", &project)
-            .send()
-            .await;
+        let made = world.post(&tenant.admin, "/api/v1/projects", &project).await;
         made.expect(201);
     }
     let path = "tenant-audit-events?action=project.created&entity=project&actor=user&risk=low";
@@ -430,9 +412,7 @@ async fn audit_entries_across_tenants_have_no_states() {
         let reply = rows(&world, &token, &path(wrong)).await;
         reply.problem(422, "validation_failed");
     }
-    let without = get(&world, &token, "/api/v1/admin/tenant-audit-events")
-        .send()
-        .await;
+    let without = get(&world, &token, "/api/v1/admin/tenant-audit-events").await;
     without.problem(400, "bypass_reason_required");
     assert_eq!(recorded(&world, "rows.read").await.len(), before);
     let told = logged(&world, &world.globex, "operator.rows_read").await;

@@ -13,7 +13,7 @@ const TENANTS: &str = "/api/v1/admin/tenants";
 
 async fn login(world: &World, email: &str, password: &str) -> Reply {
     let body = json!({"email": email, "password": password});
-    world.client.post("/api/v1/admin/login", &body).send().await
+    world.client.post("/api/v1/admin/login", &body).await
 }
 
 fn get(world: &World, token: &str, path: &str) -> Request {
@@ -22,7 +22,7 @@ fn get(world: &World, token: &str, path: &str) -> Request {
 
 async fn change(world: &World, token: &str, what: &str, body: &Value) -> Reply {
     let path = format!("{TENANTS}/{}/{what}", world.acme.id);
-    world.client.post(&path, body).bearer(token).send().await
+    world.client.post(&path, body).bearer(token).await
 }
 
 fn slugs(page: &Value) -> Vec<String> {
@@ -67,12 +67,9 @@ async fn an_operator_logs_in_and_gets_a_short_token_without_a_tenant() {
         claims.get("tid").is_none() && claims.get("role").is_none(),
         "{claims}"
     );
-    get(&world, token, TENANTS).send().await.expect(200);
+    get(&world, token, TENANTS).await.expect(200);
     world.clock.advance(Duration::minutes(15) + Duration::seconds(30));
-    get(&world, token, TENANTS)
-        .send()
-        .await
-        .problem(401, "token_expired");
+    get(&world, token, TENANTS).await.problem(401, "token_expired");
 }
 
 fn claims_of(token: &str) -> Value {
@@ -123,12 +120,9 @@ async fn an_unknown_address_a_wrong_password_and_a_deactivated_operator_get_the_
 async fn a_deactivated_operator_is_refused_at_once() {
     let world = World::new().await;
     let token = world.operator(OLGA).await;
-    get(&world, &token, TENANTS).send().await.expect(200);
+    get(&world, &token, TENANTS).await.expect(200);
     operator::deactivate(&world.operator_cx(), OLGA).await.unwrap();
-    get(&world, &token, TENANTS)
-        .send()
-        .await
-        .problem(401, "token_revoked");
+    get(&world, &token, TENANTS).await.problem(401, "token_revoked");
     change(&world, &token, "suspend", &json!({"reason": "x"}))
         .await
         .problem(401, "token_revoked");
@@ -141,13 +135,10 @@ async fn activated_operator_logs_in_again_and_former_tokens_stay_invalid() {
     let cx = world.operator_cx();
     operator::deactivate(&cx, OLGA).await.unwrap();
     assert!(operator::activate(&cx, OLGA).await.unwrap().is_active);
-    get(&world, &former, TENANTS)
-        .send()
-        .await
-        .problem(401, "token_revoked");
+    get(&world, &former, TENANTS).await.problem(401, "token_revoked");
     let login = login(&world, OLGA, PASSWORD).await.expect(200);
     let token = login.json()["access_token"].as_str().unwrap().to_owned();
-    get(&world, &token, TENANTS).send().await.expect(200);
+    get(&world, &token, TENANTS).await.expect(200);
 }
 
 #[actix_web::test]
@@ -179,7 +170,7 @@ async fn tenants_are_listed_in_pages_and_by_filter() {
     let token = world.operator(OLGA).await;
     let list = async |query: &str| {
         let path = format!("{TENANTS}?{query}");
-        get(&world, &token, &path).send().await
+        get(&world, &token, &path).await
     };
     let all = list("").await.expect(200).json();
     assert_eq!(slugs(&all), ["globex", "acme"]);
@@ -202,10 +193,7 @@ async fn tenants_are_listed_in_pages_and_by_filter() {
         .problem(400, "invalid_cursor");
     let other = world.operator("otto@platform.example").await;
     let path = format!("{TENANTS}?limit=1&cursor={cursor}");
-    get(&world, &other, &path)
-        .send()
-        .await
-        .problem(400, "invalid_cursor");
+    get(&world, &other, &path).await.problem(400, "invalid_cursor");
 
     assert_eq!(slugs(&list("q=ACME").await.expect(200).json()), ["acme"]);
     assert_eq!(slugs(&list("q=corp").await.expect(200).json()), ["globex"]);
@@ -238,13 +226,13 @@ async fn a_tenant_is_suspended_and_resumed_with_a_reason_that_is_recorded() {
     assert_eq!(reply.header("etag"), Some("\"2\""));
     let body = json!({"name": "No"});
     let write = || world.post(&world.acme.admin, "/api/v1/projects", &body);
-    write().send().await.problem(403, "tenant_suspended");
+    write().await.problem(403, "tenant_suspended");
     let read = get(&world, &token, &format!("{TENANTS}/{}", world.acme.id));
-    assert_eq!(read.send().await.expect(200).json()["status"], "suspended");
+    assert_eq!(read.await.expect(200).json()["status"], "suspended");
     change(&world, &token, "resume", &json!({"reason": "paid"}))
         .await
         .expect(200);
-    write().send().await.expect(201);
+    write().await.expect(201);
     assert_eq!(world.digest(&world.globex).await, globex);
 
     let events = world.operator_events().await;
@@ -300,18 +288,14 @@ async fn what_cannot_be_done_to_a_tenant_is_said_clearly() {
         .await
         .problem(422, "unknown_field");
     let nobody = format!("{TENANTS}/0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11");
-    get(&world, &token, &nobody)
-        .send()
-        .await
-        .problem(404, "not_found");
+    get(&world, &token, &nobody).await.problem(404, "not_found");
     get(&world, &token, &format!("{TENANTS}/nonsense"))
-        .send()
         .await
         .problem(404, "not_found");
     let suspend = world
         .client
         .post(&format!("{nobody}/suspend"), &json!({"reason": "x"}));
-    suspend.bearer(&token).send().await.problem(404, "not_found");
+    suspend.bearer(&token).await.problem(404, "not_found");
     let events = world.operator_events().await;
     let looked = events
         .iter()
@@ -327,7 +311,7 @@ async fn what_cannot_be_done_to_a_tenant_is_said_clearly() {
         "The transition 'resume' is not possible: the tenant is deleted."
     );
     let read = get(&world, &token, &format!("{TENANTS}/{}", world.acme.id));
-    assert_eq!(read.send().await.expect(200).json()["status"], "deleted");
+    assert_eq!(read.await.expect(200).json()["status"], "deleted");
 }
 
 #[actix_web::test]
@@ -374,7 +358,7 @@ async fn attempts_are_limited_by_address_before_the_body_is_read() {
         .client
         .request(Method::POST, "/api/v1/admin/login")
         .body("nonsense");
-    request.send().await.problem(429, "rate_limited");
+    request.await.problem(429, "rate_limited");
 }
 
 #[actix_web::test]
@@ -385,22 +369,19 @@ async fn reset_password_ends_an_operators_tokens_at_once() {
     let cx = world.operator_cx();
     let reset = reset_password(&cx, "Olga@Platform.example", None).await.unwrap();
     let generated = reset.generated_password.unwrap();
-    get(&world, &token, TENANTS)
-        .send()
-        .await
-        .problem(401, "token_revoked");
-    get(&world, &other, TENANTS).send().await.expect(200);
+    get(&world, &token, TENANTS).await.problem(401, "token_revoked");
+    get(&world, &other, TENANTS).await.expect(200);
     login(&world, OLGA, PASSWORD)
         .await
         .problem(401, "invalid_credentials");
     let again = login(&world, OLGA, generated.reveal()).await.expect(200).json();
     let again = again["access_token"].as_str().unwrap();
-    get(&world, again, TENANTS).send().await.expect(200);
+    get(&world, again, TENANTS).await.expect(200);
     let given = reset_password(&cx, OLGA, Some("a staple of horses".into()))
         .await
         .unwrap();
     assert_eq!(given.generated_password, None);
-    get(&world, again, TENANTS).send().await.expect(401);
+    get(&world, again, TENANTS).await.expect(401);
     login(&world, OLGA, "a staple of horses").await.expect(200);
     let weak = reset_password(&cx, OLGA, Some("short".into())).await;
     assert!(matches!(weak, Err(OperatorError::Invalid(_))));

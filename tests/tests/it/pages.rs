@@ -53,8 +53,7 @@ impl List {
     /// Adds a row; its key.
     async fn add(self, world: &World, tenant: &TenantWorld, label: &str) -> Value {
         let admin = &tenant.admin;
-        let post =
-            async |path: &str, body: Value| world.post(admin, path, &body).send().await.expect(201).json();
+        let post = async |path: &str, body: Value| world.post(admin, path, &body).await.expect(201).json();
         let path = self.path(tenant);
         let row = match self {
             Self::Users => {
@@ -76,7 +75,7 @@ impl List {
             Self::Resources => post(&path, json!({"name": label, "content": label})).await,
             Self::Versions => {
                 let path = format!("/api/v1/resources/{}", tenant.resource);
-                let changed = world.patch(admin, &path, &json!({"content": label})).send().await;
+                let changed = world.patch(admin, &path, &json!({"content": label})).await;
                 changed.expect(200).json()
             }
         };
@@ -118,7 +117,7 @@ fn keys(list: List, page: &Reply) -> Vec<Value> {
 }
 
 async fn page(world: &World, path: &str) -> Reply {
-    world.get(&world.acme.viewer, path).send().await.expect(200)
+    world.get(&world.acme.viewer, path).await.expect(200)
 }
 
 /// The keys of every page, by following `Link`.
@@ -207,7 +206,7 @@ async fn a_walk_goes_on_after_the_row_it_stands_on_was_deleted() {
     let all = keys(List::Tasks, &page(&world, "/api/v1/tasks").await);
     let first = page(&world, "/api/v1/tasks?limit=2").await;
     let on = format!("/api/v1/tasks/{}", all[1].as_str().unwrap());
-    world.delete(&world.acme.member, &on).send().await.expect(204);
+    world.delete(&world.acme.member, &on).await.expect(204);
     let rest = walk(&world, List::Tasks, &next(&first).unwrap()).await.concat();
     assert_eq!(rest, all[2..]);
 }
@@ -253,7 +252,7 @@ async fn the_limit_is_1_to_100_and_50_when_nothing_is_said() {
         let path = list.path(&world.acme);
         for limit in wrong {
             let path = with(&path, &format!("limit={limit}"));
-            let reply = world.get(&world.acme.viewer, &path).send().await;
+            let reply = world.get(&world.acme.viewer, &path).await;
             let problem = reply.problem(422, "validation_failed").json();
             assert_eq!(problem["errors"][0]["pointer"], "/query/limit", "{path}");
             assert_eq!(problem["errors"].as_array().unwrap().len(), 1, "{path}");
@@ -284,7 +283,6 @@ async fn a_cursor_is_good_for_its_own_list_filter_and_tenant_only() {
             let path = list.path(tenant);
             let page = world
                 .get(&tenant.viewer, &with(&path, "limit=1"))
-                .send()
                 .await
                 .expect(200);
             cursors.push((
@@ -316,7 +314,7 @@ async fn a_cursor_is_good_for_its_own_list_filter_and_tenant_only() {
         let others = others.map(|(_, _, cursor)| cursor.as_str());
         for cursor in others.chain(garbage) {
             let path = with(&path, &format!("cursor={}", cursor.replace(' ', "%20")));
-            let reply = world.get(&world.acme.viewer, &path).send().await;
+            let reply = world.get(&world.acme.viewer, &path).await;
             reply.problem(400, "invalid_cursor");
             refused += 1;
         }
@@ -360,10 +358,7 @@ async fn a_cursor_belongs_to_the_filter_it_was_given_out_for() {
         for (given_for, cursor) in cursors.iter().enumerate() {
             let Some(cursor) = cursor else { continue };
             let path = format!("/api/v1/tasks?cursor={cursor}&{filter}");
-            let reply = world
-                .get(&world.acme.viewer, path.trim_end_matches('&'))
-                .send()
-                .await;
+            let reply = world.get(&world.acme.viewer, path.trim_end_matches('&')).await;
             if index == given_for {
                 reply.expect(200);
             } else {
@@ -380,7 +375,6 @@ async fn a_cursor_belongs_to_the_filter_it_was_given_out_for() {
     .await;
     let deleted = world
         .get(&world.acme.admin, "/api/v1/projects?include_deleted=true&limit=1")
-        .send()
         .await;
     assert_eq!(deleted.expect(200).json()["next_cursor"], Value::Null);
 }
@@ -402,7 +396,7 @@ async fn a_cursor_that_was_tampered_with_leads_nowhere_else() {
             let mut tampered = cursor.clone();
             tampered.replace_range(index..=index, replacement);
             let path = format!("/api/v1/tasks?cursor={tampered}");
-            let reply = world.get(&world.acme.viewer, &path).send().await;
+            let reply = world.get(&world.acme.viewer, &path).await;
             if reply.status == 200 {
                 let seen = keys(List::Tasks, &reply);
                 assert!(
@@ -416,7 +410,6 @@ async fn a_cursor_that_was_tampered_with_leads_nowhere_else() {
         let path = format!("/api/v1/tasks?cursor={}", &cursor[..index]);
         world
             .get(&world.acme.viewer, &path)
-            .send()
             .await
             .problem(400, "invalid_cursor");
     }
@@ -430,7 +423,6 @@ async fn the_link_keeps_the_filter_whatever_is_in_it() {
         let title = format!("50% & more=<é> + {number} \"quoted\"");
         world
             .post(&world.acme.member, &tasks, &json!({"title": title}))
-            .send()
             .await
             .expect(201);
     }

@@ -47,7 +47,7 @@ fn slug_of(who: &Person) -> &str {
 /// A registration that has begun.
 pub(crate) async fn registration(world: &World, who: &Person) -> Value {
     let body = json!({"password": PASSWORD});
-    let begun = world.post(who, REGISTRATION, &body).send().await;
+    let begun = world.post(who, REGISTRATION, &body).await;
     begun.expect(200).json()
 }
 
@@ -58,7 +58,7 @@ pub(crate) async fn finish_registration(
     credential: &Value,
 ) -> Reply {
     let body = json!({"token": token, "credential": credential, "name": "Laptop"});
-    world.put(who, REGISTRATION, &body).send().await
+    world.put(who, REGISTRATION, &body).await
 }
 
 /// Registers a passkey, and returns it with its id.
@@ -72,17 +72,13 @@ pub(crate) async fn register(world: &World, who: &Person) -> (Authenticator, Str
 
 /// A login that has begun, in the tenant of a user.
 async fn login(world: &World, slug: &str) -> Value {
-    let begun = world
-        .client
-        .post(LOGIN, &json!({"tenant_slug": slug}))
-        .send()
-        .await;
+    let begun = world.client.post(LOGIN, &json!({"tenant_slug": slug})).await;
     begun.expect(200).json()
 }
 
 async fn finish_login(world: &World, token: &Value, credential: &Value) -> Reply {
     let body = json!({"token": token, "credential": credential});
-    world.client.put(LOGIN, &body).send().await
+    world.client.put(LOGIN, &body).await
 }
 
 /// Logs in with an honest response.
@@ -93,7 +89,7 @@ pub(crate) async fn log_in(world: &World, who: &Person, authenticator: &Authenti
 
 async fn log_in_with_password(world: &World, who: &Person) -> Reply {
     let body = json!({"tenant_slug": slug_of(who), "email": who.email, "password": PASSWORD});
-    world.client.post(PASSWORD_LOGIN, &body).send().await
+    world.client.post(PASSWORD_LOGIN, &body).await
 }
 
 /// The person in another session.
@@ -107,7 +103,7 @@ fn in_session(who: &Person, login: &Reply) -> Person {
 async fn require_factor(world: &World, of: &str) {
     let body = json!({"security.mfa_required": of});
     let change = world.patch(&world.acme.admin, SETTINGS, &body);
-    change.send().await.expect(200);
+    change.await.expect(200);
 }
 
 async fn count(world: &World, table: &'static str) -> i64 {
@@ -133,14 +129,13 @@ pub(crate) async fn use_all(world: &World) {
     register(world, admin).await;
     let (authenticator, id) = register(world, who).await;
     log_in(world, who, &authenticator).await.expect(200);
-    world.get(who, PASSKEYS).send().await.expect(200);
+    world.get(who, PASSKEYS).await.expect(200);
     let path = format!("{PASSKEYS}/{id}");
     world
         .patch(who, &path, &json!({"name": "Phone"}))
-        .send()
         .await
         .expect(200);
-    world.delete(who, &path).send().await.expect(204);
+    world.delete(who, &path).await.expect(204);
     register(world, who).await;
     // A factor of today resets none of others.
     sqlx::raw_sql("UPDATE passkeys SET created_at = created_at - interval '1 day'")
@@ -148,7 +143,7 @@ pub(crate) async fn use_all(world: &World) {
         .await
         .unwrap();
     let reset = format!("/api/v1/users/{}/reset-mfa", who.id);
-    world.post(admin, &reset, &json!({})).send().await.expect(204);
+    world.post(admin, &reset, &json!({})).await.expect(204);
 }
 
 #[actix_web::test]
@@ -184,39 +179,25 @@ async fn passkey_is_registered_used_renamed_and_removed() {
     assert!(claims(&member.access_token)["mfa_at"].is_i64());
     // It may be on several devices, so the key is in software.
     assert_eq!(claims(&member.access_token)["amr"], json!(["swk", "user", "mfa"]));
-    world.get(&member, ME).send().await.expect(200);
-    let listed = world.get(&member, PASSKEYS).send().await.expect(200).json();
+    world.get(&member, ME).await.expect(200);
+    let listed = world.get(&member, PASSKEYS).await.expect(200).json();
     assert_eq!(listed["data"].as_array().unwrap().len(), 1);
     assert!(listed["data"][0]["last_used_at"].is_string());
 
     let path = format!("{PASSKEYS}/{id}");
-    let renamed = world
-        .patch(&member, &path, &json!({"name": " Phone "}))
-        .send()
-        .await;
+    let renamed = world.patch(&member, &path, &json!({"name": " Phone "})).await;
     assert_eq!(renamed.expect(200).json()["name"], "Phone");
     for wrong in ["", " ", "a\nb", &"x".repeat(61)] {
-        let renamed = world.patch(&member, &path, &json!({"name": wrong})).send().await;
+        let renamed = world.patch(&member, &path, &json!({"name": wrong})).await;
         renamed.problem(422, "validation_failed");
     }
     for stranger in [&world.acme.admin, &world.globex.member] {
-        let renamed = world
-            .patch(stranger, &path, &json!({"name": "Mine"}))
-            .send()
-            .await;
+        let renamed = world.patch(stranger, &path, &json!({"name": "Mine"})).await;
         renamed.problem(404, "not_found");
-        world
-            .delete(stranger, &path)
-            .send()
-            .await
-            .problem(404, "not_found");
+        world.delete(stranger, &path).await.problem(404, "not_found");
     }
-    world.delete(&member, &path).send().await.expect(204);
-    world
-        .delete(&member, &path)
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.delete(&member, &path).await.expect(204);
+    world.delete(&member, &path).await.problem(404, "not_found");
     log_in(&world, &member, &authenticator)
         .await
         .problem(401, "invalid_credentials");
@@ -417,7 +398,7 @@ async fn registration_is_finished_once() {
     let id = text(&finish().await.expect(201).json(), "id");
     finish().await.problem(409, "conflict");
     let path = format!("{PASSKEYS}/{id}");
-    world.delete(member, &path).send().await.expect(204);
+    world.delete(member, &path).await.expect(204);
     // Nor does it bring a removed passkey back.
     finish().await.problem(409, "conflict");
     assert_eq!(count(&world, "passkeys").await, 0);
@@ -485,9 +466,9 @@ async fn token_works_for_its_ceremony_user_session_and_tenant() {
     // Of another tenant than the request names.
     let body = json!({"token": entering["token"], "credential": response});
     let request = world.client.put(LOGIN, &body).header("X-Tenant-Slug", "globex");
-    request.send().await.problem(403, "tenant_mismatch");
+    request.await.problem(403, "tenant_mismatch");
     let request = world.client.put(LOGIN, &body).bearer(&theirs.access_token);
-    request.send().await.problem(403, "tenant_mismatch");
+    request.await.problem(403, "tenant_mismatch");
     // A login of the other tenant does not open this one's account.
     let entering = login(&world, "globex").await;
     let response = authenticator.get(&entering["publicKey"]);
@@ -559,19 +540,17 @@ async fn login_options_are_the_same_for_everybody() {
     world
         .client
         .post(LOGIN, &json!({}))
-        .send()
         .await
         .problem(400, "tenant_required");
     let with_address = json!({"tenant_slug": "acme", "email": world.acme.member.email});
     world
         .client
         .post(LOGIN, &with_address)
-        .send()
         .await
         .problem(422, "unknown_field");
     // A body is not needed where a header names the tenant.
     let request = world.client.request(actix_web::http::Method::POST, LOGIN);
-    request.header("X-Tenant-Slug", "acme").send().await.expect(200);
+    request.header("X-Tenant-Slug", "acme").await.expect(200);
 }
 
 #[actix_web::test]
@@ -591,11 +570,7 @@ async fn passkey_login_follows_tenant_and_user() {
         .await;
     // Where logins need a verified address, these do, too.
     let body = json!({"security.require_verified_email": true});
-    world
-        .patch(&world.acme.admin, SETTINGS, &body)
-        .send()
-        .await
-        .expect(200);
+    world.patch(&world.acme.admin, SETTINGS, &body).await.expect(200);
     world
         .sql(format!(
             "UPDATE users SET email_verified = false WHERE id = '{id}'"
@@ -625,7 +600,7 @@ async fn deleted_user_keeps_no_passkey() {
     let (authenticator, _) = register(&world, member).await;
     let path = format!("/api/v1/users/{}", member.id);
     with_factor(&world, member).await;
-    world.delete(&world.acme.admin, &path).send().await.expect(204);
+    world.delete(&world.acme.admin, &path).await.expect(204);
     log_in(&world, member, &authenticator)
         .await
         .problem(401, "invalid_credentials");
@@ -654,32 +629,23 @@ async fn passkey_is_the_factor_that_a_tenant_requires() {
             body["code"] = json!(code);
         }
         let path = format!("/api/v1/auth/mfa/required/{path}");
-        world
-            .client
-            .post(&path, &body)
-            .send()
-            .await
-            .problem(409, "conflict");
+        world.client.post(&path, &body).await.problem(409, "conflict");
     }
     let session = log_in(&world, member, &authenticator).await.expect(200);
     let member = in_session(member, &session);
     let path = format!("{PASSKEYS}/{id}");
-    world.delete(&member, &path).send().await.problem(409, "conflict");
+    world.delete(&member, &path).await.problem(409, "conflict");
     // The factor has to be recent for what matters.
     world.clock.advance(Duration::seconds(601));
-    world
-        .delete(&member, &path)
-        .send()
-        .await
-        .problem(403, "mfa_required");
+    world.delete(&member, &path).await.problem(403, "mfa_required");
     let begin = world.post(&member, REGISTRATION, &json!({"password": PASSWORD}));
-    begin.send().await.problem(403, "mfa_required");
+    begin.await.problem(403, "mfa_required");
     let enroll = world.post(&member, "/api/v1/auth/mfa/enroll", &json!({}));
-    enroll.send().await.problem(403, "mfa_required");
+    enroll.await.problem(403, "mfa_required");
     let session = log_in(&world, &member, &authenticator).await.expect(200);
     let member = in_session(&member, &session);
     let (second, _) = register(&world, &member).await;
-    world.delete(&member, &path).send().await.expect(204);
+    world.delete(&member, &path).await.expect(204);
     log_in(&world, &member, &second).await.expect(200);
 }
 
@@ -699,21 +665,20 @@ async fn passkey_takes_the_place_of_a_code() {
     let change = json!({"security.session_idle_minutes": 30});
     world
         .patch(admin, SETTINGS, &change)
-        .send()
         .await
         .problem(403, "mfa_required");
     let session = log_in(&world, admin, &authenticator).await.expect(200);
     let admin = in_session(admin, &session);
-    world.patch(&admin, SETTINGS, &change).send().await.expect(200);
+    world.patch(&admin, SETTINGS, &change).await.expect(200);
     // Where a factor is required, either may go, and not both.
     require_factor_by(&world, &admin, "admins").await;
     let disable = json!({"password": PASSWORD, "code": app.next_code(&world)});
     let disabled = world.post(&admin, "/api/v1/auth/mfa/disable", &disable);
-    disabled.send().await.expect(204);
+    disabled.await.expect(204);
     let path = format!("{PASSKEYS}/{id}");
-    world.delete(&admin, &path).send().await.problem(409, "conflict");
+    world.delete(&admin, &path).await.problem(409, "conflict");
     require_factor_by(&world, &admin, "off").await;
-    world.delete(&admin, &path).send().await.expect(204);
+    world.delete(&admin, &path).await.expect(204);
 }
 
 /// A passkey is a factor also where the tenant requires none: the password alone does not do what matters.
@@ -737,30 +702,25 @@ async fn passkey_alone_is_a_factor_for_sensitive_requests() {
             &json!({"password": PASSWORD}),
         ),
     ] {
-        request.send().await.problem(403, "mfa_required");
+        request.await.problem(403, "mfa_required");
     }
     let by_passkey = in_session(admin, &log_in(&world, admin, &authenticator).await.expect(200));
     world
         .post(&by_passkey, "/api/v1/api-keys", &key)
-        .send()
         .await
         .expect(201);
     // Not yet, for a thief could have registered it.
-    let early = world.post(&by_passkey, &reset, &json!({})).send().await;
+    let early = world.post(&by_passkey, &reset, &json!({})).await;
     early.problem(403, "forbidden");
     // A refreshed token says the same.
     let login = log_in(&world, admin, &authenticator).await.expect(200).json();
     let body = json!({"refresh_token": login["refresh_token"]});
-    let refreshed = world.client.post("/api/v1/auth/refresh", &body).send().await;
+    let refreshed = world.client.post("/api/v1/auth/refresh", &body).await;
     let refreshed = claims(&text(&refreshed.expect(200).json(), "access_token"));
     assert_eq!(refreshed["amr"], json!(["swk", "user", "mfa"]));
     // The registration gave the factor in the first session, whose next token says so.
-    world.delete(admin, &path).send().await.expect(204);
-    world
-        .delete(&by_password, &path)
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.delete(admin, &path).await.expect(204);
+    world.delete(&by_password, &path).await.problem(404, "not_found");
 }
 
 /// A user who becomes an admin where admins need a factor may have logged in with the password alone.
@@ -771,27 +731,27 @@ async fn new_admin_with_a_passkey_logs_in_again_with_it() {
     let (authenticator, _) = register(&world, member).await;
     require_factor(&world, "admins").await;
     let path = format!("/api/v1/users/{}", member.id);
-    let promoted = world.patch(admin, &path, &json!({"role": "admin"})).send().await;
+    let promoted = world.patch(admin, &path, &json!({"role": "admin"})).await;
     promoted.expect(200);
-    world.get(member, ME).send().await.problem(401, "token_revoked");
+    world.get(member, ME).await.problem(401, "token_revoked");
     let waiting = log_in_with_password(&world, member).await;
     let waiting = waiting.problem(401, "mfa_required").json();
     assert_eq!(waiting["methods"], json!(["passkey"]));
     let session = log_in(&world, member, &authenticator).await.expect(200);
     let users = world.get(&in_session(member, &session), "/api/v1/invitations");
-    users.send().await.expect(200);
+    users.await.expect(200);
 }
 
 async fn require_factor_by(world: &World, who: &Person, of: &str) {
     let body = json!({"security.mfa_required": of});
-    world.patch(who, SETTINGS, &body).send().await.expect(200);
+    world.patch(who, SETTINGS, &body).await.expect(200);
 }
 
 #[actix_web::test]
 async fn registration_asks_for_password_or_factor() {
     let world = World::new().await;
     let (member, viewer) = (&world.acme.member, &world.acme.viewer);
-    let begin = async |who: &Person, body: Value| world.post(who, REGISTRATION, &body).send().await;
+    let begin = async |who: &Person, body: Value| world.post(who, REGISTRATION, &body).await;
     // A fresh session needs neither.
     begin(member, json!({})).await.expect(200);
     let app = with_factor(&world, viewer).await;
@@ -808,14 +768,14 @@ async fn registration_asks_for_password_or_factor() {
     // Nor does it need a body.
     let fresh = in_session(member, &log_in_with_password(&world, member).await.expect(200));
     let request = world.client.request(actix_web::http::Method::POST, REGISTRATION);
-    request.bearer(&fresh.access_token).send().await.expect(200);
+    request.bearer(&fresh.access_token).await.expect(200);
     // A user with a factor gives it.
     begin(viewer, json!({"password": PASSWORD}))
         .await
         .problem(403, "mfa_required");
     let code = json!({"code": app.next_code(&world)});
     let stepped = world.post(viewer, "/api/v1/auth/mfa/step-up", &code);
-    stepped.send().await.expect(200);
+    stepped.await.expect(200);
     begin(viewer, json!({})).await.expect(200);
 }
 
@@ -839,7 +799,7 @@ async fn passkeys_of_a_user_are_bounded_even_at_once() {
     for refused in replies.into_iter().filter(|reply| reply.status != 201) {
         refused.problem(409, "conflict");
     }
-    let more = world.post(member, REGISTRATION, &json!({})).send().await;
+    let more = world.post(member, REGISTRATION, &json!({})).await;
     more.problem(409, "conflict");
     assert_eq!(count(&world, "passkeys").await, 10);
     // Others are not concerned.
@@ -882,14 +842,14 @@ async fn admin_resets_passkeys_and_a_new_password_does_not() {
     let (of_admin, _) = register(&world, admin).await;
     let body = json!({"current_password": PASSWORD, "new_password": "a staple for the battery"});
     let changed = world.post(member, "/api/v1/auth/change-password", &body);
-    changed.send().await.expect(204);
+    changed.await.expect(204);
     world.clock.advance(FACTOR_SETTLES_AFTER);
     let session = log_in(&world, member, &authenticator).await.expect(200);
     let member = in_session(member, &session);
     let admin = in_session(admin, &log_in(&world, admin, &of_admin).await.expect(200));
     let path = format!("/api/v1/users/{}/reset-mfa", member.id);
-    world.post(&admin, &path, &json!({})).send().await.expect(204);
-    world.get(&member, ME).send().await.problem(401, "token_revoked");
+    world.post(&admin, &path, &json!({})).await.expect(204);
+    world.get(&member, ME).await.problem(401, "token_revoked");
     log_in(&world, &member, &authenticator)
         .await
         .problem(401, "invalid_credentials");
@@ -910,15 +870,15 @@ async fn server_without_a_relying_party_says_so() {
     };
     let client = world.other_instance(&without).await;
     let begin = client.post(REGISTRATION, &json!({})).bearer(&member.access_token);
-    begin.send().await.problem(404, "passkeys_unavailable");
+    begin.await.problem(404, "passkeys_unavailable");
     let begin = client.post(LOGIN, &json!({"tenant_slug": "acme"}));
-    begin.send().await.problem(404, "passkeys_unavailable");
+    begin.await.problem(404, "passkeys_unavailable");
     // A passkey that cannot be used is no factor: its user enrolls one.
     let body = json!({"tenant_slug": "acme", "email": member.email, "password": PASSWORD});
-    let waiting = client.post(PASSWORD_LOGIN, &body).send().await;
+    let waiting = client.post(PASSWORD_LOGIN, &body).await;
     let waiting = waiting.problem(401, "mfa_required").json();
     assert_eq!(waiting["methods"], json!(["enroll"]));
-    let list = client.get(PASSKEYS).bearer(&member.access_token).send().await;
+    let list = client.get(PASSKEYS).bearer(&member.access_token).await;
     assert_eq!(list.expect(200).json()["data"].as_array().unwrap().len(), 1);
 }
 

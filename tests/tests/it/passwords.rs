@@ -37,7 +37,7 @@ fn proxied() -> Options {
 
 async fn post_from(world: &World, address: &str, path: &str, body: &Value) -> Reply {
     let request = world.client.post(path, body);
-    request.header("X-Forwarded-For", address).send().await
+    request.header("X-Forwarded-For", address).await
 }
 
 async fn login_from(world: &World, address: &str, slug: &str, email: &str, password: &str) -> Reply {
@@ -167,7 +167,7 @@ async fn common_passwords_and_names_are_refused_where_one_is_chosen() {
         "peter gibbons 7",
         "Office Space 1999",
     ]) {
-        let reply = sign_up(password).send().await.problem(422, "validation_failed");
+        let reply = sign_up(password).await.problem(422, "validation_failed");
         let expected = [("/admin/password".to_owned(), "weak_password".to_owned())];
         assert_eq!(field_errors(&reply), expected, "{password}");
         assert!(
@@ -182,13 +182,13 @@ async fn common_passwords_and_names_are_refused_where_one_is_chosen() {
         "by grace murray",
     ]) {
         for request in [register(password), create(password)] {
-            let reply = request.send().await.problem(422, "validation_failed");
+            let reply = request.await.problem(422, "validation_failed");
             let expected = [("/password".to_owned(), "weak_password".to_owned())];
             assert_eq!(field_errors(&reply), expected, "{password}");
         }
     }
-    sign_up("a stapler of red").send().await.expect(201);
-    register("a stapler of red").send().await.expect(201);
+    sign_up("a stapler of red").await.expect(201);
+    register("a stapler of red").await.expect(201);
 }
 
 #[actix_web::test]
@@ -199,7 +199,6 @@ async fn a_password_set_in_one_unicode_form_is_right_in_another() {
     });
     world
         .post(&world.acme.admin, "/api/v1/users", &body)
-        .send()
         .await
         .expect(201);
     for password in ["Z\u{fc}rich im finsteren", "Zu\u{308}rich im \u{fb01}nsteren"] {
@@ -238,10 +237,10 @@ async fn a_login_upgrades_a_hash_of_a_lower_cost() {
     let wrong = json!({"tenant_slug": "acme", "email": member, "password": "wrong horse"});
     let operator = json!({"email": OLGA, "password": PASSWORD});
     let before = hash_of("users", member).await;
-    raised.post(LOGIN, &wrong).send().await.expect(401);
+    raised.post(LOGIN, &wrong).await.expect(401);
     assert_eq!(hash_of("users", member).await, before);
-    raised.post(LOGIN, &body).send().await.expect(200);
-    raised.post(OPERATOR_LOGIN, &operator).send().await.expect(200);
+    raised.post(LOGIN, &body).await.expect(200);
+    raised.post(OPERATOR_LOGIN, &operator).await.expect(200);
     for (table, email) in [("users", member.as_str()), ("operators", OLGA)] {
         let hash = hash_of(table, email).await;
         assert!(
@@ -249,8 +248,8 @@ async fn a_login_upgrades_a_hash_of_a_lower_cost() {
             "{table}: {hash}"
         );
         // It is the same password, and it is not hashed with each login.
-        raised.post(LOGIN, &body).send().await.expect(200);
-        raised.post(OPERATOR_LOGIN, &operator).send().await.expect(200);
+        raised.post(LOGIN, &body).await.expect(200);
+        raised.post(OPERATOR_LOGIN, &operator).await.expect(200);
         assert_eq!(hash_of(table, email).await, hash);
     }
     world.login("acme", member, PASSWORD).await.expect(200);
@@ -538,11 +537,11 @@ async fn ignored_forwarding_header_is_logged_once() {
     let world = World::new().await;
     let warnings = || lines.count("http.trust_forwarded_for");
     let body = json!({"tenant_slug": "acme", "email": "nobody@acme.example", "password": "wrong horse"});
-    world.client.post(LOGIN, &body).send().await.expect(401);
+    world.client.post(LOGIN, &body).await.expect(401);
     assert_eq!(warnings(), 0);
     for header in ["X-Forwarded-For", "Forwarded"] {
         let request = world.client.post(LOGIN, &body);
-        request.header(header, "203.0.113.1").send().await.expect(401);
+        request.header(header, "203.0.113.1").await.expect(401);
         assert_eq!(warnings(), 1, "{header}");
     }
     let trusting = World::with(proxied()).await;
@@ -594,7 +593,7 @@ async fn failed_logins_leave_a_bounded_number_of_rows_an_hour() {
     // However many logins fail, another action has entries of its own.
     let mismatch = world.get(&world.acme.viewer, "/api/v1/tasks");
     let mismatch = mismatch.header("X-Forwarded-For", "198.51.100.2");
-    let reply = mismatch.header("X-Tenant-Slug", "globex").send().await;
+    let reply = mismatch.header("X-Tenant-Slug", "globex").await;
     reply.problem(403, "tenant_mismatch");
     let (action, entry) = world.audit(&world.acme).await.pop().unwrap();
     assert_eq!(
@@ -639,7 +638,7 @@ async fn a_header_of_any_length_leaves_a_short_entry() {
     for _ in 0..5 {
         let request = world.get(&world.acme.viewer, "/api/v1/tasks");
         let request = request.header("X-Tenant-Slug", "x".repeat(90_000));
-        request.send().await.problem(403, "tenant_mismatch");
+        request.await.problem(403, "tenant_mismatch");
     }
     let entries = world.audit(&world.acme).await.split_off(known);
     assert_eq!(entries.len(), 1);

@@ -13,7 +13,7 @@ fn permission_matrix() {
 #[actix_web::test]
 async fn permissions_of_users_are_listed() {
     let world = World::new().await;
-    let reply = world.get(&world.acme.viewer, "/api/v1/permissions").send().await;
+    let reply = world.get(&world.acme.viewer, "/api/v1/permissions").await;
     let reply = reply.expect(200).json();
     let listed = reply["data"].as_array().unwrap();
     let of_users = Permission::ALL.iter().filter(|one| one.least_role().is_some());
@@ -25,6 +25,6 @@ async fn permissions_of_users_are_listed() {
     assert_eq!(row("tasks.write")["scope"], true);
     assert_eq!(row("users.manage")["least_role"], "admin");
     assert_eq!(row("users.manage")["scope"], false);
-    let refused = world.client.get("/api/v1/permissions").send().await;
+    let refused = world.client.get("/api/v1/permissions").await;
     refused.expect(401);
 }

@@ -22,7 +22,7 @@ async fn proven(world: &World, who: &Person) -> Vec<String> {
 async fn change_email(world: &World, who: &Person, email: &str) {
     let body = json!({"email": email, "password": PASSWORD});
     let asked = world.post(who, "/api/v1/auth/change-email", &body);
-    asked.send().await.expect(202);
+    asked.await.expect(202);
 }
 
 fn rows<'a>(archive: &'a str, table: &str) -> Vec<&'a str> {
@@ -41,7 +41,6 @@ async fn registered_address_without_proof_shows_nothing_of_its_owner() {
     world.login("acme", CAROL, "wrong").await;
     let body = json!({"tenant_slug": "acme", "email": CAROL, "full_name": "Out Sider", "password": PASSWORD});
     let made = post(&world, "/api/v1/auth/register", body)
-        .send()
         .await
         .expect(201)
         .json();
@@ -67,7 +66,6 @@ async fn address_to_be_confirmed_shows_nothing_of_its_owner() {
     let invited = json!({"email": "guest@acme.example", "role": "viewer"});
     world
         .post(&acme.admin, "/api/v1/invitations", &invited)
-        .send()
         .await
         .expect(201);
     change_email(world, &acme.viewer, &acme.admin.email).await;
@@ -106,7 +104,6 @@ async fn proven_addresses_count_until_another_account_has_them() {
     ask(world, RESEND, "acme", &viewer.email).await.expect(202);
     let token = mailed.token_for(&viewer.email).await;
     post(world, "/api/v1/auth/verify-email", json!({"token": token}))
-        .send()
         .await
         .expect(204);
     assert_eq!(proven(world, viewer).await, [viewer.email.as_str()]);
@@ -118,7 +115,6 @@ async fn proven_addresses_count_until_another_account_has_them() {
     );
     let token = mailed.token_for("moved@acme.example").await;
     post(world, "/api/v1/auth/confirm-email", json!({"token": token}))
-        .send()
         .await
         .expect(204);
     // The link that gives the address back is gone after a week; the log says the same.
@@ -135,13 +131,9 @@ async fn proven_addresses_count_until_another_account_has_them() {
     // An admin gives the account an address, and the former one to somebody else.
     let path = format!("/api/v1/users/{}", viewer.id);
     let given = json!({"email": "given@acme.example"});
-    world.patch(&acme.admin, &path, &given).send().await.expect(200);
+    world.patch(&acme.admin, &path, &given).await.expect(200);
     let other = json!({"email": viewer.email, "full_name": "Another"});
-    world
-        .post(&acme.admin, "/api/v1/users", &other)
-        .send()
-        .await
-        .expect(201);
+    world.post(&acme.admin, "/api/v1/users", &other).await.expect(201);
     assert_eq!(proven(world, viewer).await, ["moved@acme.example"]);
     let archive = exported(world, viewer, viewer).await;
     assert!(!archive.contains("Another"), "{archive}");

@@ -36,23 +36,22 @@ pub(crate) async fn run_jobs(world: &World) {
 
 /// Has a person export the data of another one, or their own, and reads every row of the archive.
 pub(crate) async fn exported(world: &World, who: &Person, of: &Person) -> String {
-    let asked = world.post(who, &exports_of(of), &json!({})).send().await;
+    let asked = world.post(who, &exports_of(of), &json!({})).await;
     let asked = asked.expect(202);
     let path = asked.header("location").unwrap().to_owned();
     run_jobs(world).await;
-    let export = world.get(who, &path).send().await.expect(200).json();
+    let export = world.get(who, &path).await.expect(200).json();
     assert_eq!(
         (&export["status"], &export["user_id"]),
         (&json!("ready"), &json!(of.id)),
         "{export}"
     );
     let link = export["download_url"].as_str().unwrap();
-    let whole = world.client.get(link).send().await.expect(200);
+    let whole = world.client.get(link).await.expect(200);
     let part = world
         .client
         .get(link)
         .header("Range", "bytes=0-9")
-        .send()
         .await
         .expect(206);
     assert_eq!(part.bytes, whole.bytes[..10]);
@@ -110,13 +109,11 @@ pub(crate) async fn busy(world: &World) {
     world
         .patch(&acme.member, &task, &change)
         .header("User-Agent", "probe/7")
-        .send()
         .await
         .expect(200);
     let own = json!({"name": "Project of the member"});
     world
         .post(&acme.member, "/api/v1/projects", &own)
-        .send()
         .await
         .expect(201);
     let name = json!({"full_name": "Memorable Name"});
@@ -124,14 +121,12 @@ pub(crate) async fn busy(world: &World) {
     world
         .patch(&acme.admin, &path, &name)
         .header("User-Agent", "admins-agent")
-        .send()
         .await
         .expect(200);
     world.login("acme", &acme.member.email, "wrong").await;
     let invited = json!({"email": "guest@invited.example", "role": "viewer"});
     world
         .post(&acme.admin, "/api/v1/invitations", &invited)
-        .send()
         .await
         .expect(201);
     chain_in(&system(world, acme).await).await;
@@ -148,10 +143,7 @@ pub(crate) async fn assert_chain(world: &World) {
 
 pub(crate) async fn erase(world: &World, who: &Person, of: &Person) -> tenantry_tests::Reply {
     let path = format!("/api/v1/users/{}/erase", of.id);
-    world
-        .post(who, &path, &json!({"confirm_email": of.email}))
-        .send()
-        .await
+    world.post(who, &path, &json!({"confirm_email": of.email})).await
 }
 
 #[actix_web::test]
@@ -198,12 +190,11 @@ async fn export_of_a_person_has_what_is_about_them_and_nothing_of_others() {
 
     // An admin gets the same of anybody, also of a user who was removed.
     let path = format!("/api/v1/users/{}", acme.member.id);
-    let version = world.get(&acme.admin, &path).send().await.expect(200);
+    let version = world.get(&acme.admin, &path).await.expect(200);
     let etag = version.header("etag").unwrap().to_owned();
     world
         .delete(&acme.admin, &path)
         .header("If-Match", etag)
-        .send()
         .await
         .expect(204);
     let rows = exported(&world, &acme.admin, &acme.member).await;
@@ -221,72 +212,49 @@ async fn export_is_for_the_person_and_admins() {
     let (acme, globex) = (&world.acme, &world.globex);
     world
         .post(&acme.viewer, &exports_of(&acme.member), &json!({}))
-        .send()
         .await
         .problem(403, "forbidden");
     world
         .post(&globex.admin, &exports_of(&acme.member), &json!({}))
-        .send()
         .await
         .problem(404, "not_found");
     let path = world
         .post(&acme.member, &exports_of(&acme.member), &json!({}))
-        .send()
         .await
         .expect(202);
     let path = path.header("location").unwrap().to_owned();
     // One of a person is under way at a time; that of another person and of the tenant are beside it.
     world
         .post(&acme.admin, &exports_of(&acme.member), &json!({}))
-        .send()
         .await
         .problem(409, "conflict");
     world
         .post(&acme.viewer, &exports_of(&acme.viewer), &json!({}))
-        .send()
         .await
         .expect(202);
     world
         .post(&acme.admin, "/api/v1/tenant/exports", &json!({}))
-        .send()
         .await
         .expect(202);
-    world
-        .get(&acme.viewer, &path)
-        .send()
-        .await
-        .problem(403, "forbidden");
-    world
-        .get(&globex.admin, &path)
-        .send()
-        .await
-        .problem(404, "not_found");
-    world.get(&acme.admin, &path).send().await.expect(200);
+    world.get(&acme.viewer, &path).await.problem(403, "forbidden");
+    world.get(&globex.admin, &path).await.problem(404, "not_found");
+    world.get(&acme.admin, &path).await.expect(200);
     // It is neither in the list of the tenant's exports nor under their paths, whoever asks.
     let id = path.rsplit('/').next().unwrap();
     for path in [
         format!("/api/v1/tenant/exports/{id}"),
         format!("/api/v1/tenant/exports/{id}/download"),
     ] {
-        world
-            .get(&acme.admin, &path)
-            .send()
-            .await
-            .problem(404, "not_found");
+        world.get(&acme.admin, &path).await.problem(404, "not_found");
     }
     let listed = world
         .get(&acme.admin, "/api/v1/tenant/exports")
-        .send()
         .await
         .expect(200)
         .json();
     assert_eq!(listed["data"].as_array().unwrap().len(), 1);
     let of_viewer = format!("{}/{id}", exports_of(&acme.viewer));
-    world
-        .get(&acme.admin, &of_viewer)
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.get(&acme.admin, &of_viewer).await.problem(404, "not_found");
 }
 
 #[actix_web::test]
@@ -299,7 +267,7 @@ async fn erased_person_is_found_nowhere_and_the_chain_verifies() {
     let erased = erase(&world, &acme.admin, &acme.member).await.expect(202).json();
     assert_eq!(erased["finished_at"], Value::Null, "{erased}");
     // The account ends at once.
-    world.get(&acme.member, "/api/v1/tasks").send().await.expect(401);
+    world.get(&acme.member, "/api/v1/tasks").await.expect(401);
     chain_in(&system(&world, acme).await).await;
     run_jobs(&world).await;
     let erased = erase(&world, &acme.admin, &acme.member).await.expect(202).json();
@@ -330,7 +298,6 @@ async fn erased_person_is_found_nowhere_and_the_chain_verifies() {
     // What stays refers to an anonymous account, and the log names nobody.
     let page = world
         .get(&acme.admin, "/api/v1/projects")
-        .send()
         .await
         .expect(200)
         .json();
@@ -344,7 +311,7 @@ async fn erased_person_is_found_nowhere_and_the_chain_verifies() {
         "{page}"
     );
     let path = format!("/api/v1/audit-events?actor={}", acme.member.id);
-    let page = world.get(&acme.admin, &path).send().await.expect(200).json();
+    let page = world.get(&acme.admin, &path).await.expect(200).json();
     let entries = page["data"].as_array().unwrap();
     // A job for the person has no address.
     let addresses: Vec<_> = entries
@@ -362,23 +329,14 @@ async fn erased_person_is_found_nowhere_and_the_chain_verifies() {
         "{page}"
     );
     let path = format!("/api/v1/users/{}", acme.member.id);
-    world
-        .get(&acme.admin, &path)
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.get(&acme.admin, &path).await.problem(404, "not_found");
     // Nobody can be exported who was erased, and the address is free.
     world
         .post(&acme.admin, &exports_of(&acme.member), &json!({}))
-        .send()
         .await
         .problem(404, "not_found");
     let again = json!({"email": acme.member.email, "full_name": "Another"});
-    world
-        .post(&acme.admin, "/api/v1/users", &again)
-        .send()
-        .await
-        .expect(201);
+    world.post(&acme.admin, "/api/v1/users", &again).await.expect(201);
 }
 
 #[actix_web::test]
@@ -387,11 +345,10 @@ async fn erasure_is_confirmed_and_keeps_an_admin() {
     let (acme, globex) = (&world.acme, &world.globex);
     let path = format!("/api/v1/users/{}/erase", acme.member.id);
     let wrong = json!({"confirm_email": acme.viewer.email});
-    let refused = world.post(&acme.admin, &path, &wrong).send().await.expect(422);
+    let refused = world.post(&acme.admin, &path, &wrong).await.expect(422);
     assert!(refused.text().contains("/confirm_email"), "{}", refused.text());
     world
         .post(&acme.admin, &path, &json!({"confirm_email": "\u{0}"}))
-        .send()
         .await
         .expect(422);
     erase(&world, &acme.member, &acme.viewer)
@@ -405,7 +362,7 @@ async fn erasure_is_confirmed_and_keeps_an_admin() {
         .problem(409, "last_admin");
     let second = world.second_admin().await;
     erase(&world, &acme.admin, &acme.admin).await.expect(202);
-    world.get(&acme.admin, "/api/v1/tasks").send().await.expect(401);
+    world.get(&acme.admin, "/api/v1/tasks").await.expect(401);
     erase(&world, &second, &second).await.problem(409, "last_admin");
 }
 
@@ -460,7 +417,6 @@ async fn no_archive_brings_an_erased_person_back() {
     let invited = json!({"email": "second@invited.example", "role": "viewer"});
     world
         .post(&acme.admin, "/api/v1/invitations", &invited)
-        .send()
         .await
         .expect(201);
     let file = world.database.exports().join("before.tar");

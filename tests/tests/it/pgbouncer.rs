@@ -100,7 +100,7 @@ async fn parallel_requests_of_two_tenants_over_two_server_connections_stay_apart
                     3 => world.get(admin, "/api/v1/users"),
                     _ => world.post(admin, &format!("/api/v1/projects/{project}/tasks"), &body),
                 };
-                (index, tenant, request.send().await)
+                (index, tenant, request.await)
             }
         });
         for (index, tenant, reply) in join_all(requests).await {
@@ -160,7 +160,7 @@ async fn foreign_ids_are_ids_of_nothing_behind_a_pooler_too() {
         for reply in join_all(all.map(tenantry_tests::Request::send)).await {
             assert!([404, 422].contains(&reply.status), "{path}: {}", reply.text());
         }
-        world.get(admin, &path).send().await.problem(404, "not_found");
+        world.get(admin, &path).await.problem(404, "not_found");
     }
     assert_eq!(world.digest(globex).await, before);
     assert_no_statement_was_missing(&bouncer);
@@ -315,7 +315,7 @@ async fn backends_that_are_killed_cost_a_request_and_no_more() {
                 &world.globex
             };
             let request = world.get(&tenant.admin, "/api/v1/tasks");
-            async move { (tenant, request.send().await) }
+            async move { (tenant, request.await) }
         });
         let kill = sqlx::query(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND usename = 'tenantry_app'",

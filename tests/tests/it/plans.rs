@@ -58,7 +58,7 @@ async fn together(world: &World, who: &Person, path: &str, bodies: Vec<Value>) -
 
 async fn capabilities(world: &World, who: &Person) -> Value {
     let path = "/api/v1/tenant/capabilities";
-    world.get(who, path).send().await.expect(200).json()
+    world.get(who, path).await.expect(200).json()
 }
 
 fn limit(capabilities: &Value, name: &str) -> (Option<u64>, Option<u64>) {
@@ -116,7 +116,7 @@ async fn of_fifty_that_want_the_last_place_one_gets_it() {
     );
     let project = json!({"name": "Theirs"});
     let theirs = world.post(&world.globex.member, "/api/v1/projects", &project);
-    theirs.send().await.expect(201);
+    theirs.await.expect(201);
 }
 
 #[actix_web::test]
@@ -124,27 +124,21 @@ async fn restoring_takes_a_place_too_and_deleting_gives_one_back() {
     let world = world(&book(9, 2, 1_000)).await;
     let admin = &world.acme.admin;
     let project = format!("/api/v1/projects/{}", world.acme.project);
-    world.delete(admin, &project).send().await.expect(204);
+    world.delete(admin, &project).await.expect(204);
     for name in ["One", "Two"] {
         let made = world.post(admin, "/api/v1/projects", &json!({"name": name}));
-        made.send().await.expect(201);
+        made.await.expect(201);
     }
     let restore = format!("{project}/restore");
-    let refused = world.post(admin, &restore, &json!({})).send().await.expect(403);
+    let refused = world.post(admin, &restore, &json!({})).await.expect(403);
     assert_eq!(refused.json()["code"], "plan_limit_reached");
-    let listed = world
-        .get(admin, "/api/v1/projects")
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let listed = world.get(admin, "/api/v1/projects").await.expect(200).json();
     let one = listed["data"][0]["id"].as_str().unwrap();
     world
         .delete(admin, &format!("/api/v1/projects/{one}"))
-        .send()
         .await
         .expect(204);
-    world.post(admin, &restore, &json!({})).send().await.expect(200);
+    world.post(admin, &restore, &json!({})).await.expect(200);
     assert_eq!(
         limit(&capabilities(&world, admin).await, "projects"),
         (Some(2), Some(2))
@@ -156,7 +150,7 @@ async fn whoever_registers_is_told_that_there_is_no_place_and_nothing_of_the_pla
     let world = world(&book(3, 9, 1_000)).await;
     let path = "/api/v1/auth/register";
     let body = json!({"email": "new@acme.example", "full_name": "New", "password": "long enough to hold", "tenant_slug": "acme"});
-    let refused = world.client.post(path, &body).send().await.expect(403).json();
+    let refused = world.client.post(path, &body).await.expect(403).json();
     assert_eq!(refused["code"], "plan_limit_reached");
     for member in ["limit", "allowed", "used", "current_plan", "required_plans"] {
         assert!(refused.get(member).is_none(), "{refused}");
@@ -185,9 +179,9 @@ async fn what_is_stored_is_counted_to_the_byte_under_races_and_never_exceeds_the
 
     let one = format!("{path}/{}", world.acme.resource);
     let long = json!({"content": "y".repeat(60)});
-    world.patch(member, &one, &long).send().await.expect(403);
+    world.patch(member, &one, &long).await.expect(403);
     assert_eq!(stored(&world).await, now, "what was refused was not stored");
-    let listed = world.get(member, path).send().await.expect(200).json();
+    let listed = world.get(member, path).await.expect(200).json();
     let ids = listed["data"]
         .as_array()
         .unwrap()
@@ -211,13 +205,13 @@ async fn another_plan_holds_at_once_here_and_elsewhere_within_a_second() {
     let admin = &world.acme.admin;
     let create = |name: &str| json!({"name": name});
     let here = world.post(admin, "/api/v1/projects", &create("Here"));
-    here.send().await.expect(403);
+    here.await.expect(403);
     let there = |name: &str| {
         elsewhere
             .post("/api/v1/projects", &create(name))
             .bearer(&admin.access_token)
     };
-    there("There").send().await.expect(403);
+    there("There").await.expect(403);
 
     let changed = tenant_plan::change(&operator_cx(&world.app), world.acme.id, "max", "a test")
         .await
@@ -234,11 +228,10 @@ async fn another_plan_holds_at_once_here_and_elsewhere_within_a_second() {
     );
     world
         .post(admin, "/api/v1/projects", &create("Here"))
-        .send()
         .await
         .expect(201);
     world.outlive_the_cache();
-    there("There").send().await.expect(201);
+    there("There").await.expect(201);
 
     let action: String = sqlx::query_scalar(
         "SELECT action FROM audit_events WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1 OFFSET 2",
@@ -261,11 +254,10 @@ async fn another_plan_holds_at_once_here_and_elsewhere_within_a_second() {
     );
     world
         .post(admin, "/api/v1/projects", &create("More"))
-        .send()
         .await
         .expect(403);
     let path = format!("/api/v1/projects/{}", world.acme.project);
-    world.delete(admin, &path).send().await.expect(204);
+    world.delete(admin, &path).await.expect(204);
     let unknown = tenant_plan::change(&operator_cx(&world.app), world.acme.id, "free", "a test").await;
     let Err(TenantPlanError::Invalid(Invalid(errors))) = unknown else {
         panic!("{unknown:?}")
@@ -294,7 +286,7 @@ async fn a_tenant_keeps_the_terms_it_bought_until_it_is_moved() {
             .post("/api/v1/projects", &json!({"name": name}))
             .bearer(&who.access_token)
     };
-    create(&world.acme.admin, "Second").send().await.expect(403);
+    create(&world.acme.admin, "Second").await.expect(403);
     let moved = tenant_plan::change(&operator_cx(&restarted), world.acme.id, "pro", "a test")
         .await
         .unwrap();
@@ -304,8 +296,8 @@ async fn a_tenant_keeps_the_terms_it_bought_until_it_is_moved() {
         .unwrap();
     assert_eq!(again.version, moved.version, "it is there already");
     world.outlive_the_cache();
-    create(&world.acme.admin, "Second").send().await.expect(201);
-    create(&world.globex.admin, "Second").send().await.expect(403);
+    create(&world.acme.admin, "Second").await.expect(201);
+    create(&world.globex.admin, "Second").await.expect(403);
 
     assert_eq!(old.terms("pro", 2).version, 1, "it has not heard of the other");
     old.reload(&store).await.unwrap();
@@ -393,7 +385,6 @@ async fn what_the_plan_does_not_have_is_refused_before_the_body_is_read() {
     let path = "/api/v1/branding";
     let refused = world
         .patch(&world.acme.admin, path, &change)
-        .send()
         .await
         .expect(403)
         .json();
@@ -407,10 +398,10 @@ async fn what_the_plan_does_not_have_is_refused_before_the_body_is_read() {
     );
     let senseless = world.patch(&world.acme.admin, path, &json!({"no such field": 1}));
     assert_eq!(
-        senseless.send().await.expect(403).json()["code"],
+        senseless.await.expect(403).json()["code"],
         "plan_feature_required"
     );
-    let member = world.patch(&world.acme.member, path, &change).send().await;
+    let member = world.patch(&world.acme.member, path, &change).await;
     assert_eq!(
         member.expect(403).json()["code"],
         "forbidden",
@@ -420,14 +411,6 @@ async fn what_the_plan_does_not_have_is_refused_before_the_body_is_read() {
     tenant_plan::change(&operator_cx(&world.app), world.acme.id, "max", "a test")
         .await
         .unwrap();
-    world
-        .patch(&world.acme.admin, path, &change)
-        .send()
-        .await
-        .expect(200);
-    world
-        .patch(&world.globex.admin, path, &change)
-        .send()
-        .await
-        .expect(403);
+    world.patch(&world.acme.admin, path, &change).await.expect(200);
+    world.patch(&world.globex.admin, path, &change).await.expect(403);
 }

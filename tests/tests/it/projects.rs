@@ -22,7 +22,6 @@ const FIELDS: [&str; 10] = [
 async fn project(world: &World, who: &Person, name: &str) -> String {
     let reply = world
         .post(who, "/api/v1/projects", &json!({"name": name}))
-        .send()
         .await
         .expect(201);
     reply.json()["id"].as_str().unwrap().to_owned()
@@ -30,21 +29,13 @@ async fn project(world: &World, who: &Person, name: &str) -> String {
 
 async fn task(world: &World, who: &Person, project: &str, title: &str) -> String {
     let path = format!("/api/v1/projects/{project}/tasks");
-    let reply = world
-        .post(who, &path, &json!({"title": title}))
-        .send()
-        .await
-        .expect(201);
+    let reply = world.post(who, &path, &json!({"title": title})).await.expect(201);
     reply.json()["id"].as_str().unwrap().to_owned()
 }
 
 async fn resource(world: &World, who: &Person, project: &str, name: &str) -> String {
     let body = json!({"name": name, "content": "text", "project_id": project});
-    let reply = world
-        .post(who, "/api/v1/resources", &body)
-        .send()
-        .await
-        .expect(201);
+    let reply = world.post(who, "/api/v1/resources", &body).await.expect(201);
     reply.json()["id"].as_str().unwrap().to_owned()
 }
 
@@ -54,7 +45,7 @@ fn path(id: &str) -> String {
 
 /// The values of one field in a list, in its order.
 async fn column(world: &World, who: &Person, path: &str, field: &str) -> Vec<Value> {
-    let page = world.get(who, path).send().await.expect(200).json();
+    let page = world.get(who, path).await.expect(200).json();
     page["data"]
         .as_array()
         .unwrap()
@@ -78,11 +69,7 @@ async fn a_project_is_made_read_changed_and_deleted() {
     let (member, viewer) = (&world.acme.member, &world.acme.viewer);
     let other = world.digest(&world.globex).await;
     let body = json!({"name": "  Apollo  ", "description": "To the moon\nand back"});
-    let made = world
-        .post(member, "/api/v1/projects", &body)
-        .send()
-        .await
-        .expect(201);
+    let made = world.post(member, "/api/v1/projects", &body).await.expect(201);
     let view = made.json();
     let fields: Vec<_> = view.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
@@ -103,7 +90,7 @@ async fn a_project_is_made_read_changed_and_deleted() {
     assert_eq!(made.header("location"), Some(path.as_str()));
     assert_eq!(made.header("etag"), Some("\"1\""));
 
-    let read = world.get(viewer, &path).send().await.expect(200);
+    let read = world.get(viewer, &path).await.expect(200);
     let mut expected = view.clone();
     expected["view_count"] = json!(1);
     assert_eq!(read.json(), expected);
@@ -111,7 +98,6 @@ async fn a_project_is_made_read_changed_and_deleted() {
 
     let changed = world
         .patch(member, &path, &json!({"status": "archived"}))
-        .send()
         .await
         .expect(200);
     expected["status"] = json!("archived");
@@ -121,15 +107,14 @@ async fn a_project_is_made_read_changed_and_deleted() {
     assert_eq!(changed.header("etag"), Some("\"2\""));
     assert!(expected["updated_at"].as_str() > expected["created_at"].as_str());
 
-    let deleted = world.delete(member, &path).send().await.expect(204);
+    let deleted = world.delete(member, &path).await.expect(204);
     assert!(deleted.bytes.is_empty());
-    world.get(viewer, &path).send().await.problem(404, "not_found");
+    world.get(viewer, &path).await.problem(404, "not_found");
     world
         .patch(member, &path, &json!({"name": "x"}))
-        .send()
         .await
         .problem(404, "not_found");
-    world.delete(member, &path).send().await.problem(404, "not_found");
+    world.delete(member, &path).await.problem(404, "not_found");
     let actions = actions(&world).await;
     assert_eq!(
         actions[actions.len() - 3..],
@@ -145,7 +130,6 @@ async fn a_patch_changes_what_it_names_and_null_clears_what_may_be_empty() {
     let body = json!({"name": "Apollo", "description": "To the moon"});
     let id = world
         .post(member, "/api/v1/projects", &body)
-        .send()
         .await
         .expect(201)
         .json()["id"]
@@ -153,7 +137,6 @@ async fn a_patch_changes_what_it_names_and_null_clears_what_may_be_empty() {
     let path = path(id.as_str().unwrap());
     let changed = world
         .patch(member, &path, &json!({"name": "Gemini"}))
-        .send()
         .await
         .expect(200)
         .json();
@@ -163,7 +146,6 @@ async fn a_patch_changes_what_it_names_and_null_clears_what_may_be_empty() {
     );
     let cleared = world
         .patch(member, &path, &json!({"description": null}))
-        .send()
         .await
         .expect(200)
         .json();
@@ -172,19 +154,18 @@ async fn a_patch_changes_what_it_names_and_null_clears_what_may_be_empty() {
         (&json!("Gemini"), &Value::Null)
     );
     for field in ["name", "status"] {
-        let problem = world.patch(member, &path, &json!({field: null})).send().await;
+        let problem = world.patch(member, &path, &json!({field: null})).await;
         let problem = problem.problem(422, "validation_failed").json();
         assert_eq!(problem["errors"][0]["pointer"], format!("/{field}"));
     }
     let body = json!({"owner_id": world.acme.admin.id});
     let problem = world
         .patch(member, &path, &body)
-        .send()
         .await
         .problem(422, "unknown_field")
         .json();
     assert_eq!(problem["errors"][0]["pointer"], "/owner_id");
-    let stored = world.get(member, &path).send().await.expect(200).json();
+    let stored = world.get(member, &path).await.expect(200).json();
     assert_eq!(
         (&stored["version"], &stored["owner_id"]),
         (&json!(3), &json!(member.id))
@@ -215,7 +196,7 @@ async fn every_field_that_breaks_a_rule_is_named_and_nothing_is_stored() {
         (json!({"name": 7}), "/name", "invalid_type"),
     ];
     for (body, pointer, code) in cases {
-        let problem = world.post(member, "/api/v1/projects", &body).send().await;
+        let problem = world.post(member, "/api/v1/projects", &body).await;
         let problem = problem.problem(422, "validation_failed").json();
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
         assert_eq!(problem["errors"][0]["code"], code, "{body}");
@@ -223,7 +204,6 @@ async fn every_field_that_breaks_a_rule_is_named_and_nothing_is_stored() {
     let both = json!({"name": "", "description": "x".repeat(10_001)});
     let problem = world
         .post(member, "/api/v1/projects", &both)
-        .send()
         .await
         .problem(422, "validation_failed");
     let pointers: Vec<_> = problem.json()["errors"]
@@ -236,7 +216,6 @@ async fn every_field_that_breaks_a_rule_is_named_and_nothing_is_stored() {
     let status = json!({"status": "lost"});
     let problem = world
         .patch(member, &path(&world.acme.project.to_string()), &status)
-        .send()
         .await;
     assert_eq!(
         problem.problem(422, "validation_failed").json()["errors"][0]["pointer"],
@@ -247,7 +226,6 @@ async fn every_field_that_breaks_a_rule_is_named_and_nothing_is_stored() {
     let widest = json!({"name": "ü".repeat(120), "description": "🚀".repeat(10_000)});
     let stored = world
         .post(member, "/api/v1/projects", &widest)
-        .send()
         .await
         .expect(201)
         .json();
@@ -267,29 +245,24 @@ async fn if_match_is_honoured_on_change_and_deletion() {
             .patch(member, &path, &json!({"name": name}))
             .header("If-Match", tag)
     };
-    patch("\"1\"", "Second").send().await.expect(200);
+    patch("\"1\"", "Second").await.expect(200);
     for stale in ["\"1\"", "\"3\"", "W/\"2\"", "\"1\", \"3\""] {
-        patch(stale, "Stale").send().await.problem(412, "stale_version");
+        patch(stale, "Stale").await.problem(412, "stale_version");
         world
             .delete(member, &path)
             .header("If-Match", stale)
-            .send()
             .await
             .problem(412, "stale_version");
     }
-    patch("two", "Malformed")
-        .send()
-        .await
-        .problem(400, "invalid_request");
-    assert_eq!(patch("*", "Third").send().await.expect(200).json()["version"], 3);
+    patch("two", "Malformed").await.problem(400, "invalid_request");
+    assert_eq!(patch("*", "Third").await.expect(200).json()["version"], 3);
     assert_eq!(
-        patch("\"9\", \"3\"", "Fourth").send().await.expect(200).json()["name"],
+        patch("\"9\", \"3\"", "Fourth").await.expect(200).json()["name"],
         "Fourth"
     );
     world
         .delete(member, &path)
         .header("If-Match", "\"4\"")
-        .send()
         .await
         .expect(204);
 }
@@ -302,21 +275,18 @@ async fn members_make_and_change_projects_and_viewers_only_look_at_them() {
     let id = path(&world.acme.project.to_string());
     world
         .post(viewer, "/api/v1/projects", &json!({"name": "Mine"}))
-        .send()
         .await
         .problem(403, "forbidden");
     world
         .patch(viewer, &id, &json!({"name": "Mine"}))
-        .send()
         .await
         .problem(403, "forbidden");
-    world.delete(viewer, &id).send().await.problem(403, "forbidden");
+    world.delete(viewer, &id).await.problem(403, "forbidden");
     assert_eq!(world.digest(&world.acme).await, before);
-    world.get(viewer, &id).send().await.expect(200);
+    world.get(viewer, &id).await.expect(200);
     // Somebody else's project, too.
     world
         .patch(member, &id, &json!({"description": "by a member"}))
-        .send()
         .await
         .expect(200);
 }
@@ -326,16 +296,12 @@ async fn a_project_is_deleted_by_its_owner_or_an_admin_and_by_no_other_member() 
     let world = World::new().await;
     let (admin, member) = (&world.acme.admin, &world.acme.member);
     let of_admin = path(&world.acme.project.to_string());
-    world
-        .delete(member, &of_admin)
-        .send()
-        .await
-        .problem(403, "forbidden");
-    world.get(member, &of_admin).send().await.expect(200);
+    world.delete(member, &of_admin).await.problem(403, "forbidden");
+    world.get(member, &of_admin).await.expect(200);
     let own = path(&project(&world, member, "Own").await);
-    world.delete(member, &own).send().await.expect(204);
+    world.delete(member, &own).await.expect(204);
     let other = path(&project(&world, member, "Of a member").await);
-    world.delete(admin, &other).send().await.expect(204);
+    world.delete(admin, &other).await.expect(204);
 }
 
 #[actix_web::test]
@@ -348,33 +314,25 @@ async fn a_name_is_unique_among_live_projects() {
     let before = world.digest(&world.acme).await;
     world
         .post(member, "/api/v1/projects", &taken)
-        .send()
         .await
         .problem(409, "conflict");
     world
         .patch(member, &path(&second), &taken)
-        .send()
         .await
         .problem(409, "conflict");
     assert_eq!(world.digest(&world.acme).await, before);
     // A project may keep its own name.
-    world
-        .patch(member, &path(&first), &taken)
-        .send()
-        .await
-        .expect(200);
+    world.patch(member, &path(&first), &taken).await.expect(200);
     // An archived project is alive, a deleted one is not.
     world
         .patch(member, &path(&first), &json!({"status": "archived"}))
-        .send()
         .await
         .expect(200);
     world
         .post(member, "/api/v1/projects", &taken)
-        .send()
         .await
         .problem(409, "conflict");
-    world.delete(member, &path(&first)).send().await.expect(204);
+    world.delete(member, &path(&first)).await.expect(204);
     project(&world, member, "Apollo").await;
 }
 
@@ -401,7 +359,7 @@ async fn a_deleted_project_hides_what_is_in_it() {
     let task = task(&world, admin, &id, "Build").await;
     let resource = resource(&world, admin, &id, "Plan").await;
     let other = world.digest(&world.globex).await;
-    world.delete(admin, &path(&id)).send().await.expect(204);
+    world.delete(admin, &path(&id)).await.expect(204);
     let gone = [
         format!("/api/v1/projects/{id}/tasks"),
         format!("/api/v1/projects/{id}/members"),
@@ -411,23 +369,20 @@ async fn a_deleted_project_hides_what_is_in_it() {
         format!("/api/v1/resources/{resource}/versions/1"),
     ];
     for path in gone {
-        world.get(viewer, &path).send().await.problem(404, "not_found");
+        world.get(viewer, &path).await.problem(404, "not_found");
     }
     let new = json!({"title": "x"});
     world
         .post(admin, &format!("/api/v1/projects/{id}/tasks"), &new)
-        .send()
         .await
         .problem(404, "not_found");
     let new = json!({"user_id": viewer.id});
     world
         .post(admin, &format!("/api/v1/projects/{id}/members"), &new)
-        .send()
         .await
         .problem(404, "not_found");
     world
         .patch(admin, &format!("/api/v1/tasks/{task}"), &json!({"title": "x"}))
-        .send()
         .await
         .expect(404);
     world
@@ -436,17 +391,14 @@ async fn a_deleted_project_hides_what_is_in_it() {
             &format!("/api/v1/resources/{resource}"),
             &json!({"name": "x"}),
         )
-        .send()
         .await
         .expect(404);
     world
         .delete(admin, &format!("/api/v1/tasks/{task}"))
-        .send()
         .await
         .expect(404);
     world
         .delete(admin, &format!("/api/v1/resources/{resource}"))
-        .send()
         .await
         .expect(404);
     for list in ["/api/v1/tasks", "/api/v1/resources"] {
@@ -472,24 +424,21 @@ async fn restoring_brings_back_exactly_what_was_deleted_along() {
     let removed = resource(&world, member, &id, "Removed").await;
     world
         .delete(member, &format!("/api/v1/tasks/{before}"))
-        .send()
         .await
         .expect(204);
     world
         .delete(member, &format!("/api/v1/resources/{removed}"))
-        .send()
         .await
         .expect(204);
     let other = world.digest(&world.globex).await;
-    world.delete(member, &path(&id)).send().await.expect(204);
+    world.delete(member, &path(&id)).await.expect(204);
 
     let restore = format!("/api/v1/projects/{id}/restore");
     world
         .post(member, &restore, &json!({}))
-        .send()
         .await
         .problem(403, "forbidden");
-    let restored = world.post(admin, &restore, &json!({})).send().await.expect(200);
+    let restored = world.post(admin, &restore, &json!({})).await.expect(200);
     assert_eq!(restored.header("etag"), Some("\"3\""));
     let view = restored.json();
     assert_eq!((&view["deleted_at"], &view["version"]), (&Value::Null, &json!(3)));
@@ -509,13 +458,12 @@ async fn restoring_brings_back_exactly_what_was_deleted_along() {
     );
     world
         .get(member, &format!("/api/v1/tasks/{before}"))
-        .send()
         .await
         .problem(404, "not_found");
 
     // A second round: what the first restored is deleted and restored again.
-    world.delete(member, &path(&id)).send().await.expect(204);
-    world.post(admin, &restore, &json!({})).send().await.expect(200);
+    world.delete(member, &path(&id)).await.expect(204);
+    world.post(admin, &restore, &json!({})).await.expect(200);
     assert_eq!(
         column(&world, member, &format!("/api/v1/projects/{id}/tasks"), "id").await,
         [along.as_str()]
@@ -534,24 +482,21 @@ async fn a_project_cannot_be_restored_twice_or_under_a_name_that_is_taken() {
     let admin = &world.acme.admin;
     let first = project(&world, admin, "Apollo").await;
     let lost = task(&world, admin, &first, "Build").await;
-    world.delete(admin, &path(&first)).send().await.expect(204);
+    world.delete(admin, &path(&first)).await.expect(204);
     let second = project(&world, admin, "Apollo").await;
     let before = world.digest(&world.acme).await;
     let restore = format!("/api/v1/projects/{first}/restore");
     world
         .post(admin, &restore, &json!({}))
-        .send()
         .await
         .problem(409, "conflict");
     assert_eq!(world.digest(&world.acme).await, before);
     world
         .get(admin, &format!("/api/v1/tasks/{lost}"))
-        .send()
         .await
         .problem(404, "not_found");
     world
         .patch(admin, &path(&second), &json!({"name": "Gemini"}))
-        .send()
         .await
         .expect(200);
     let none = json!({});
@@ -563,14 +508,9 @@ async fn a_project_cannot_be_restored_twice_or_under_a_name_that_is_taken() {
     let mut statuses = [one.status, other.status];
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 409]);
-    world
-        .post(admin, &restore, &none)
-        .send()
-        .await
-        .problem(409, "conflict");
+    world.post(admin, &restore, &none).await.problem(409, "conflict");
     world
         .get(admin, &format!("/api/v1/tasks/{lost}"))
-        .send()
         .await
         .expect(200);
 }
@@ -580,10 +520,10 @@ async fn only_admins_see_deleted_projects_in_the_list() {
     let world = World::new().await;
     let admin = &world.acme.admin;
     let id = project(&world, admin, "Apollo").await;
-    world.delete(admin, &path(&id)).send().await.expect(204);
+    world.delete(admin, &path(&id)).await.expect(204);
     let all = "/api/v1/projects?include_deleted=true";
     for who in [&world.acme.member, &world.acme.viewer] {
-        world.get(who, all).send().await.problem(403, "forbidden");
+        world.get(who, all).await.problem(403, "forbidden");
         assert_eq!(
             column(&world, who, "/api/v1/projects", "name").await,
             ["Acme Inc project"]
@@ -604,10 +544,7 @@ async fn only_admins_see_deleted_projects_in_the_list() {
         column(&world, admin, "/api/v1/projects", "name").await,
         ["Acme Inc project"]
     );
-    let problem = world
-        .get(admin, "/api/v1/projects?include_deleted=yes")
-        .send()
-        .await;
+    let problem = world.get(admin, "/api/v1/projects?include_deleted=yes").await;
     let problem = problem.problem(422, "validation_failed").json();
     assert_eq!(problem["errors"][0]["pointer"], "/query/include_deleted");
 }
@@ -619,16 +556,14 @@ async fn the_list_can_be_filtered_by_status() {
     let archived = project(&world, admin, "Archived").await;
     world
         .patch(admin, &path(&archived), &json!({"status": "archived"}))
-        .send()
         .await
         .expect(200);
     let gone = project(&world, admin, "Archived and deleted").await;
     world
         .patch(admin, &path(&gone), &json!({"status": "archived"}))
-        .send()
         .await
         .expect(200);
-    world.delete(admin, &path(&gone)).send().await.expect(204);
+    world.delete(admin, &path(&gone)).await.expect(204);
     let names = async |query: &str| column(&world, admin, &format!("/api/v1/projects{query}"), "name").await;
     assert_eq!(names("").await, ["Archived", "Acme Inc project"]);
     assert_eq!(names("?status=archived").await, ["Archived"]);
@@ -639,7 +574,6 @@ async fn the_list_can_be_filtered_by_status() {
     );
     let problem = world
         .get(viewer, "/api/v1/projects?status=lost")
-        .send()
         .await
         .problem(422, "validation_failed");
     assert_eq!(problem.json()["errors"][0]["pointer"], "/query/status");
@@ -653,7 +587,7 @@ async fn every_look_at_a_project_counts_and_a_list_shows_the_count() {
     let viewer = &world.acme.viewer;
     let path = path(&world.acme.project.to_string());
     for seen in 1..=3 {
-        let view = world.get(viewer, &path).send().await.expect(200).json();
+        let view = world.get(viewer, &path).await.expect(200).json();
         assert_eq!((&view["view_count"], &view["version"]), (&json!(seen), &json!(1)));
         assert_eq!(view["updated_at"], view["created_at"]);
     }
@@ -666,7 +600,7 @@ async fn every_look_at_a_project_counts_and_a_list_shows_the_count() {
         [0]
     );
     let foreign = format!("/api/v1/projects/{}", world.globex.project);
-    world.get(viewer, &foreign).send().await.problem(404, "not_found");
+    world.get(viewer, &foreign).await.problem(404, "not_found");
     assert_eq!(
         column(&world, &world.globex.viewer, "/api/v1/projects", "view_count").await,
         [0]
@@ -681,7 +615,6 @@ async fn people_are_taken_into_a_project_and_out_of_it() {
     let members = format!("{}/members", path(&id));
     let added = world
         .post(member, &members, &json!({"user_id": viewer.id, "role": "viewer"}))
-        .send()
         .await;
     let added = added.expect(201);
     let at = format!("{members}/{}", viewer.id);
@@ -695,12 +628,11 @@ async fn people_are_taken_into_a_project_and_out_of_it() {
     // The role is member when nothing is said; an admin need not be in the project.
     let added = world
         .post(admin, &members, &json!({"user_id": admin.id}))
-        .send()
         .await
         .expect(201);
     assert_eq!(added.json()["role"], "member");
 
-    let listed = world.get(viewer, &members).send().await.expect(200).json();
+    let listed = world.get(viewer, &members).await.expect(200).json();
     let rows = listed["data"].as_array().unwrap();
     let people: Vec<_> = rows
         .iter()
@@ -717,8 +649,8 @@ async fn people_are_taken_into_a_project_and_out_of_it() {
     );
     assert_eq!(rows[1], view);
 
-    world.delete(member, &at).send().await.expect(204);
-    world.delete(member, &at).send().await.problem(404, "not_found");
+    world.delete(member, &at).await.expect(204);
+    world.delete(member, &at).await.problem(404, "not_found");
     assert_eq!(
         column(&world, viewer, &members, "email").await,
         [admin.email.as_str(), member.email.as_str()]
@@ -745,20 +677,17 @@ async fn only_the_owner_and_admins_staff_a_project() {
     let members = format!("{}/members", path(&world.acme.project.to_string()));
     world
         .post(admin, &members, &json!({"user_id": viewer.id}))
-        .send()
         .await
         .expect(201);
     let before = world.digest(&world.acme).await;
     for who in [member, viewer] {
         world
             .post(who, &members, &json!({"user_id": member.id}))
-            .send()
             .await
             .problem(403, "forbidden");
     }
     world
         .delete(member, &format!("{members}/{}", viewer.id))
-        .send()
         .await
         .problem(403, "forbidden");
     assert_eq!(world.digest(&world.acme).await, before);
@@ -776,7 +705,6 @@ async fn nobody_is_in_a_project_twice() {
     assert_eq!(statuses, [201, 409, 409, 409, 409, 409]);
     world
         .post(admin, &members, &json!({"user_id": admin.id}))
-        .send()
         .await
         .problem(409, "conflict");
     assert_eq!(column(&world, admin, &members, "user_id").await.len(), 2);
@@ -789,7 +717,6 @@ async fn whoever_is_nobody_of_the_tenant_cannot_be_taken_in() {
     let removed = json!({"email": "gone@acme.example", "full_name": "Gone"});
     let removed = world
         .post(admin, "/api/v1/users", &removed)
-        .send()
         .await
         .expect(201)
         .json()["id"]
@@ -797,17 +724,13 @@ async fn whoever_is_nobody_of_the_tenant_cannot_be_taken_in() {
     let removed = removed.as_str().unwrap();
     world
         .delete(admin, &format!("/api/v1/users/{removed}"))
-        .send()
         .await
         .expect(204);
     let members = format!("{}/members", path(&world.acme.project.to_string()));
     let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
     let foreign = world.globex.member.id.to_string();
     for user in [foreign.as_str(), removed, "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11"] {
-        let problem = world
-            .post(admin, &members, &json!({"user_id": user}))
-            .send()
-            .await;
+        let problem = world.post(admin, &members, &json!({"user_id": user})).await;
         let problem = problem.problem(422, "validation_failed").json();
         assert_eq!(problem["errors"][0]["pointer"], "/user_id");
         assert_eq!(problem["errors"][0]["code"], "not_found");
@@ -825,7 +748,6 @@ async fn whoever_is_nobody_of_the_tenant_cannot_be_taken_in() {
     for (body, pointer, code) in cases {
         let problem = world
             .post(admin, &members, &body)
-            .send()
             .await
             .problem(422, "validation_failed")
             .json();
@@ -847,7 +769,6 @@ async fn the_owner_stays_and_everybody_else_may_leave() {
     for who in [admin, member] {
         world
             .delete(who, &format!("{members}/{}", member.id))
-            .send()
             .await
             .problem(409, "conflict");
     }
@@ -856,12 +777,11 @@ async fn the_owner_stays_and_everybody_else_may_leave() {
     let members = format!("{}/members", path(&world.acme.project.to_string()));
     world
         .post(admin, &members, &json!({"user_id": member.id}))
-        .send()
         .await
         .expect(201);
     let own = format!("{members}/{}", member.id);
-    world.delete(member, &own).send().await.expect(204);
-    world.delete(member, &own).send().await.problem(404, "not_found");
+    world.delete(member, &own).await.expect(204);
+    world.delete(member, &own).await.problem(404, "not_found");
     assert_eq!(
         column(&world, member, &members, "user_id").await,
         [json!(admin.id)]
@@ -875,12 +795,10 @@ async fn removed_users_are_not_listed_as_members() {
     let members = format!("{}/members", path(&world.acme.project.to_string()));
     world
         .post(admin, &members, &json!({"user_id": member.id}))
-        .send()
         .await
         .expect(201);
     world
         .delete(admin, &format!("/api/v1/users/{}", member.id))
-        .send()
         .await
         .expect(204);
     assert_eq!(

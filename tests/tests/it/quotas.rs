@@ -59,7 +59,7 @@ pub async fn limit(world: &World, tenant: &TenantWorld, meter: &str, limit: u64)
 /// What the API says of one meter.
 async fn standing(world: &World, tenant: &TenantWorld, meter: &str) -> Value {
     let path = format!("/api/v1/entitlements/{meter}");
-    world.get(&tenant.viewer, &path).send().await.expect(200).json()
+    world.get(&tenant.viewer, &path).await.expect(200).json()
 }
 
 async fn system(app: &Arc<Tenancy>, tenant: TenantId) -> Cx {
@@ -255,10 +255,7 @@ async fn limit_agreed_within_a_period_counts_from_the_ledger() {
     quota::consume(&cx, &calls(), 4).await.unwrap();
     let refused = quota::consume(&cx, &calls(), 1).await.unwrap_err();
     assert_eq!(of_exceeded(&refused), (20, 20));
-    let alerts = world
-        .get(&world.acme.viewer, "/api/v1/quotas/alerts")
-        .send()
-        .await;
+    let alerts = world.get(&world.acme.viewer, "/api/v1/quotas/alerts").await;
     let alerts = alerts.expect(200).json();
     let told: Vec<_> = [0, 1]
         .map(|n| (&alerts["data"][n]["percent"], &alerts["data"][n]["used"]))
@@ -314,7 +311,6 @@ async fn entitlements_tell_of_features_limits_and_meters_in_one_form() {
     assert_eq!((&users["kind"], &users["used"]), (&json!("static"), &json!(3)));
     let all = world
         .get(&world.acme.viewer, "/api/v1/entitlements")
-        .send()
         .await
         .expect(200)
         .json();
@@ -336,10 +332,9 @@ async fn entitlements_tell_of_features_limits_and_meters_in_one_form() {
         assert_eq!(names.iter().filter(|one| **one == name).count(), 1, "{name}");
     }
     let get = world.get(&world.acme.viewer, "/api/v1/entitlements/unknown");
-    get.send().await.problem(404, "not_found");
+    get.await.problem(404, "not_found");
     let quotas = world
         .get(&world.acme.viewer, "/api/v1/quotas")
-        .send()
         .await
         .expect(200)
         .json();
@@ -362,7 +357,7 @@ const RESERVATIONS: &str = "/api/v1/quotas/renders/reservations";
 
 async fn reserve(world: &World, amount: u64) -> Reply {
     let body = json!({"amount": amount, "ttl_seconds": 60});
-    world.post(&world.acme.member, RESERVATIONS, &body).send().await
+    world.post(&world.acme.member, RESERVATIONS, &body).await
 }
 
 fn location(reply: &Reply) -> String {
@@ -373,7 +368,6 @@ async fn commit(world: &World, reservation: &str, actual: u64) -> Reply {
     let path = format!("{reservation}/commit");
     world
         .post(&world.acme.member, &path, &json!({"actual": actual}))
-        .send()
         .await
 }
 
@@ -412,7 +406,7 @@ async fn what_is_reserved_is_kept_until_it_is_committed_or_released() {
     );
     commit(&world, &first, 2).await.expect(200);
     commit(&world, &first, 3).await.problem(409, "conflict");
-    let release = async |path: &str| world.delete(&world.acme.member, path).send().await;
+    let release = async |path: &str| world.delete(&world.acme.member, path).await;
     release(&first).await.problem(409, "conflict");
     let stands = standing(&world, &world.acme, "renders").await;
     assert_eq!((&stands["used"], &stands["reserved"]), (&json!(2), &json!(4)));
@@ -426,12 +420,7 @@ async fn what_is_reserved_is_kept_until_it_is_committed_or_released() {
     release(&third).await.expect(204);
     release(&third).await.expect(204);
     commit(&world, &third, 1).await.problem(409, "conflict");
-    let read = world
-        .get(&world.acme.viewer, &third)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let read = world.get(&world.acme.viewer, &third).await.expect(200).json();
     assert_eq!(
         (&read["status"], &read["actual"]),
         (&json!("released"), &Value::Null)
@@ -453,12 +442,7 @@ async fn a_reservation_whose_time_is_over_holds_nothing_and_its_work_still_count
         .execute(&mut admin)
         .await
         .unwrap();
-    let read = world
-        .get(&world.acme.viewer, &late)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let read = world.get(&world.acme.viewer, &late).await.expect(200).json();
     assert_eq!(read["status"], "expired");
     assert_eq!(standing(&world, &world.acme, "renders").await["reserved"], 0);
     // Somebody else needs it.
@@ -480,7 +464,7 @@ async fn what_cannot_be_reserved_is_refused_and_a_key_reserves_once() {
         (json!({"amount": 1, "ttl_seconds": 86_401}), "/ttl_seconds"),
         (json!({"amount": -1, "ttl_seconds": 60}), "/amount"),
     ] {
-        let reply = world.post(member, RESERVATIONS, &body).send().await;
+        let reply = world.post(member, RESERVATIONS, &body).await;
         let problem = reply.problem(422, "validation_failed").json();
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
     }
@@ -489,31 +473,23 @@ async fn what_cannot_be_reserved_is_refused_and_a_key_reserves_once() {
         "/api/v1/quotas/unknown/reservations",
         "/api/v1/quotas/No%20Meter/reservations",
     ] {
-        world
-            .post(member, path, &body)
-            .send()
-            .await
-            .problem(404, "not_found");
+        world.post(member, path, &body).await.problem(404, "not_found");
     }
     let viewer = world.post(&world.acme.viewer, RESERVATIONS, &body);
-    viewer.send().await.problem(403, "forbidden");
+    viewer.await.problem(403, "forbidden");
     let keyed = async || {
         let request = world
             .post(member, RESERVATIONS, &body)
             .header("Idempotency-Key", "one");
-        request.send().await.expect(201).json()["id"].clone()
+        request.await.expect(201).json()["id"].clone()
     };
     assert_eq!(keyed().await, keyed().await);
     // Of the meter that it was made of, and no other.
-    let other = location(&world.post(member, RESERVATIONS, &body).send().await.expect(201));
+    let other = location(&world.post(member, RESERVATIONS, &body).await.expect(201));
     let other = other.replace("renders", "storage_bytes");
-    world.get(member, &other).send().await.problem(404, "not_found");
+    world.get(member, &other).await.problem(404, "not_found");
     commit(&world, &other, 1).await.problem(404, "not_found");
-    world
-        .delete(member, &other)
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.delete(member, &other).await.problem(404, "not_found");
 }
 
 /// A member who could reserve the tenant's calls and commit them would lock everybody out for the rest of the month.
@@ -525,7 +501,7 @@ async fn meters_of_the_server_take_no_reservations() {
     for meter in ["api_calls", "storage_bytes", "active_users"] {
         let path = format!("/api/v1/quotas/{meter}/reservations");
         for person in [&world.acme.member, &world.acme.admin] {
-            let reply = world.post(person, &path, &body).send().await;
+            let reply = world.post(person, &path, &body).await;
             reply.problem(422, "meter_reserved");
         }
     }
@@ -549,12 +525,11 @@ async fn open_reservations_are_listed_by_page() {
             RESERVATIONS,
             &json!({"amount": 9, "ttl_seconds": 60}),
         )
-        .send()
         .await
         .expect(201);
     let list = async |query: &str| {
         let get = world.get(&world.acme.viewer, &format!("{RESERVATIONS}{query}"));
-        get.send().await.expect(200).json()
+        get.await.expect(200).json()
     };
     let ids = |page: &Value| -> Vec<Value> {
         let data = page["data"].as_array().unwrap();
@@ -572,13 +547,13 @@ async fn open_reservations_are_listed_by_page() {
     // What is committed, given up or over is not open.
     let at = |number: usize| format!("{RESERVATIONS}/{}", made[number].as_str().unwrap());
     commit(&world, &at(0), 1).await.expect(200);
-    world.delete(&world.acme.member, &at(1)).send().await.expect(204);
+    world.delete(&world.acme.member, &at(1)).await.expect(204);
     world
         .sql("UPDATE quota_reservations SET expires_at = now() - interval '1 second' WHERE amount = 1")
         .await;
     assert_eq!(ids(&list("").await), [made[2].clone()]);
     let unknown = world.get(&world.acme.viewer, "/api/v1/quotas/unknown/reservations");
-    unknown.send().await.problem(404, "not_found");
+    unknown.await.problem(404, "not_found");
 }
 
 #[actix_web::test]
@@ -638,7 +613,7 @@ async fn of_a_hundred_who_end_a_reservation_at_once_it_is_counted_once() {
             match number % 3 {
                 0 => commit(world, held, 5).await,
                 1 => commit(world, held, 4).await,
-                _ => world.delete(&world.acme.member, held).send().await,
+                _ => world.delete(&world.acme.member, held).await,
             }
         }
     }));
@@ -648,12 +623,7 @@ async fn of_a_hundred_who_end_a_reservation_at_once_it_is_counted_once() {
             .all(|reply| [200, 204, 409].contains(&reply.status))
     );
     let stands = standing(&world, &world.acme, "renders").await;
-    let read = world
-        .get(&world.acme.viewer, &held)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let read = world.get(&world.acme.viewer, &held).await.expect(200).json();
     assert_eq!(stands["reserved"], 0);
     assert_eq!(
         stands["used"].as_u64(),
@@ -672,17 +642,13 @@ async fn fifty_who_reach_a_threshold_at_once_raise_it_once_and_it_is_told_once()
     quota::consume(&cx, meter, 70).await.unwrap();
     let none = world
         .get(&world.acme.viewer, "/api/v1/quotas/alerts")
-        .send()
         .await
         .expect(200);
     assert_eq!(none.json()["data"], json!([]));
     join_all((0..50).map(|_| quota::consume(&cx, meter, 1))).await;
     let alerts = async || {
         let get = world.get(&world.acme.viewer, "/api/v1/quotas/alerts");
-        get.send().await.expect(200).json()["data"]
-            .as_array()
-            .unwrap()
-            .clone()
+        get.await.expect(200).json()["data"].as_array().unwrap().clone()
     };
     let raised = alerts().await;
     let told = |alert: &Value| {
@@ -730,10 +696,7 @@ async fn fifty_who_reach_a_threshold_at_once_raise_it_once_and_it_is_told_once()
     let cx = world.cx(&world.acme.admin).await;
     quota::consume(&cx, &calls(), 900).await.unwrap();
     assert_eq!(alerts().await.len(), 2);
-    let globex = world
-        .get(&world.globex.viewer, "/api/v1/quotas/alerts")
-        .send()
-        .await;
+    let globex = world.get(&world.globex.viewer, "/api/v1/quotas/alerts").await;
     assert_eq!(globex.expect(200).json()["data"], json!([]));
 }
 
@@ -745,7 +708,6 @@ async fn what_is_included_has_thresholds_of_its_own() {
     quota::consume(&cx, &calls(), 800_000).await.unwrap();
     let alerts = world
         .get(&world.acme.viewer, "/api/v1/quotas/alerts")
-        .send()
         .await
         .expect(200)
         .json();
@@ -839,12 +801,11 @@ async fn requests_of_two_instances_reach_the_limit_to_the_unit_and_can_still_see
         "/api/v1/tenant",
         "/api/v1/auth/me",
     ] {
-        clients[0].get(path).bearer(bearer).send().await.expect(200);
+        clients[0].get(path).bearer(bearer).await.expect(200);
     }
     let refused = clients[0]
         .get("/api/v1/projects")
         .bearer(bearer)
-        .send()
         .await
         .problem(429, "quota_exceeded");
     assert!(refused.header("Retry-After").unwrap().parse::<u64>().unwrap() > 1_000_000);
@@ -853,7 +814,6 @@ async fn requests_of_two_instances_reach_the_limit_to_the_unit_and_can_still_see
         client
             .get("/api/v1/projects")
             .bearer(&world.globex.viewer.access_token)
-            .send()
             .await
             .expect(200);
     }
@@ -862,7 +822,6 @@ async fn requests_of_two_instances_reach_the_limit_to_the_unit_and_can_still_see
     clients[1]
         .get("/api/v1/projects")
         .bearer(bearer)
-        .send()
         .await
         .expect(200);
 }
@@ -1256,7 +1215,6 @@ async fn a_tenant_that_is_gone_and_a_database_that_is_away_are_no_reason_to_let_
     // What is remembered of the user is no permission to use anything.
     world
         .get(&world.acme.viewer, "/api/v1/projects")
-        .send()
         .await
         .expect(200);
     world.pool.close();
@@ -1273,7 +1231,6 @@ async fn a_tenant_that_is_gone_and_a_database_that_is_away_are_no_reason_to_let_
     client
         .get("/api/v1/projects")
         .bearer(bearer)
-        .send()
         .await
         .problem(503, "unavailable");
     assert_eq!((gate.stats().failed, gate.stats().unanswered), (2, 2));

@@ -32,7 +32,6 @@ async fn send(world: &World, operator: &str, method: &str, path: &str, body: &st
     request
         .header("Content-Type", "application/json")
         .body(body)
-        .send()
         .await
 }
 
@@ -56,7 +55,7 @@ fn fill(world: &World, template: &str) -> String {
 async fn every_body_with_a_duplicate_member_is_refused() {
     let world = World::new().await;
     let operator = world.operator(OLGA).await;
-    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let document = world.client.get("/openapi.json").await.expect(200).json();
     let body = r#"{"strict": [{"a": 1, "a": 2}, 99999999999999999999, "\u0000"]}"#;
     let expected = [
         "/strict/0/a duplicate_field",
@@ -91,7 +90,7 @@ async fn every_body_with_a_duplicate_member_is_refused() {
 async fn u_0000_in_paths_and_queries_is_never_a_failure_inside() {
     let world = World::new().await;
     let operator = world.operator(OLGA).await;
-    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let document = world.client.get("/openapi.json").await.expect(200).json();
     let (mut paths, mut parameters) = (0, 0);
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
@@ -135,11 +134,7 @@ async fn u_0000_in_paths_and_queries_is_never_a_failure_inside() {
     let request = world
         .client
         .request(Method::GET, "/api/v1/admin/tenants?plan=a%00b");
-    let reply = request
-        .bearer(&operator)
-        .send()
-        .await
-        .problem(422, "validation_failed");
+    let reply = request.bearer(&operator).await.problem(422, "validation_failed");
     assert_eq!(errors(&reply), ["/query/plan invalid_text"]);
 }
 
@@ -267,7 +262,7 @@ async fn of_a_list_of_events_each_is_read_by_itself() {
     let request = request.bearer(&world.acme.admin.access_token);
     let request = request.header("Content-Type", "application/cloudevents+json");
     assert_eq!(
-        errors(&request.body(cloud).send().await),
+        errors(&request.body(cloud).await),
         ["/data/quantity duplicate_field"]
     );
 }
@@ -281,7 +276,7 @@ async fn a_refused_type_names_the_types_that_are_taken() {
         if name != "Content-Type" {
             request = request.header("Content-Type", "application/json");
         }
-        let reply = request.body("{}").send().await;
+        let reply = request.body("{}").await;
         reply.problem(415, "unsupported_media_type")
     };
     let project = post("/api/v1/projects", "Content-Type", "text/plain").await;
@@ -304,15 +299,14 @@ async fn if_none_match_keeps_a_change_from_what_exists() {
         let patch = world.patch(admin, &project, &json!({"name": "Other"}));
         patch
             .header("If-None-Match", tags)
-            .send()
             .await
             .problem(412, "stale_version");
         let delete = world.delete(admin, &project).header("If-None-Match", tags);
-        delete.send().await.problem(412, "stale_version");
+        delete.await.problem(412, "stale_version");
     }
     assert_eq!(world.digest(&world.acme).await, before);
     let patch = world.patch(admin, &project, &json!({"name": "Other"}));
-    patch.header("If-None-Match", "\"7\"").send().await.expect(200);
+    patch.header("If-None-Match", "\"7\"").await.expect(200);
     // What does not exist yet is made, once.
     define(&world, "theirs", json!({"tenant_overridable": true})).await;
     let choose = || {
@@ -323,8 +317,8 @@ async fn if_none_match_keeps_a_change_from_what_exists() {
         );
         put.header("If-None-Match", "*")
     };
-    choose().send().await.expect(200);
-    choose().send().await.problem(412, "stale_version");
+    choose().await.expect(200);
+    choose().await.problem(412, "stale_version");
 }
 
 #[actix_web::test]

@@ -26,7 +26,7 @@ const CHECK: &str = "[Acme Inc] check the factors of your account";
 
 async fn reset(world: &World, token: &str) {
     let body = json!({"token": token, "new_password": NEW});
-    post(world, RESET, body).send().await.expect(204);
+    post(world, RESET, body).await.expect(204);
 }
 
 /// The events of an action in Acme's audit log: the states after them.
@@ -117,7 +117,7 @@ async fn reset_by_link_ends_an_enrollment_without_a_record() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let enroll = world.post(&acme.member, "/api/v1/auth/mfa/enroll", &json!({}));
-    enroll.send().await.expect(200);
+    enroll.await.expect(200);
     let token = mailed.forgotten(acme, &acme.member).await;
     reset(world, &token).await;
     assert_eq!(count(world, "totp_factors").await, 0);
@@ -133,7 +133,7 @@ async fn reset_that_first_proves_the_address_ends_a_strangers_passkey() {
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let victim = "victim@acme.example";
     let body = json!({"tenant_slug": "acme", "email": victim, "full_name": "Eve", "password": PASSWORD});
-    let registered = post(world, "/api/v1/auth/register", body).send().await;
+    let registered = post(world, "/api/v1/auth/register", body).await;
     let stranger = Person {
         email: victim.to_owned(),
         access_token: registered.expect(201).json()["access_token"]
@@ -169,10 +169,7 @@ async fn revert_removes_the_fresh_passkey_only() {
     let (of_thief, _) = register(world, viewer).await;
     let revert = mailed.move_viewer("moved@acme.example").await;
     let body = json!({"token": revert});
-    post(world, "/api/v1/auth/revert-email", body)
-        .send()
-        .await
-        .expect(204);
+    post(world, "/api/v1/auth/revert-email", body).await.expect(204);
     log_in(world, viewer, &of_thief)
         .await
         .problem(401, "invalid_credentials");
@@ -196,7 +193,7 @@ async fn moving_a_user_with_a_fresh_factor_takes_a_settled_one() {
     let world = World::new().await;
     let (admin, member) = (&world.acme.admin, &world.acme.member);
     let path = format!("/api/v1/users/{}", member.id);
-    let move_to = async |email: &str| world.patch(admin, &path, &json!({"email": email})).send().await;
+    let move_to = async |email: &str| world.patch(admin, &path, &json!({"email": email})).await;
     move_to("one@acme.example").await.expect(200);
     with_factor(&world, member).await;
     move_to("two@acme.example").await.problem(403, "mfa_required");
@@ -208,7 +205,7 @@ async fn moving_a_user_with_a_fresh_factor_takes_a_settled_one() {
 
 async fn confirm(world: &World, who: &Person, enrollment: &Value) -> Reply {
     let body = json!({"code": app_of(enrollment).code_at(world, 0)});
-    world.post(who, "/api/v1/auth/mfa/confirm", &body).send().await
+    world.post(who, "/api/v1/auth/mfa/confirm", &body).await
 }
 
 /// A thief with the password enrolls an app, and confirms it after the owner has registered a passkey.
@@ -217,12 +214,7 @@ async fn enrollment_from_before_a_passkey_is_not_confirmed() {
     let world = World::new().await;
     let member = &world.acme.member;
     let thief = in_other_session(&world, member).await;
-    let enroll = async || {
-        world
-            .post(&thief, "/api/v1/auth/mfa/enroll", &json!({}))
-            .send()
-            .await
-    };
+    let enroll = async || world.post(&thief, "/api/v1/auth/mfa/enroll", &json!({})).await;
     let begun = enroll().await.expect(200).json();
     register(&world, member).await;
     // The enrollment ended with the registration.
@@ -302,8 +294,8 @@ async fn passkey_that_cannot_be_used_settles_no_app() {
     let client = world.other_instance(&without).await;
     let path = format!("/api/v1/users/{}/reset-mfa", member.id);
     let reset = client.post(&path, &json!({})).bearer(&admin.access_token);
-    reset.send().await.problem(403, "forbidden");
-    let reset = world.post(admin, &path, &json!({})).send().await;
+    reset.await.problem(403, "forbidden");
+    let reset = world.post(admin, &path, &json!({})).await;
     reset.expect(204);
 }
 
@@ -335,7 +327,6 @@ async fn operator_removes_the_factors_of_a_sole_admin() {
     assert!(matches!(other, Err(MfaError::NoSuchUser)), "{other:?}");
     world
         .get(admin, "/api/v1/auth/me")
-        .send()
         .await
         .problem(401, "token_revoked");
     log_in(world, admin, &authenticator)
@@ -359,7 +350,7 @@ async fn new_recovery_codes_take_the_password_in_an_old_session() {
     let app = with_factor(&world, member).await;
     let renew = async |body: &Value| {
         let path = "/api/v1/auth/mfa/recovery-codes";
-        world.post(member, path, body).send().await
+        world.post(member, path, body).await
     };
     renew(&json!({"code": app.next_code(&world)})).await.expect(200);
     world.clock.advance(Duration::minutes(10));

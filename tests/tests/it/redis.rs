@@ -85,7 +85,7 @@ impl Instance {
         let mut answered = 0;
         for _ in 0..requests {
             let request = self.client.get("/api/v1/tasks").bearer(&who.access_token);
-            answered += counted(request.send().await.status, 200);
+            answered += counted(request.await.status, 200);
         }
         answered
     }
@@ -96,7 +96,7 @@ impl Instance {
         let mut looked_at = 0;
         for _ in 0..requests {
             let request = self.client.post("/api/v1/auth/login", &body);
-            let reply = request.header("X-Forwarded-For", address).send().await;
+            let reply = request.header("X-Forwarded-For", address).await;
             looked_at += counted(reply.status, 401);
         }
         looked_at
@@ -204,7 +204,7 @@ async fn two_instances_over_one_redis_share_every_bucket() {
     assert_eq!(two.guesses("198.51.100.2", 9).await, 4);
     assert_eq!(one.limiter.tally().alone + two.limiter.tally().alone, 0);
     let reply = two.client.get("/api/v1/tasks").bearer(&acme.viewer.access_token);
-    let reply = reply.send().await.problem(429, "rate_limited");
+    let reply = reply.await.problem(429, "rate_limited");
     assert_eq!(
         reply.header("ratelimit-policy"),
         Some("\"tenant\";q=1;w=60;tenantry-burst=30, \"user\";q=1;w=60;tenantry-burst=20")
@@ -248,7 +248,7 @@ async fn while_redis_is_away_requests_go_on_and_each_instance_gives_its_part() {
     // A login with the right password is no way around it.
     let body = json!({"tenant_slug": "acme", "email": acme.admin.email, "password": PASSWORD});
     let login = one.client.post("/api/v1/auth/login", &body);
-    let login = login.header("X-Forwarded-For", "198.51.100.1").send().await;
+    let login = login.header("X-Forwarded-For", "198.51.100.1").await;
     login.problem(429, "rate_limited");
 
     server.restart();
@@ -360,10 +360,10 @@ async fn only_ids_and_addresses_get_into_keys() {
     let token = &world.acme.viewer.access_token;
     for hostile in ["rl:{x}:t", "}{", "*", "\u{1F600}", "..", "a:u:b"] {
         let request = one.client.request(Method::GET, "/api/v1/tasks").bearer(token);
-        request.header("X-Request-ID", hostile).send().await;
+        request.header("X-Request-ID", hostile).await;
         one.guesses(hostile, 1).await;
         let body = json!({"tenant_slug": hostile, "email": hostile, "password": hostile});
-        one.client.post("/api/v1/auth/login", &body).send().await;
+        one.client.post("/api/v1/auth/login", &body).await;
     }
     let mut connection = server.connection().await;
     let mut keys: Vec<String> = redis::cmd("KEYS")
@@ -774,16 +774,12 @@ async fn what_is_revoked_on_one_instance_is_noticed_on_the_other_without_waiting
     let elsewhere = Client::new(api).await;
     let me = async |who: &Person| {
         let request = elsewhere.get("/api/v1/auth/me").bearer(&who.access_token);
-        request.send().await
+        request.await
     };
     let role = async |role: &str| {
         let path = format!("/api/v1/users/{}", world.acme.viewer.id);
         let body = json!({"role": role});
-        world
-            .patch(&world.acme.admin, &path, &body)
-            .send()
-            .await
-            .expect(200);
+        world.patch(&world.acme.admin, &path, &body).await.expect(200);
     };
     let becomes = async |role: &str| {
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -855,7 +851,6 @@ async fn configuration_changed_on_one_instance_is_seen_on_the_other_without_wait
                 elsewhere
                     .get(path)
                     .bearer(&who.access_token)
-                    .send()
                     .await
                     .expect(200)
                     .json()
@@ -888,19 +883,19 @@ async fn configuration_changed_on_one_instance_is_seen_on_the_other_without_wait
         "/api/v1/tenant/settings",
         &json!({"notifications.email_digest": "off"}),
     );
-    patch.send().await.expect(200);
+    patch.await.expect(200);
     let patch = world.patch(
         admin,
         "/api/v1/branding",
         &json!({"display_name": "Acme in spring"}),
     );
-    patch.send().await.expect(200);
+    patch.await.expect(200);
     let path = "/api/v1/features/spring/override";
     let chosen = world
         .client
         .put(path, &json!({"variant": "on"}))
         .bearer(&admin.access_token);
-    chosen.send().await.expect(200);
+    chosen.await.expect(200);
     let after = (json!("off"), json!("on"), json!("Acme in spring"));
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {

@@ -29,7 +29,7 @@ const SELF: &str = "self@acme.example";
 
 async fn register(world: &World, email: &str) -> Reply {
     let body = json!({"tenant_slug": "acme", "email": email, "full_name": "Self", "password": PASSWORD});
-    post(world, "/api/v1/auth/register", body).send().await
+    post(world, "/api/v1/auth/register", body).await
 }
 
 /// Registers where no proof is needed, and returns the user in the session.
@@ -45,13 +45,13 @@ async fn registered(world: &World, email: &str) -> Person {
 }
 
 async fn verify(world: &World, body: Value) -> Reply {
-    post(world, VERIFY, body).send().await
+    post(world, VERIFY, body).await
 }
 
 async fn set(world: &World, settings: Value) {
     let path = "/api/v1/tenant/settings";
     let patch = world.patch(&world.acme.admin, path, &settings);
-    patch.send().await.expect(200);
+    patch.await.expect(200);
 }
 
 async fn require_proof(world: &World) {
@@ -99,14 +99,9 @@ async fn link_alone_keeps_nothing_of_a_registration() {
     mailed.mails_to(SELF).await;
 
     verify(world, json!({"token": token})).await.expect(204);
-    world
-        .get(&stranger, ME)
-        .send()
-        .await
-        .problem(401, "token_revoked");
+    world.get(&stranger, ME).await.problem(401, "token_revoked");
     let refresh = json!({"refresh_token": stranger.refresh_token});
     post(world, "/api/v1/auth/refresh", refresh)
-        .send()
         .await
         .problem(401, "token_revoked");
     world
@@ -124,7 +119,7 @@ async fn link_alone_keeps_nothing_of_a_registration() {
     let mails = mailed.mails_to(SELF).await;
     let link = mails.iter().find(|mail| mail.text().contains("#token=")).unwrap();
     let body = json!({"token": crate::account_passwords::token(link), "new_password": NEW});
-    post(world, RESET, body).send().await.expect(204);
+    post(world, RESET, body).await.expect(204);
     let login = world.login("acme", SELF, NEW).await.expect(200).json();
     assert_eq!(login["user"]["email_verified"], true);
     assert_eq!(world.digest(&world.globex).await, globex);
@@ -144,15 +139,10 @@ async fn registrant_keeps_password_and_session() {
                 verify(world, wrong).await.problem(401, "invalid_credentials");
                 verify(world, json!({"token": token, "password": PASSWORD})).await
             }
-            _ => {
-                world
-                    .post(&registrant, VERIFY, &json!({"token": token}))
-                    .send()
-                    .await
-            }
+            _ => world.post(&registrant, VERIFY, &json!({"token": token})).await,
         };
         proven.expect(204);
-        let me = world.get(&registrant, ME).send().await.expect(200).json();
+        let me = world.get(&registrant, ME).await.expect(200).json();
         assert_eq!(me["user"]["email_verified"], true, "{way}");
         world.login("acme", SELF, PASSWORD).await.expect(200);
         is_unusable(verify(world, json!({"token": token, "password": PASSWORD})).await);
@@ -167,20 +157,16 @@ async fn sessions_of_others_keep_no_registration() {
     let registrant = registered(world, SELF).await;
     let token = mailed.token_for(SELF).await;
     let other = world.post(&world.acme.member, VERIFY, &json!({"token": token}));
-    other.send().await.expect(204);
-    world
-        .get(&registrant, ME)
-        .send()
-        .await
-        .problem(401, "token_revoked");
+    other.await.expect(204);
+    world.get(&registrant, ME).await.problem(401, "token_revoked");
 
     let second = "second@acme.example";
     let registrant = registered(world, second).await;
     let token = mailed.token_for(second).await;
     let out = world.post(&registrant, "/api/v1/auth/logout", &json!({}));
-    out.send().await.expect(204);
+    out.await.expect(204);
     let late = world.post(&registrant, VERIFY, &json!({"token": token}));
-    late.send().await.expect(204);
+    late.await.expect(204);
     world
         .login("acme", second, PASSWORD)
         .await
@@ -193,7 +179,7 @@ async fn users_that_admins_add_keep_their_password() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let body = json!({"email": SELF, "full_name": "Added", "password": PASSWORD});
-    let added = world.post(&acme.admin, "/api/v1/users", &body).send().await;
+    let added = world.post(&acme.admin, "/api/v1/users", &body).await;
     added.expect(201);
     let token = mailed.token_for(SELF).await;
     verify(world, json!({"token": token})).await.expect(204);
@@ -219,10 +205,10 @@ async fn moved_registration_is_still_a_strangers() {
             .await;
         let (path, email) = (user_path(&registrant), format!("{name}@acme.example"));
         let moved = world.patch(&acme.admin, &path, &json!({"email": email}));
-        moved.send().await.expect(200);
+        moved.await.expect(200);
         let body = json!({"token": mailed.token_for(&email).await});
         let proof = if is_registrant {
-            world.post(&registrant, VERIFY, &body).send().await
+            world.post(&registrant, VERIFY, &body).await
         } else {
             verify(world, body).await
         };
@@ -232,7 +218,7 @@ async fn moved_registration_is_still_a_strangers() {
         } else {
             (401, 401, 401)
         };
-        assert_eq!(world.get(&registrant, ME).send().await.status, me, "{name}");
+        assert_eq!(world.get(&registrant, ME).await.status, me, "{name}");
         let login = world.login("acme", &email, PASSWORD).await;
         assert_eq!(login.status, password, "{name}: {}", login.text());
         assert_eq!(log_in(world, &registrant, &passkey).await.status, key, "{name}");
@@ -263,7 +249,7 @@ async fn pending(world: &World, email: &str) -> Person {
 async fn set_active(world: &World, user: &Person, is_active: bool) -> Reply {
     let body = json!({"is_active": is_active});
     let change = world.patch(&world.acme.admin, &user_path(user), &body);
-    change.send().await
+    change.await
 }
 
 /// An admin made of a registration would be whoever registered, or nobody for ever.
@@ -274,9 +260,9 @@ async fn pending_registration_keeps_role_and_address() {
     require_proof(world).await;
     let user = pending(world, SELF).await;
     let role = json!({"name": "reader", "permissions": ["tasks.read"]});
-    let role = world.post(&acme.admin, "/api/v1/roles", &role).send().await;
+    let role = world.post(&acme.admin, "/api/v1/roles", &role).await;
     role.expect(201);
-    let change = async |body: Value| world.patch(&acme.admin, &user_path(&user), &body).send().await;
+    let change = async |body: Value| world.patch(&acme.admin, &user_path(&user), &body).await;
     for body in [
         json!({"role": "admin"}),
         json!({"role": "viewer", "full_name": "X"}),
@@ -309,8 +295,8 @@ async fn pending_registration_counts_as_no_admin() {
         .await;
     let admin = &acme.admin;
     let demoted = world.patch(admin, &user_path(admin), &json!({"role": "member"}));
-    demoted.send().await.problem(409, "last_admin");
-    let gone = world.delete(admin, &user_path(admin)).send().await;
+    demoted.await.problem(409, "last_admin");
+    let gone = world.delete(admin, &user_path(admin)).await;
     gone.problem(409, "last_admin");
     let all = PageRequest {
         limit: 100,
@@ -365,13 +351,10 @@ async fn deactivated_registration_stays_and_keeps_its_address() {
     set_active(world, &user, false).await.expect(200);
     register(world, SELF).await.expect(202);
     let invited = json!({"email": SELF, "role": "member"});
-    let invited = world
-        .post(&acme.admin, "/api/v1/invitations", &invited)
-        .send()
-        .await;
+    let invited = world.post(&acme.admin, "/api/v1/invitations", &invited).await;
     invited.problem(409, "email_taken");
     let added = json!({"email": SELF, "full_name": "Added"});
-    let added = world.post(&acme.admin, "/api/v1/users", &added).send().await;
+    let added = world.post(&acme.admin, "/api/v1/users", &added).await;
     added.problem(409, "email_taken");
     is_unusable(verify(world, json!({"token": token, "password": PASSWORD})).await);
     world.clock.advance(Duration::days(8));
@@ -390,7 +373,7 @@ async fn deactivated_registration_stays_and_keeps_its_address() {
     let login = login.expect(200).json();
     let gone = world.client.request("DELETE".parse().unwrap(), &user_path(&user));
     let gone = gone.bearer(login["access_token"].as_str().unwrap());
-    let gone = gone.send().await;
+    let gone = gone.await;
     gone.expect(204);
     register(world, SELF).await.expect(202);
 }
@@ -402,7 +385,7 @@ async fn reactivated_registration_takes_no_seat() {
     let user = pending(world, SELF).await;
     set_active(world, &user, false).await.expect(200);
     let last = json!({"email": "last@acme.example", "full_name": "Last"});
-    let last = world.post(&acme.admin, "/api/v1/users", &last).send().await;
+    let last = world.post(&acme.admin, "/api/v1/users", &last).await;
     last.expect(201);
     set_active(world, &user, true).await.expect(200);
 }
@@ -415,10 +398,7 @@ async fn failed_deletion_of_a_registration_is_tried_again() {
     require_proof(world).await;
     register(world, SELF).await.expect(202);
     let invited = json!({"email": SELF, "role": "member"});
-    let invited = world
-        .post(&acme.admin, "/api/v1/invitations", &invited)
-        .send()
-        .await;
+    let invited = world.post(&acme.admin, "/api/v1/invitations", &invited).await;
     invited.expect(201);
     let run = async |sql: &str| {
         let sql = sqlx::raw_sql(sqlx::AssertSqlSafe(sql.to_owned()));
@@ -476,7 +456,7 @@ async fn registration_takes_its_place_with_the_proof() {
     // The link works when there is a place again; a reset of the password takes it as well.
     let free = (0..3).find(|n| !proven.contains(n)).unwrap();
     let path = format!("/api/v1/users/{}", acme.viewer.id);
-    world.delete(&acme.admin, &path).send().await.expect(204);
+    world.delete(&acme.admin, &path).await.expect(204);
     let body = json!({"token": tokens[free].1, "password": PASSWORD});
     verify(world, body).await.expect(204);
     world.login("acme", &tokens[free].0, PASSWORD).await.expect(200);
@@ -487,7 +467,7 @@ async fn registration_takes_its_place_with_the_proof() {
     };
     let reset = mailed.forgotten(acme, &last).await;
     let body = json!({"token": reset, "new_password": NEW});
-    let refused = post(world, RESET, body).send().await;
+    let refused = post(world, RESET, body).await;
     refused.problem(403, "plan_limit_reached");
 }
 
@@ -501,7 +481,7 @@ async fn registrations_leave_places_for_others() {
         register(world, &email).await.expect(202);
     }
     let body = json!({"email": "invited@acme.example", "role": "member"});
-    let invited = world.post(&acme.admin, "/api/v1/invitations", &body).send().await;
+    let invited = world.post(&acme.admin, "/api/v1/invitations", &body).await;
     invited.expect(201);
 }
 
@@ -541,12 +521,12 @@ async fn registration_makes_room_for_users_that_others_name() {
             "invite" => {
                 let body = json!({"email": SELF, "role": "member"});
                 let invited = world.post(&acme.admin, "/api/v1/invitations", &body);
-                invited.send().await.expect(201);
+                invited.await.expect(201);
             }
             "create" => {
                 let body = json!({"email": SELF, "full_name": "Added"});
                 let added = world.post(&acme.admin, "/api/v1/users", &body);
-                added.send().await.expect(201);
+                added.await.expect(201);
             }
             "import" => {
                 let user = ImportUser {
@@ -563,15 +543,14 @@ async fn registration_makes_room_for_users_that_others_name() {
             "move" => {
                 let path = format!("/api/v1/users/{}", acme.viewer.id);
                 let moved = world.patch(&acme.admin, &path, &json!({"email": SELF}));
-                moved.send().await.expect(200);
+                moved.await.expect(200);
             }
             _ => {
                 let body = json!({"email": SELF, "password": PASSWORD});
                 let change = world.post(&acme.viewer, "/api/v1/auth/change-email", &body);
-                change.send().await.expect(202);
+                change.await.expect(202);
                 let confirm = json!({"token": mailed.token_for(SELF).await});
                 post(world, "/api/v1/auth/confirm-email", confirm)
-                    .send()
                     .await
                     .expect(204);
             }
@@ -589,10 +568,10 @@ async fn users_make_no_room_for_others() {
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     registered(world, SELF).await;
     let body = json!({"email": SELF, "role": "member"});
-    let invited = world.post(&acme.admin, "/api/v1/invitations", &body).send().await;
+    let invited = world.post(&acme.admin, "/api/v1/invitations", &body).await;
     invited.problem(409, "email_taken");
     let body = json!({"email": SELF, "full_name": "Added"});
-    let added = world.post(&acme.admin, "/api/v1/users", &body).send().await;
+    let added = world.post(&acme.admin, "/api/v1/users", &body).await;
     added.problem(409, "email_taken");
 }
 
@@ -609,23 +588,20 @@ async fn registration_without_proof_is_purged_after_seven_days() {
     register(world, "named@acme.example").await.expect(202);
     let named = json!({"email": "named@acme.example", "role": "member"});
     let named = world.post(&world.acme.admin, "/api/v1/invitations", &named);
-    named.send().await.expect(201);
+    named.await.expect(201);
     let globex = world.digest(&world.globex).await;
     // Somebody gave this one a task, so its row stays, as that of every removed user.
     let assign = "UPDATE tasks SET assignee_id = (SELECT id FROM users WHERE email = 'assigned@acme.example') \
                   WHERE id = (SELECT t.id FROM tasks t JOIN users u ON u.tenant_id = t.tenant_id \
                   AND u.email = 'assigned@acme.example' LIMIT 1)";
     let project = json!({"name": "Assigned"});
-    let project = world
-        .post(&world.acme.member, "/api/v1/projects", &project)
-        .send()
-        .await;
+    let project = world.post(&world.acme.member, "/api/v1/projects", &project).await;
     let path = format!(
         "/api/v1/projects/{}/tasks",
         project.expect(201).json()["id"].as_str().unwrap()
     );
     let task = world.post(&world.acme.member, &path, &json!({"title": "Assigned"}));
-    task.send().await.expect(201);
+    task.await.expect(201);
     world.sql(assign).await;
 
     let purge = async || Purge.run(&system(world).await, Ended { days: 30 }).await.unwrap();

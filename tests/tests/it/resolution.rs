@@ -25,7 +25,6 @@ async fn login_with(world: &World, who: &Person, headers: &[(&str, &str)]) -> Re
         .fold(login(world, who), |request, (name, value)| {
             request.header(name, value)
         })
-        .send()
         .await
 }
 
@@ -34,7 +33,7 @@ async fn with_subdomains() -> World {
     let world = World::new().await;
     for tenant in [&world.acme, &world.globex] {
         let body = json!({"subdomain": format!("{}-shop", tenant.slug)});
-        world.patch(&tenant.admin, TENANT, &body).send().await.expect(200);
+        world.patch(&tenant.admin, TENANT, &body).await.expect(200);
     }
     world
 }
@@ -62,7 +61,7 @@ async fn a_header_the_host_or_the_body_select_the_tenant_of_a_login() {
         }
         let mut body = credentials(&tenant.viewer);
         body["tenant_slug"] = json!(tenant.slug);
-        let reply = world.client.post(LOGIN, &body).send().await.expect(200);
+        let reply = world.client.post(LOGIN, &body).await.expect(200);
         assert_eq!(reply.json()["tenant"]["id"], json!(tenant.id));
     }
     // A name for one purpose is none for another.
@@ -120,15 +119,14 @@ async fn a_request_without_a_credential_has_to_name_a_tenant() {
     let world = World::new().await;
     let both = (world.digest(&world.acme).await, world.digest(&world.globex).await);
     login(&world, &world.acme.viewer)
-        .send()
         .await
         .problem(400, "tenant_required");
     let register = json!({"email": "g@example.com", "password": "battery staple", "full_name": "Grace"});
     let request = world.client.post("/api/v1/auth/register", &register);
-    request.send().await.problem(400, "tenant_required");
+    request.await.problem(400, "tenant_required");
     // That the address is known in one tenant only does not tell which is meant.
     let request = login(&world, &world.globex.admin).header("Host", "localhost:8080");
-    request.send().await.problem(400, "tenant_required");
+    request.await.problem(400, "tenant_required");
     assert_eq!(
         (world.digest(&world.acme).await, world.digest(&world.globex).await),
         both
@@ -170,7 +168,6 @@ async fn a_name_that_is_nobodys_and_one_that_cannot_be_are_the_same() {
             world
                 .client
                 .post(LOGIN, &body)
-                .send()
                 .await
                 .problem(404, "tenant_not_found")
                 .comparable(),
@@ -199,12 +196,7 @@ async fn a_deleted_tenant_is_gone_by_whatever_name() {
     }
     let mut body = credentials(&world.acme.viewer);
     body["tenant_slug"] = json!("acme");
-    world
-        .client
-        .post(LOGIN, &body)
-        .send()
-        .await
-        .problem(410, "tenant_gone");
+    world.client.post(LOGIN, &body).await.problem(410, "tenant_gone");
     login_with(&world, &world.globex.viewer, &[("X-Tenant-Slug", "globex")])
         .await
         .expect(200);
@@ -225,7 +217,7 @@ async fn a_body_that_disagrees_with_header_or_host_is_refused() {
             for who in [&world.acme.viewer, &world.globex.viewer] {
                 let mut body = credentials(who);
                 body["tenant_slug"] = json!(slug);
-                let reply = world.client.post(LOGIN, &body).header(name, value).send().await;
+                let reply = world.client.post(LOGIN, &body).header(name, value).await;
                 reply.problem(403, "tenant_mismatch");
             }
         }
@@ -237,7 +229,7 @@ async fn a_body_that_disagrees_with_header_or_host_is_refused() {
         .client
         .post("/api/v1/auth/register", &register)
         .header("X-Tenant-Slug", "acme");
-    request.send().await.problem(403, "tenant_mismatch");
+    request.await.problem(403, "tenant_mismatch");
     assert_eq!(
         (world.digest(&world.acme).await, world.digest(&world.globex).await),
         both
@@ -249,7 +241,6 @@ async fn a_body_that_disagrees_with_header_or_host_is_refused() {
             .client
             .post(LOGIN, &body)
             .header(name, value)
-            .send()
             .await
             .expect(200);
     }
@@ -282,7 +273,7 @@ async fn with_a_credential_a_name_may_agree() {
         let request = headers
             .iter()
             .fold(request, |request, (name, value)| request.header(name, value));
-        let reply = request.send().await.expect(200);
+        let reply = request.await.expect(200);
         assert_eq!(reply.json()["id"], json!(world.acme.id), "{headers:?}");
         assert_eq!(
             reply.header("tenant-resolved-by"),
@@ -327,7 +318,7 @@ async fn with_a_credential_a_name_that_disagrees_is_refused_and_audited() {
         let request = headers
             .iter()
             .fold(request, |request, (name, value)| request.header(name, value));
-        let reply = request.send().await.problem(403, "tenant_mismatch");
+        let reply = request.await.problem(403, "tenant_mismatch");
         // Whether somebody has the name is not told.
         seen.insert(reply.comparable());
     }
@@ -366,7 +357,6 @@ async fn a_write_under_a_name_that_disagrees_is_not_done_in_either_tenant() {
     let request = world.post(&world.acme.admin, "/api/v1/projects", &json!({"name": "Lost"}));
     request
         .header("X-Tenant-Slug", "globex")
-        .send()
         .await
         .problem(403, "tenant_mismatch");
     let path = format!("/api/v1/projects/{}", world.globex.project);
@@ -374,14 +364,10 @@ async fn a_write_under_a_name_that_disagrees_is_not_done_in_either_tenant() {
         let request = world
             .delete(&world.acme.admin, &path)
             .header("X-Tenant-Slug", slug);
-        assert_eq!(
-            request.send().await.status,
-            if slug == "globex" { 403 } else { 404 }
-        );
+        assert_eq!(request.await.status, if slug == "globex" { 403 } else { 404 });
     }
     let projects = world
         .get(&world.acme.admin, "/api/v1/projects")
-        .send()
         .await
         .expect(200)
         .json();
@@ -396,7 +382,7 @@ async fn a_mismatch_is_recorded_in_a_suspended_tenant_too() {
     let request = world
         .get(&world.acme.viewer, TENANT)
         .header("X-Tenant-Slug", "globex");
-    request.send().await.problem(403, "tenant_mismatch");
+    request.await.problem(403, "tenant_mismatch");
     assert_eq!(world.audit(&world.acme).await.pop().unwrap().0, "tenant.mismatch");
 }
 
@@ -410,10 +396,10 @@ async fn a_credential_that_is_no_good_is_told_so_whatever_tenant_is_named() {
             .get(TENANT)
             .bearer("nonsense")
             .header("X-Tenant-Slug", slug);
-        request.send().await.problem(401, "unauthenticated");
+        request.await.problem(401, "unauthenticated");
         // A name is no credential.
         let request = world.client.get(TENANT).header("X-Tenant-Slug", slug);
-        request.send().await.problem(401, "unauthenticated");
+        request.await.problem(401, "unauthenticated");
     }
     assert_eq!(
         (world.digest(&world.acme).await, world.digest(&world.globex).await),
@@ -450,7 +436,6 @@ async fn hosts_of_the_product_and_of_others_name_nobody() {
         world
             .get(&world.acme.viewer, TENANT)
             .header("Host", host)
-            .send()
             .await
             .expect(200);
     }
@@ -483,7 +468,7 @@ async fn a_header_that_is_there_twice_names_nobody() {
             .get(&world.acme.viewer, TENANT)
             .header(name, first)
             .header(name, second);
-        request.send().await.problem(400, "invalid_request");
+        request.await.problem(400, "invalid_request");
     }
     let (own, theirs) = (&world.acme.viewer.access_token, &world.globex.viewer.access_token);
     world
@@ -491,7 +476,6 @@ async fn a_header_that_is_there_twice_names_nobody() {
         .get(TENANT)
         .bearer(own)
         .bearer(theirs)
-        .send()
         .await
         .problem(400, "invalid_request");
     assert_eq!(
@@ -519,7 +503,6 @@ async fn a_refresh_token_is_a_credential_of_its_tenant() {
     for (name, value) in wrong {
         refresh()
             .header(name, value)
-            .send()
             .await
             .problem(403, "tenant_mismatch");
     }
@@ -535,7 +518,6 @@ async fn a_refresh_token_is_a_credential_of_its_tenant() {
     let reply = refresh()
         .header("Host", "acme.example.test")
         .header("X-Tenant-Slug", "acme")
-        .send()
         .await
         .expect(200);
     assert_eq!(reply.header("tenant-resolved-by"), Some("credential"));

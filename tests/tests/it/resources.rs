@@ -11,7 +11,6 @@ const NOBODY: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
 async fn resource(world: &World, body: &Value) -> Value {
     world
         .post(&world.acme.member, "/api/v1/resources", body)
-        .send()
         .await
         .expect(201)
         .json()
@@ -22,7 +21,7 @@ fn at(resource: &Value) -> String {
 }
 
 async fn rows(world: &World, who: &Person, path: &str) -> Vec<Value> {
-    world.get(who, path).send().await.expect(200).json()["data"]
+    world.get(who, path).await.expect(200).json()["data"]
         .as_array()
         .unwrap()
         .clone()
@@ -61,11 +60,7 @@ async fn a_resource_is_made_read_changed_and_deleted() {
     let (member, viewer) = (&world.acme.member, &world.acme.viewer);
     let other = world.digest(&world.globex).await;
     let body = json!({"name": " Flight plan ", "content": "Up.\n", "project_id": world.acme.project});
-    let made = world
-        .post(member, "/api/v1/resources", &body)
-        .send()
-        .await
-        .expect(201);
+    let made = world.post(member, "/api/v1/resources", &body).await.expect(201);
     let view = made.json();
     let fields: BTreeSet<_> = view.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = [
@@ -93,14 +88,10 @@ async fn a_resource_is_made_read_changed_and_deleted() {
     assert_eq!(view["project_id"], world.acme.project.to_string());
     assert_eq!(made.header("location"), Some(at(&view).as_str()));
     assert_eq!(made.header("etag"), Some("\"1\""));
-    assert_eq!(
-        world.get(viewer, &at(&view)).send().await.expect(200).json(),
-        view
-    );
+    assert_eq!(world.get(viewer, &at(&view)).await.expect(200).json(), view);
 
     let changed = world
         .patch(member, &at(&view), &json!({"content": "Up, and away."}))
-        .send()
         .await
         .expect(200);
     let mut expected = view.clone();
@@ -111,34 +102,21 @@ async fn a_resource_is_made_read_changed_and_deleted() {
         (changed.json(), changed.header("etag")),
         (expected.clone(), Some("\"2\""))
     );
-    assert_eq!(
-        world.get(viewer, &at(&view)).send().await.expect(200).json(),
-        expected
-    );
+    assert_eq!(world.get(viewer, &at(&view)).await.expect(200).json(), expected);
 
     let free = world
         .patch(member, &at(&view), &json!({"project_id": null}))
-        .send()
         .await
         .expect(200)
         .json();
     assert_eq!(free["project_id"], Value::Null);
-    world.delete(member, &at(&view)).send().await.expect(204);
-    world
-        .get(viewer, &at(&view))
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.delete(member, &at(&view)).await.expect(204);
+    world.get(viewer, &at(&view)).await.problem(404, "not_found");
     world
         .patch(member, &at(&view), &json!({"name": "x"}))
-        .send()
         .await
         .problem(404, "not_found");
-    world
-        .delete(member, &at(&view))
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.delete(member, &at(&view)).await.problem(404, "not_found");
     let audit = world.audit(&world.acme).await;
     let actions: Vec<_> = audit[audit.len() - 4..]
         .iter()
@@ -162,19 +140,17 @@ async fn viewers_read_resources_and_write_none() {
     let viewer = &world.acme.viewer;
     let before = world.digest(&world.acme).await;
     let path = format!("/api/v1/resources/{}", world.acme.resource);
-    world.get(viewer, &path).send().await.expect(200);
+    world.get(viewer, &path).await.expect(200);
     let body = json!({"name": "x", "content": "x"});
     world
         .post(viewer, "/api/v1/resources", &body)
-        .send()
         .await
         .problem(403, "forbidden");
     world
         .patch(viewer, &path, &json!({"name": "x"}))
-        .send()
         .await
         .problem(403, "forbidden");
-    world.delete(viewer, &path).send().await.problem(403, "forbidden");
+    world.delete(viewer, &path).await.problem(403, "forbidden");
     assert_eq!(world.digest(&world.acme).await, before);
 }
 
@@ -185,17 +161,11 @@ async fn every_change_keeps_the_former_version_with_its_author() {
     let first = resource(&world, &json!({"name": "Plan", "content": "one"})).await;
     let second = world
         .patch(admin, &at(&first), &json!({"content": "two"}))
-        .send()
         .await
         .expect(200)
         .json();
     let link = json!({"name": "Link", "kind": "link", "content": null, "url": "https://example.com/"});
-    let third = world
-        .patch(member, &at(&first), &link)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let third = world.patch(member, &at(&first), &link).await.expect(200).json();
     let versions = rows(&world, viewer, &format!("{}/versions", at(&first))).await;
     let fields: BTreeSet<_> = versions[0]
         .as_object()
@@ -234,18 +204,17 @@ async fn every_change_keeps_the_former_version_with_its_author() {
     for version in &versions {
         assert_eq!(version["resource_id"], first["id"]);
         let path = format!("{}/versions/{}", at(&first), version["version"]);
-        assert_eq!(&world.get(viewer, &path).send().await.expect(200).json(), version);
+        assert_eq!(&world.get(viewer, &path).await.expect(200).json(), version);
     }
     // A change that is refused leaves no version.
     world
         .patch(member, &at(&first), &json!({"name": ""}))
-        .send()
         .await
         .problem(422, "validation_failed");
     let stale = world
         .patch(member, &at(&first), &json!({"name": "x"}))
         .header("If-Match", "\"2\"");
-    stale.send().await.problem(412, "stale_version");
+    stale.await.problem(412, "stale_version");
     assert_eq!(stored(&world, &first).await, (1, 3));
 }
 
@@ -256,12 +225,12 @@ async fn the_history_comes_in_pages_newest_first() {
     let first = resource(&world, &json!({"name": "Plan", "content": "1"})).await;
     for version in 2..=7 {
         let body = json!({"content": version.to_string()});
-        world.patch(member, &at(&first), &body).send().await.expect(200);
+        world.patch(member, &at(&first), &body).await.expect(200);
     }
     let mut path = format!("{}/versions?limit=3", at(&first));
     let mut pages = Vec::new();
     loop {
-        let page = world.get(viewer, &path).send().await.expect(200).json();
+        let page = world.get(viewer, &path).await.expect(200).json();
         pages.push(column(page["data"].as_array().unwrap(), "version"));
         let Some(cursor) = page["next_cursor"].as_str() else {
             break;
@@ -269,7 +238,6 @@ async fn the_history_comes_in_pages_newest_first() {
         // Whatever is added meanwhile is newer than all that is left.
         world
             .patch(member, &at(&first), &json!({"content": "more"}))
-            .send()
             .await
             .expect(200);
         path = format!("{}/versions?limit=3&cursor={cursor}", at(&first));
@@ -294,13 +262,12 @@ async fn a_version_that_is_not_there_is_not_found() {
         "9223372036854775808",
     ] {
         let path = format!("{}/versions/{number}", at(&first));
-        world.get(viewer, &path).send().await.problem(404, "not_found");
+        world.get(viewer, &path).await.problem(404, "not_found");
     }
     let foreign = format!("/api/v1/resources/{}/versions", world.globex.resource);
-    world.get(viewer, &foreign).send().await.problem(404, "not_found");
+    world.get(viewer, &foreign).await.problem(404, "not_found");
     world
         .get(viewer, &format!("{foreign}/1"))
-        .send()
         .await
         .problem(404, "not_found");
 }
@@ -313,14 +280,12 @@ async fn deleting_a_resource_removes_it_and_its_history_for_good() {
     let first = resource(&world, &json!({"name": "Plan", "content": "hidden from the log"})).await;
     world
         .patch(member, &at(&first), &json!({"name": "Changed"}))
-        .send()
         .await
         .expect(200);
     assert_eq!(stored(&world, &first).await, (1, 2));
     world
         .delete(member, &at(&first))
         .header("If-Match", "\"1\"")
-        .send()
         .await
         .problem(412, "stale_version");
     assert_eq!(stored(&world, &first).await, (1, 2));
@@ -328,7 +293,6 @@ async fn deleting_a_resource_removes_it_and_its_history_for_good() {
     world
         .delete(member, &at(&first))
         .header("If-Match", "\"2\"")
-        .send()
         .await
         .expect(204);
     assert_eq!(stored(&world, &first).await, (0, 0));
@@ -336,7 +300,6 @@ async fn deleting_a_resource_removes_it_and_its_history_for_good() {
     for path in ["/versions", "/versions/1"] {
         world
             .get(viewer, &format!("{}{path}", at(&first)))
-            .send()
             .await
             .problem(404, "not_found");
     }
@@ -372,7 +335,7 @@ async fn a_resource_has_content_or_an_address_and_never_both() {
     let neither = json!({"name": "x"});
     let nulls = json!({"name": "x", "content": null, "url": null});
     for (body, at_field) in [(both, "/url"), (neither, "/content"), (nulls, "/content")] {
-        let problem = world.post(member, "/api/v1/resources", &body).send().await;
+        let problem = world.post(member, "/api/v1/resources", &body).await;
         assert_eq!(
             pointer(&problem.problem(422, "validation_failed").json()),
             (at_field, "one_of"),
@@ -386,7 +349,7 @@ async fn a_resource_has_content_or_an_address_and_never_both() {
         (&link, json!({"url": null}), "/content"),
     ];
     for (resource, body, at_field) in patches {
-        let problem = world.patch(member, &at(resource), &body).send().await;
+        let problem = world.patch(member, &at(resource), &body).await;
         assert_eq!(
             pointer(&problem.problem(422, "validation_failed").json()),
             (at_field, "one_of"),
@@ -395,12 +358,7 @@ async fn a_resource_has_content_or_an_address_and_never_both() {
     }
     assert_eq!(world.digest(&world.acme).await, before);
     let body = json!({"content": "text", "url": null});
-    let document = world
-        .patch(member, &at(&link), &body)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let document = world.patch(member, &at(&link), &body).await.expect(200).json();
     assert_eq!(
         (&document["content"], &document["url"]),
         (&json!("text"), &Value::Null)
@@ -422,9 +380,9 @@ async fn a_kind_is_a_short_label() {
     ];
     for kind in wrong {
         let body = json!({"name": "x", "content": "x", "kind": kind});
-        let made = world.post(member, "/api/v1/resources", &body).send().await;
+        let made = world.post(member, "/api/v1/resources", &body).await;
         let path = format!("/api/v1/resources/{}", world.acme.resource);
-        let patched = world.patch(member, &path, &json!({"kind": kind})).send().await;
+        let patched = world.patch(member, &path, &json!({"kind": kind})).await;
         for reply in [made, patched] {
             let problem = reply.problem(422, "validation_failed").json();
             assert_eq!(pointer(&problem), ("/kind", "invalid_kind"), "{kind:?}");
@@ -437,10 +395,7 @@ async fn a_kind_is_a_short_label() {
     )
     .await;
     assert_eq!(view["kind"], "link");
-    let problem = world
-        .patch(member, &at(&view), &json!({"kind": null}))
-        .send()
-        .await;
+    let problem = world.patch(member, &at(&view), &json!({"kind": null})).await;
     assert_eq!(
         pointer(&problem.problem(422, "validation_failed").json()),
         ("/kind", "required")
@@ -454,10 +409,7 @@ async fn content_has_a_limit_in_characters_and_names_have_one_too() {
     for widest in ["x".repeat(262_144), "ü".repeat(262_144)] {
         let view = resource(&world, &json!({"name": "n".repeat(200), "content": widest})).await;
         assert_eq!(view["content"], widest);
-        assert_eq!(
-            world.get(member, &at(&view)).send().await.expect(200).json(),
-            view
-        );
+        assert_eq!(world.get(member, &at(&view)).await.expect(200).json(), view);
     }
     let before = world.digest(&world.acme).await;
     let cases = [
@@ -480,7 +432,7 @@ async fn content_has_a_limit_in_characters_and_names_have_one_too() {
         (json!({"content": ""}), "/name", "required"),
     ];
     for (body, at_field, code) in cases {
-        let problem = world.post(member, "/api/v1/resources", &body).send().await;
+        let problem = world.post(member, "/api/v1/resources", &body).await;
         assert_eq!(
             pointer(&problem.problem(422, "validation_failed").json()),
             (at_field, code)
@@ -522,11 +474,9 @@ async fn an_address_is_http_or_https() {
     ] {
         let made = world
             .post(member, "/api/v1/resources", &json!({"name": "x", "url": url}))
-            .send()
             .await;
         let patched = world
             .patch(member, &path, &json!({"content": null, "url": url}))
-            .send()
             .await;
         for reply in [made, patched] {
             let problem = reply.problem(422, "validation_failed").json();
@@ -536,7 +486,6 @@ async fn an_address_is_http_or_https() {
     let long = json!({"name": "x", "url": format!("{widest}x")});
     let problem = world
         .post(member, "/api/v1/resources", &long)
-        .send()
         .await
         .problem(422, "validation_failed");
     assert_eq!(pointer(&problem.json()), ("/url", "invalid_text"));
@@ -548,25 +497,20 @@ async fn a_resource_is_filed_under_projects_of_the_tenant_only() {
     let (admin, member) = (&world.acme.admin, &world.acme.member);
     let gone = world
         .post(admin, "/api/v1/projects", &json!({"name": "Gone"}))
-        .send()
         .await
         .expect(201)
         .json();
     let gone = gone["id"].as_str().unwrap();
     world
         .delete(admin, &format!("/api/v1/projects/{gone}"))
-        .send()
         .await
         .expect(204);
     let path = format!("/api/v1/resources/{}", world.acme.resource);
     let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
     for unknown in [gone, &world.globex.project.to_string(), NOBODY] {
         let body = json!({"name": "x", "content": "x", "project_id": unknown});
-        let made = world.post(member, "/api/v1/resources", &body).send().await;
-        let patched = world
-            .patch(member, &path, &json!({"project_id": unknown}))
-            .send()
-            .await;
+        let made = world.post(member, "/api/v1/resources", &body).await;
+        let patched = world.patch(member, &path, &json!({"project_id": unknown})).await;
         for reply in [made, patched] {
             let problem = reply.problem(422, "validation_failed").json();
             assert_eq!(pointer(&problem), ("/project_id", "not_found"));
@@ -600,7 +544,6 @@ async fn the_list_can_be_filtered_by_project() {
     assert!(rows(&world, viewer, &foreign).await.is_empty());
     let problem = world
         .get(viewer, "/api/v1/resources?project_id=x")
-        .send()
         .await
         .problem(422, "validation_failed");
     assert_eq!(pointer(&problem.json()), ("/query/project_id", "invalid_id"));
@@ -631,7 +574,7 @@ async fn changes_at_once_give_consecutive_versions_without_gaps() {
             .map(|version| version["content"].to_string())
             .collect();
         assert_eq!(contents.len(), 13, "every change is there once");
-        let present = world.get(viewer, &at(&first)).send().await.expect(200).json();
+        let present = world.get(viewer, &at(&first)).await.expect(200).json();
         assert_eq!(
             (&present["version"], &present["content"]),
             (&json!(13), &versions[0]["content"])
@@ -647,7 +590,6 @@ async fn a_resource_made_while_its_project_is_deleted_never_outlives_it() {
         let name = json!({"name": format!("Round {round}")});
         let project = world
             .post(admin, "/api/v1/projects", &name)
-            .send()
             .await
             .expect(201)
             .json();
@@ -659,7 +601,6 @@ async fn a_resource_made_while_its_project_is_deleted_never_outlives_it() {
         match create.status {
             201 => world
                 .get(member, &at(&create.json()))
-                .send()
                 .await
                 .problem(404, "not_found"),
             _ => create.problem(422, "validation_failed"),

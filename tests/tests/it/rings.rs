@@ -1085,7 +1085,7 @@ async fn without_row_level_security_the_api_neither_shows_nor_changes_the_other_
     let before = world.digest(&world.globex).await;
     let secrets = secrets(&world).await;
     let admin = &world.acme.admin;
-    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let document = world.client.get("/openapi.json").await.expect(200).json();
     let (mut listed, mut probed) = (0, 0);
     for (template, operations) in document["paths"].as_object().unwrap() {
         if !template.starts_with("/api/v1/")
@@ -1126,7 +1126,7 @@ async fn without_row_level_security_the_api_neither_shows_nor_changes_the_other_
             if let Some(body) = valid_body(&world, &name, template) {
                 request = request.json(&body);
             }
-            let reply = request.send().await;
+            let reply = request.await;
             let expected = if victims { 404 } else { 200 };
             assert_eq!(reply.status, expected, "{name} {template}: {}", reply.text());
             // A problem repeats the path that was asked for.
@@ -1151,7 +1151,7 @@ async fn without_row_level_security_the_api_neither_shows_nor_changes_the_other_
             world.acme.project, globex.member.id
         ),
     ] {
-        let reply = world.get(admin, &query).send().await;
+        let reply = world.get(admin, &query).await;
         assert!(
             reply.status == 200 || reply.status == 404,
             "{query}: {}",
@@ -1198,7 +1198,7 @@ async fn without_row_level_security_the_api_neither_shows_nor_changes_the_other_
             .client
             .request(method.parse().unwrap(), &path)
             .bearer(&admin.access_token);
-        let reply = request.json(&body).send().await;
+        let reply = request.json(&body).await;
         assert!(
             (400..500).contains(&reply.status),
             "{method} {path}: {} {}",
@@ -1214,19 +1214,16 @@ async fn without_row_level_security_the_api_neither_shows_nor_changes_the_other_
     world
         .client
         .post("/api/v1/auth/refresh", &refresh)
-        .send()
         .await
         .expect(200);
     assert_eq!(world.digest(&world.globex).await, before);
     // The API is at work all the same.
     world
         .get(admin, &format!("/api/v1/tasks/{task}"))
-        .send()
         .await
         .expect(200);
     world
         .patch(admin, &format!("/api/v1/tasks/{task}"), &json!({"title": "mine"}))
-        .send()
         .await
         .expect(200);
 }

@@ -23,14 +23,13 @@ async fn subjects(mailed: &Mailed, address: &str) -> Vec<String> {
 
 async fn make_key(world: &World, who: &Person, name: &str) -> Value {
     let body = json!({"name": name, "scopes": ["tasks.read"]});
-    world.post(who, KEYS, &body).send().await.expect(201).json()
+    world.post(who, KEYS, &body).await.expect(201).json()
 }
 
 async fn give(world: &World, who: &Person, path: &str, code: &str) -> Value {
     let path = format!("/api/v1/auth/mfa/{path}");
     world
         .post(who, &path, &json!({"code": code}))
-        .send()
         .await
         .expect(200)
         .json()
@@ -43,10 +42,7 @@ async fn trust(world: &World, who: &Person, app: &App) {
         .problem(401, "mfa_required")
         .json();
     let body = json!({"mfa_token": waiting["mfa_token"], "code": app.next_code(world), "trust_device": true});
-    post(world, "/api/v1/auth/mfa/verify", body)
-        .send()
-        .await
-        .expect(200);
+    post(world, "/api/v1/auth/mfa/verify", body).await.expect(200);
 }
 
 #[actix_web::test]
@@ -82,7 +78,6 @@ async fn each_change_of_a_factor_notifies_its_user() {
     let body = json!({"password": PASSWORD, "code": app.next_code(world)});
     world
         .post(member, "/api/v1/auth/mfa/disable", &body)
-        .send()
         .await
         .expect(204);
     assert_eq!(
@@ -101,7 +96,7 @@ async fn each_change_of_a_factor_notifies_its_user() {
     with_factor(world, admin).await;
     settle(world, admin).await;
     let path = format!("/api/v1/users/{}/reset-mfa", member.id);
-    world.post(admin, &path, &json!({})).send().await.expect(204);
+    world.post(admin, &path, &json!({})).await.expect(204);
     assert_eq!(
         subjects(&mailed, &member.email).await,
         ["the second factor was removed"]
@@ -123,7 +118,7 @@ async fn delayed_notices_go_to_the_address_of_the_event() {
     with_factor(&mailed.world, &member).await;
     let body = json!({"current_password": PASSWORD, "new_password": "a staple of batteries"});
     let changed = mailed.world.post(&member, "/api/v1/auth/change-password", &body);
-    changed.send().await.expect(204);
+    changed.await.expect(204);
     crate::mail::work(&mailed.world).await;
     let moved = format!(
         "UPDATE users SET email = 'thief@acme.example' WHERE id = '{}'",
@@ -158,7 +153,6 @@ async fn api_keys_notify_who_makes_or_rotates_them() {
     let path = format!("{KEYS}/{}/rotate", made["id"].as_str().unwrap());
     world
         .post(admin, &path, &json!({"overlap_seconds": 0}))
-        .send()
         .await
         .expect(201);
     assert_eq!(subjects(&mailed, &admin.email).await, ["an API key was rotated"]);
@@ -170,7 +164,7 @@ async fn former_address_learns_of_a_change_by_an_admin() {
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let path = format!("/api/v1/users/{}", acme.member.id);
     let change = json!({"email": "moved@acme.example"});
-    world.patch(&acme.admin, &path, &change).send().await.expect(200);
+    world.patch(&acme.admin, &path, &change).await.expect(200);
     let before = mailed.server.received().len();
     crate::mail::work(world).await;
     let received = mailed.server.received().split_off(before);
@@ -199,7 +193,6 @@ async fn former_address_learns_of_a_change_by_an_admin() {
     // Another field is no change of the address.
     world
         .patch(&acme.admin, &path, &json!({"full_name": "Bea"}))
-        .send()
         .await
         .expect(200);
     assert!(mailed.mails_to("moved@acme.example").await.is_empty());
@@ -261,15 +254,12 @@ async fn reset_keeps_api_keys_and_its_notice_names_them() {
     let kept = make_key(world, &acme.admin, "Kept").await;
     let revoked = make_key(world, &acme.admin, "Revoked").await;
     let path = format!("{KEYS}/{}", revoked["id"].as_str().unwrap());
-    world.delete(&acme.admin, &path).send().await.expect(204);
+    world.delete(&acme.admin, &path).await.expect(204);
     mailed.mails_to(&acme.admin.email).await;
     for (who, says) in [(&acme.admin, true), (&acme.member, false)] {
         let token = mailed.forgotten(acme, who).await;
         let body = json!({"token": token, "new_password": "a staple of batteries"});
-        post(world, "/api/v1/auth/reset-password", body)
-            .send()
-            .await
-            .expect(204);
+        post(world, "/api/v1/auth/reset-password", body).await.expect(204);
         let mails = mailed.mails_to(&who.email).await;
         let [mail] = &mails[..] else {
             panic!("{} mails", mails.len())
@@ -283,13 +273,7 @@ async fn reset_keeps_api_keys_and_its_notice_names_them() {
         );
     }
     let key = kept["key"].as_str().unwrap();
-    world
-        .client
-        .get("/api/v1/tasks")
-        .bearer(key)
-        .send()
-        .await
-        .expect(200);
+    world.client.get("/api/v1/tasks").bearer(key).await.expect(200);
 }
 
 /// A thief takes a stolen key over by rotating it, so the admins get a mail.
@@ -300,12 +284,12 @@ async fn admins_are_notified_of_a_key_that_rotates_itself() {
     let expires_at = world.app.ports.clock.now() + Duration::days(30);
     let robot =
         json!({"name": "Robot", "scopes": ["tasks.read"], "service_account": true, "expires_at": expires_at});
-    let made = world.post(&acme.admin, KEYS, &robot).send().await;
+    let made = world.post(&acme.admin, KEYS, &robot).await;
     let made = made.expect(201).json();
     mailed.mails_to(&acme.admin.email).await;
     let path = format!("{KEYS}/{}/rotate", made["id"].as_str().unwrap());
     let rotated = post(world, &path, json!({"overlap_seconds": 0}));
-    let rotated = rotated.bearer(made["key"].as_str().unwrap()).send().await;
+    let rotated = rotated.bearer(made["key"].as_str().unwrap()).await;
     let rotated = rotated.expect(201).json();
     let mails = mailed.mails_to(&acme.admin.email).await;
     assert_eq!(mails.len(), 1);

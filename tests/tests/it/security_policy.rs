@@ -21,7 +21,7 @@ const LOGIN: &str = "/api/v1/auth/login";
 const OURS: &str = "203.0.113.7";
 
 async fn change(world: &World, rules: Value) -> Reply {
-    world.patch(&world.acme.admin, POLICY, &rules).send().await
+    world.patch(&world.acme.admin, POLICY, &rules).await
 }
 
 /// A world whose requests come by a trusted proxy.
@@ -36,12 +36,12 @@ async fn proxied() -> World {
 
 async fn from(client: &Client, token: &str, path: &str, address: &str) -> Reply {
     let request = client.get(path).bearer(token);
-    request.header("X-Forwarded-For", address).send().await
+    request.header("X-Forwarded-For", address).await
 }
 
 async fn change_from(world: &World, address: &str, rules: Value) -> Reply {
     let request = world.patch(&world.acme.admin, POLICY, &rules);
-    request.header("X-Forwarded-For", address).send().await
+    request.header("X-Forwarded-For", address).await
 }
 
 fn refused(reply: Reply) {
@@ -64,7 +64,7 @@ async fn lists_apply_to_sessions_keys_and_logins_at_once() {
     let world = proxied().await;
     let (admin, viewer) = (&world.acme.admin, &world.acme.viewer);
     let body = json!({"name": "Reports", "scopes": ["projects.read"]});
-    let made = world.post(admin, "/api/v1/api-keys", &body).send().await;
+    let made = world.post(admin, "/api/v1/api-keys", &body).await;
     let key = made.expect(201).json()["key"].as_str().unwrap().to_owned();
     from(&world.client, &viewer.access_token, PROJECTS, "192.0.2.1")
         .await
@@ -88,18 +88,14 @@ async fn lists_apply_to_sessions_keys_and_logins_at_once() {
     }
     // What begins a session, too; a visitor still sees the branding.
     let outside = |request: tenantry_tests::Request| request.header("X-Forwarded-For", "192.0.2.1");
-    refused(outside(login(&world.client, viewer)).send().await);
+    refused(outside(login(&world.client, viewer)).await);
     let body = json!({"refresh_token": viewer.refresh_token});
-    refused(
-        outside(world.client.post("/api/v1/auth/refresh", &body))
-            .send()
-            .await,
-    );
+    refused(outside(world.client.post("/api/v1/auth/refresh", &body)).await);
     let visit = world
         .client
         .get("/api/v1/branding")
         .header("X-Tenant-Slug", "acme");
-    outside(visit).send().await.expect(200);
+    outside(visit).await.expect(200);
     // The other tenant has no lists.
     from(
         &world.client,
@@ -110,7 +106,6 @@ async fn lists_apply_to_sessions_keys_and_logins_at_once() {
     .await
     .expect(200);
     outside(login(&world.client, &world.globex.viewer))
-        .send()
         .await
         .expect(200);
     let entries = world.audit(&world.acme).await;
@@ -175,15 +170,15 @@ async fn list_that_cannot_be_read_opens_nothing() {
     ] {
         for key in ["denied", "allowed"] {
             store(&format!(r#"{{"security.{key}_networks": {list}}}"#)).await;
-            let reply = world.client.get(ME).bearer(viewer).send().await;
+            let reply = world.client.get(ME).bearer(viewer).await;
             refused(reply);
         }
         store("{}").await;
-        let reply = world.client.get(ME).bearer(viewer).send().await;
+        let reply = world.client.get(ME).bearer(viewer).await;
         reply.expect(200);
         store(&format!(r#"{{"security.allowed_email_domains": {list}}}"#)).await;
         let user = json!({"email": "new@acme.example", "full_name": "New", "role": "member"});
-        let reply = world.post(&world.acme.admin, "/api/v1/users", &user).send().await;
+        let reply = world.post(&world.acme.admin, "/api/v1/users", &user).await;
         let problem = reply.problem(422, "validation_failed").json();
         assert_eq!(problem["errors"][0]["code"], "domain_not_allowed");
     }
@@ -211,8 +206,8 @@ async fn admin_cannot_lock_themselves_out() {
     }
     let settings = json!({"security.allowed_networks": ["10.0.0.0/8"]});
     let by_settings = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &settings);
-    by_settings.send().await.problem(422, "validation_failed");
-    world.get(&world.acme.admin, ME).send().await.expect(200);
+    by_settings.await.problem(422, "validation_failed");
+    world.get(&world.acme.admin, ME).await.expect(200);
     // Nor by going back to a version, which another address had set.
     let key = "security.allowed_networks";
     let far = Some(json!(["10.0.0.0/8"]));
@@ -220,18 +215,18 @@ async fn admin_cannot_lock_themselves_out() {
         .await
         .unwrap();
     world.clock.advance(Duration::seconds(61));
-    refused(world.get(&world.acme.admin, ME).send().await);
+    refused(world.get(&world.acme.admin, ME).await);
     // The way out for operators: `tenantry settings set acme security.allowed_networks null`.
     setting::operate(&operator_cx(&world.app), world.acme.id, key, None)
         .await
         .unwrap();
-    world.get(&world.acme.admin, ME).send().await.expect(200);
+    world.get(&world.acme.admin, ME).await.expect(200);
     let back = world.post(
         &world.acme.admin,
         "/api/v1/tenant/settings/rollback",
         &json!({"version": 1}),
     );
-    let reply = back.send().await.problem(422, "validation_failed").json();
+    let reply = back.await.problem(422, "validation_failed").json();
     assert_eq!(reply["errors"][0]["code"], "locks_out");
     // What holds already keeps nobody from changing other rules.
     change(&world, json!({"session_max_days": 7})).await.expect(200);
@@ -241,7 +236,7 @@ async fn admin_cannot_lock_themselves_out() {
 async fn policy_is_read_and_changed_by_admins_only() {
     let world = World::new().await;
     let admin = &world.acme.admin;
-    let read = world.get(admin, POLICY).send().await.expect(200);
+    let read = world.get(admin, POLICY).await.expect(200);
     let tag = read.header("etag").unwrap().to_owned();
     let policy = read.json();
     assert_eq!(policy["your_address"], OURS);
@@ -260,9 +255,9 @@ async fn policy_is_read_and_changed_by_admins_only() {
         assert_eq!(policy[rule], value, "{rule}");
     }
     for who in [&world.acme.member, &world.acme.viewer] {
-        world.get(who, POLICY).send().await.problem(403, "forbidden");
+        world.get(who, POLICY).await.problem(403, "forbidden");
         let patch = world.patch(who, POLICY, &json!({"session_max_days": 7}));
-        patch.send().await.problem(403, "forbidden");
+        patch.await.problem(403, "forbidden");
     }
     let many: Vec<_> = (0..101).map(|n| format!("10.0.0.{n}")).collect();
     for (rules, pointer) in [
@@ -284,11 +279,10 @@ async fn policy_is_read_and_changed_by_admins_only() {
         assert_eq!(reply.json()["errors"][0]["pointer"], pointer, "{rules}");
     }
     let request = world.patch(admin, POLICY, &json!({"session_max_days": 7}));
-    request.header("If-Match", &tag).send().await.expect(200);
+    request.header("If-Match", &tag).await.expect(200);
     let request = world.patch(admin, POLICY, &json!({"session_max_days": 8}));
     request
         .header("If-Match", &tag)
-        .send()
         .await
         .problem(412, "stale_version");
     let again = change(&world, json!({"session_max_days": null}))
@@ -297,12 +291,7 @@ async fn policy_is_read_and_changed_by_admins_only() {
         .json();
     assert_eq!(again["session_max_days"], 365);
     assert_eq!(
-        world
-            .get(&world.globex.admin, POLICY)
-            .send()
-            .await
-            .expect(200)
-            .json()["version"],
+        world.get(&world.globex.admin, POLICY).await.expect(200).json()["version"],
         0
     );
 }
@@ -318,7 +307,7 @@ async fn session_ends_at_the_tenants_maximum() {
     .expect(200);
     let refresh = async |who: &Person| {
         let body = json!({"refresh_token": who.refresh_token});
-        world.client.post("/api/v1/auth/refresh", &body).send().await
+        world.client.post("/api/v1/auth/refresh", &body).await
     };
     world.clock.advance(Duration::days(2) + Duration::hours(1));
     let ended = refresh(&world.acme.member).await.problem(401, "token_revoked");
@@ -334,10 +323,7 @@ async fn chosen_passwords_have_the_tenants_length() {
         .expect(200);
     let user = |email: &str, password: &str| json!({"email": email, "full_name": "New User", "role": "viewer", "password": password});
     let create = async |who: &Person, email: &str, password: &str| {
-        world
-            .post(who, "/api/v1/users", &user(email, password))
-            .send()
-            .await
+        world.post(who, "/api/v1/users", &user(email, password)).await
     };
     let short = create(&world.acme.admin, "new@acme.example", "umbrella-kettle7").await;
     let short = short.problem(422, "validation_failed").json();
@@ -351,10 +337,10 @@ async fn chosen_passwords_have_the_tenants_length() {
         .expect(201);
     let body = json!({"current_password": PASSWORD, "new_password": "umbrella-kettle7"});
     let changed = world.post(&world.acme.member, "/api/v1/auth/change-password", &body);
-    let changed = changed.send().await.problem(422, "validation_failed").json();
+    let changed = changed.await.problem(422, "validation_failed").json();
     assert_eq!(changed["errors"][0]["pointer"], "/new_password");
     // The password that a user has stays good.
-    login(&world.client, &world.acme.viewer).send().await.expect(200);
+    login(&world.client, &world.acme.viewer).await.expect(200);
 }
 
 #[actix_web::test]
@@ -369,7 +355,7 @@ async fn open_event_stream_ends_when_its_address_is_denied() {
     let viewer = &world.acme.viewer.access_token;
     // What a stream needs is cached, so that it is open before the lists change.
     let flags = world.post(&world.acme.viewer, "/ofrep/v1/evaluate/flags", &json!({}));
-    flags.send().await.expect(200);
+    flags.await.expect(200);
     let stream = from(&world.client, viewer, "/ofrep/v1/events", "192.0.2.1");
     let denied = async {
         for _ in 0..5 {

@@ -29,18 +29,18 @@ async fn login(world: &World, tenant: &TenantWorld, who: &Person) -> Person {
 
 async fn refresh(world: &World, token: &str) -> Reply {
     let body = json!({"refresh_token": token});
-    world.client.post("/api/v1/auth/refresh", &body).send().await
+    world.client.post("/api/v1/auth/refresh", &body).await
 }
 
 async fn set(world: &World, tenant: &TenantWorld, settings: Value) {
     let patch = world.patch(&tenant.admin, "/api/v1/tenant/settings", &settings);
-    patch.send().await.expect(200);
+    patch.await.expect(200);
 }
 
 /// A page of the sessions of somebody.
 async fn sessions(world: &World, who: &Person, query: &str) -> Value {
     let path = format!("{SESSIONS}{query}");
-    world.get(who, &path).send().await.expect(200).json()
+    world.get(who, &path).await.expect(200).json()
 }
 
 fn ids(page: &Value) -> Vec<String> {
@@ -70,12 +70,11 @@ async fn list_has_own_live_sessions_only() {
     world.clock.advance(Duration::minutes(1));
     let body = json!({"tenant_slug": "acme", "email": member.email, "password": PASSWORD});
     let phone = world.client.post("/api/v1/auth/login", &body);
-    let phone = phone.header("User-Agent", "A phone").send().await.expect(200);
+    let phone = phone.header("User-Agent", "A phone").await.expect(200);
     let phone = person(member, &phone.json());
     let gone = login(&world, &world.acme, member).await;
     world
         .post(&gone, "/api/v1/auth/logout", &json!({}))
-        .send()
         .await
         .expect(204);
     world.clock.advance(Duration::minutes(1));
@@ -160,14 +159,13 @@ async fn own_session_is_ended_at_once_and_no_other() {
     let id = current(&world, &phone).await;
     world
         .delete(member, &format!("{SESSIONS}/{id}"))
-        .send()
         .await
         .expect(204);
-    world.get(&phone, ME).send().await.problem(401, "token_revoked");
+    world.get(&phone, ME).await.problem(401, "token_revoked");
     refresh(&world, &phone.refresh_token)
         .await
         .problem(401, "token_revoked");
-    world.get(member, ME).send().await.expect(200);
+    world.get(member, ME).await.expect(200);
     let event = world.audit(&world.acme).await.pop().unwrap();
     assert_eq!(
         (event.0.as_str(), &event.1["target_id"]),
@@ -175,14 +173,13 @@ async fn own_session_is_ended_at_once_and_no_other() {
     );
     // It has ended, so it is not there any more.
     let path = format!("{SESSIONS}/{id}");
-    world.delete(member, &path).send().await.problem(404, "not_found");
+    world.delete(member, &path).await.problem(404, "not_found");
     let own = current(&world, member).await;
     world
         .delete(member, &format!("{SESSIONS}/{own}"))
-        .send()
         .await
         .expect(204);
-    world.get(member, ME).send().await.problem(401, "token_revoked");
+    world.get(member, ME).await.problem(401, "token_revoked");
 }
 
 #[actix_web::test]
@@ -196,7 +193,6 @@ async fn sessions_of_others_are_the_same_404() {
         let path = format!("{SESSIONS}/{id}");
         world
             .delete(member, &path)
-            .send()
             .await
             .problem(404, "not_found")
             .comparable()
@@ -215,7 +211,6 @@ async fn sessions_of_others_are_the_same_404() {
     let path = format!("{SESSIONS}/{colleague}");
     world
         .delete(&world.acme.admin, &path)
-        .send()
         .await
         .problem(404, "not_found");
     let after = (world.digest(&world.acme).await, world.digest(&world.globex).await);
@@ -235,19 +230,18 @@ async fn logout_all_ends_every_own_session_here_and_elsewhere() {
     let globex = world.digest(&world.globex).await;
     let reply = world
         .post(member, "/api/v1/auth/logout-all", &json!({}))
-        .send()
         .await
         .expect(204);
     assert!(reply.bytes.is_empty());
     for who in [member, &phone] {
-        world.get(who, ME).send().await.problem(401, "token_revoked");
+        world.get(who, ME).await.problem(401, "token_revoked");
         refresh(&world, &who.refresh_token)
             .await
             .problem(401, "token_revoked");
     }
     world.clock.advance(Duration::seconds(1));
     me_there(&phone).await.problem(401, "token_revoked");
-    world.get(&world.acme.viewer, ME).send().await.expect(200);
+    world.get(&world.acme.viewer, ME).await.expect(200);
     let event = world.audit(&world.acme).await.pop().unwrap();
     assert_eq!(
         (event.0.as_str(), &event.1["after"]["sessions"]),
@@ -264,37 +258,31 @@ async fn admin_ends_sessions_of_a_user_in_a_suspended_tenant_too() {
     let (admin, member) = (&world.acme.admin, &world.acme.member);
     let path = format!("/api/v1/users/{}/end-sessions", member.id);
     for who in [member, &world.acme.viewer] {
-        world
-            .post(who, &path, &json!({}))
-            .send()
-            .await
-            .problem(403, "forbidden");
+        world.post(who, &path, &json!({})).await.problem(403, "forbidden");
     }
-    world.get(member, ME).send().await.expect(200);
-    world.post(admin, &path, &json!({})).send().await.expect(202);
-    world.get(member, ME).send().await.problem(401, "token_revoked");
+    world.get(member, ME).await.expect(200);
+    world.post(admin, &path, &json!({})).await.expect(202);
+    world.get(member, ME).await.problem(401, "token_revoked");
     refresh(&world, &member.refresh_token)
         .await
         .problem(401, "token_revoked");
-    world.get(admin, ME).send().await.expect(200);
+    world.get(admin, ME).await.expect(200);
     let again = login(&world, &world.acme, member).await;
     world.set_status(&world.acme, "suspended").await;
-    world.post(admin, &path, &json!({})).send().await.expect(202);
-    world.get(&again, ME).send().await.problem(401, "token_revoked");
+    world.post(admin, &path, &json!({})).await.expect(202);
+    world.get(&again, ME).await.problem(401, "token_revoked");
     let foreign = format!("/api/v1/users/{}/end-sessions", world.globex.member.id);
     let nobody = format!("/api/v1/users/{NOBODY}/end-sessions");
     let refused = world
         .post(admin, &foreign, &json!({}))
-        .send()
         .await
         .problem(404, "not_found");
     let unknown = world
         .post(admin, &nobody, &json!({}))
-        .send()
         .await
         .problem(404, "not_found");
     assert_eq!(refused.comparable(), unknown.comparable());
-    world.get(&world.globex.member, ME).send().await.expect(200);
+    world.get(&world.globex.member, ME).await.expect(200);
 }
 
 #[actix_web::test]
@@ -344,14 +332,14 @@ async fn access_token_is_shorter_than_a_short_idle_timeout() {
     // A client in use refreshes when its token has expired, and is never logged out.
     for _ in 0..5 {
         world.clock.advance(Duration::seconds(150 + 30));
-        world.get(&who, ME).send().await.problem(401, "token_expired");
+        world.get(&who, ME).await.problem(401, "token_expired");
         let reply = refresh(&world, &who.refresh_token).await.expect(200);
         assert_eq!(reply.json()["expires_in"], 150);
         who = person(&who, &reply.json());
     }
     // Nothing of the session works after five minutes without a use.
     world.clock.advance(Duration::minutes(5) + Duration::seconds(1));
-    world.get(&who, ME).send().await.problem(401, "token_expired");
+    world.get(&who, ME).await.problem(401, "token_expired");
     refresh(&world, &who.refresh_token)
         .await
         .problem(401, "token_revoked");
@@ -370,22 +358,21 @@ async fn oldest_session_ends_at_a_login_beyond_the_limit() {
     let member = &world.acme.member;
     world.clock.advance(Duration::seconds(1));
     let second = login(&world, &world.acme, member).await;
-    world.get(member, ME).send().await.expect(200);
+    world.get(member, ME).await.expect(200);
     world.clock.advance(Duration::seconds(1));
     let third = login(&world, &world.acme, member).await;
-    world.get(member, ME).send().await.problem(401, "token_revoked");
+    world.get(member, ME).await.problem(401, "token_revoked");
     for who in [&second, &third, &world.acme.viewer] {
-        world.get(who, ME).send().await.expect(200);
+        world.get(who, ME).await.expect(200);
     }
     assert_eq!(ids(&sessions(&world, &third, "").await).len(), 2);
     // A session that has ended takes no place.
     world
         .post(&third, "/api/v1/auth/logout", &json!({}))
-        .send()
         .await
         .expect(204);
     login(&world, &world.acme, member).await;
-    world.get(&second, ME).send().await.expect(200);
+    world.get(&second, ME).await.expect(200);
 }
 
 #[actix_web::test]
@@ -403,7 +390,7 @@ async fn logins_at_once_leave_as_many_sessions_as_allowed() {
     assert_eq!(count(&world, &open).await, 3);
     let mut live = 0;
     for who in &people {
-        live += i32::from(world.get(who, ME).send().await.status == 200);
+        live += i32::from(world.get(who, ME).await.status == 200);
     }
     assert_eq!(live, 3);
 }

@@ -17,13 +17,12 @@ const DIGEST: &str = "notifications.email_digest";
 const PASSWORD: &str = "integrations.smtp_password";
 
 async fn patch(world: &World, who: &Person, body: Value) -> Reply {
-    world.patch(who, SETTINGS, &body).send().await
+    world.patch(who, SETTINGS, &body).await
 }
 
 async fn get(world: &World, who: &Person, path: &str) -> Value {
     world
         .get(who, &format!("{SETTINGS}{path}"))
-        .send()
         .await
         .expect(200)
         .json()
@@ -33,7 +32,6 @@ async fn roll_back(world: &World, version: i64) -> Reply {
     let path = format!("{SETTINGS}/rollback");
     world
         .post(&world.acme.admin, &path, &json!({"version": version}))
-        .send()
         .await
 }
 
@@ -141,7 +139,6 @@ async fn viewers_see_what_is_for_clients_and_admins_see_all_but_secrets() {
         for path in ["/versions", "/versions/1", "/versions/1/diff/1"] {
             world
                 .get(person, &format!("{SETTINGS}{path}"))
-                .send()
                 .await
                 .problem(403, "forbidden");
         }
@@ -205,7 +202,7 @@ async fn everything_that_is_wrong_is_named_and_nothing_of_it_is_stored() {
     let twice = twice
         .header("Content-Type", "application/json")
         .body(format!("{{\"{DIGEST}\":\"off\",\"{DIGEST}\":\"daily\"}}"));
-    twice.send().await.problem(422, "validation_failed");
+    twice.await.problem(422, "validation_failed");
     patch(&world, admin, json!([]))
         .await
         .problem(422, "validation_failed");
@@ -252,7 +249,7 @@ async fn a_name_that_leads_inside_is_refused_when_it_is_set() {
             &json!({"logo_url": format!("https://{host}/l.png")}),
         );
         assert_errors(
-            logo.send().await,
+            logo.await,
             "validation_failed",
             &[("/logo_url", "internal_address")],
         );
@@ -281,12 +278,11 @@ async fn a_name_that_leads_inside_is_refused_when_it_is_set() {
 async fn a_change_is_made_only_to_what_one_has_seen() {
     let world = World::new().await;
     let admin = &world.acme.admin;
-    let seen = world.get(admin, SETTINGS).send().await.expect(200);
+    let seen = world.get(admin, SETTINGS).await.expect(200);
     let tag = seen.header("etag").unwrap().to_owned();
     let again = world
         .get(admin, SETTINGS)
         .header("If-None-Match", &tag)
-        .send()
         .await
         .expect(304);
     assert!(again.bytes.is_empty());
@@ -298,7 +294,7 @@ async fn a_change_is_made_only_to_what_one_has_seen() {
     assert_eq!(change(10, &tag).await.problem(412, "stale_version").status, 412);
     let new_tag = changed.header("etag").unwrap();
     assert_eq!(
-        world.get(admin, SETTINGS).send().await.header("etag"),
+        world.get(admin, SETTINGS).await.header("etag"),
         Some(new_tag),
         "what a GET would say"
     );
@@ -306,7 +302,6 @@ async fn a_change_is_made_only_to_what_one_has_seen() {
     // What the plan says is part of what is seen.
     let tag = world
         .get(admin, SETTINGS)
-        .send()
         .await
         .header("etag")
         .unwrap()
@@ -323,7 +318,6 @@ async fn a_change_is_made_only_to_what_one_has_seen() {
     world
         .get(admin, SETTINGS)
         .header("If-None-Match", &tag)
-        .send()
         .await
         .expect(200);
     change(11, &tag).await.expect(200);
@@ -422,13 +416,11 @@ async fn history_can_be_read_compared_and_gone_back_to() {
     for missing in ["4", "0", "-1", "x", "01"] {
         world
             .get(admin, &format!("{SETTINGS}/versions/{missing}"))
-            .send()
             .await
             .problem(404, "not_found");
     }
     world
         .get(&world.globex.admin, &format!("{SETTINGS}/versions/1"))
-        .send()
         .await
         .problem(404, "not_found");
 
@@ -778,7 +770,6 @@ async fn the_schema_says_what_may_be_sent() {
     let world = World::new().await;
     let reply = world
         .get(&world.acme.admin, &format!("{SETTINGS}/schema"))
-        .send()
         .await
         .expect(200);
     assert_eq!(reply.header("content-type"), Some("application/schema+json"));
@@ -809,7 +800,6 @@ async fn a_task_that_names_no_priority_has_the_tenants() {
     let make = async |body: Value| {
         world
             .post(&world.acme.member, &path, &body)
-            .send()
             .await
             .expect(201)
             .json()

@@ -35,7 +35,7 @@ fn kid(token: &str) -> String {
 }
 
 async fn published(client: &Client) -> BTreeSet<String> {
-    let keys = client.get(JWKS).send().await.expect(200).json();
+    let keys = client.get(JWKS).await.expect(200).json();
     let keys = keys["keys"].as_array().unwrap().iter();
     keys.map(|key| key["kid"].as_str().unwrap().to_owned()).collect()
 }
@@ -44,7 +44,6 @@ async fn refresh(client: &Client, token: &str) -> (String, String) {
     let body = json!({ "refresh_token": token });
     let reply = client
         .post("/api/v1/auth/refresh", &body)
-        .send()
         .await
         .expect(200)
         .json();
@@ -77,7 +76,7 @@ async fn a_rotation_ends_no_session_on_any_server() {
     assert_eq!(kid(&next), new);
     for client in [here, &elsewhere] {
         for token in [&token, &next] {
-            client.get(ME).bearer(token).send().await.expect(200);
+            client.get(ME).bearer(token).await.expect(200);
         }
     }
     let (after, _) = refresh(&elsewhere, &rotated).await;
@@ -103,9 +102,9 @@ async fn a_former_key_is_deleted_when_its_tokens_have_expired() {
         "{refused}"
     );
     world.clock.advance(Duration::seconds(600));
-    world.client.get(ME).bearer(&last).send().await.expect(200);
+    world.client.get(ME).bearer(&last).await.expect(200);
     let admin = world.client.get("/api/v1/admin/tenants").bearer(&operator);
-    admin.send().await.expect(200);
+    admin.await.expect(200);
 
     let (_, rotated) = refresh(&world.client, &rotated).await;
     world.clock.advance(Duration::seconds(3_500));
@@ -191,6 +190,6 @@ async fn two_rotations_at_once_create_one_key() {
 #[actix_web::test]
 async fn published_keys_are_cached_for_less_than_a_key_is_published() {
     let world = World::new().await;
-    let reply = world.client.get(JWKS).send().await.expect(200);
+    let reply = world.client.get(JWKS).await.expect(200);
     assert_eq!(reply.header("cache-control"), Some("public, max-age=300"));
 }

@@ -36,7 +36,7 @@ fn initech_with(changes: Value) -> Value {
 }
 
 async fn sign_up(world: &World, body: &Value) -> Reply {
-    world.client.post("/api/v1/tenants", body).send().await
+    world.client.post("/api/v1/tenants", body).await
 }
 
 /// Pointer and code of every field that was refused.
@@ -154,12 +154,11 @@ async fn the_credentials_of_a_sign_up_work_at_once() {
         .client
         .get("/api/v1/auth/me")
         .bearer(token)
-        .send()
         .await
         .expect(200)
         .json();
     assert_eq!(me, json!({"user": json["admin"], "tenant": json["tenant"]}));
-    let tenant = world.client.get(&location).bearer(token).send().await.expect(200);
+    let tenant = world.client.get(&location).bearer(token).await.expect(200);
     assert_eq!(
         (tenant.json(), tenant.header("etag")),
         (json["tenant"].clone(), signed_up.header("etag"))
@@ -168,7 +167,6 @@ async fn the_credentials_of_a_sign_up_work_at_once() {
         .client
         .post("/api/v1/projects", &json!({"name": "First"}))
         .bearer(token)
-        .send()
         .await;
     assert_eq!(project.expect(201).json()["owner_id"], json["admin"]["id"]);
     let login = world
@@ -184,7 +182,6 @@ async fn the_credentials_of_a_sign_up_work_at_once() {
     world
         .client
         .post("/api/v1/auth/refresh", &refresh)
-        .send()
         .await
         .expect(200);
 }
@@ -217,7 +214,7 @@ async fn a_generated_password_is_shown_once_and_works() {
         .problem(401, "invalid_credentials");
     let token = json["credentials"]["access_token"].as_str().unwrap();
     for path in ["/api/v1/auth/me", "/api/v1/users", "/api/v1/tenant"] {
-        let reply = world.client.get(path).bearer(token).send().await.expect(200);
+        let reply = world.client.get(path).bearer(token).await.expect(200);
         assert!(!reply.text().contains(password), "{path}");
     }
     let stored: Vec<String> = sqlx::query_scalar(
@@ -518,7 +515,6 @@ async fn a_subdomain_belongs_to_one_tenant() {
             "/api/v1/tenant",
             &json!({"subdomain": "initech"}),
         )
-        .send()
         .await
         .expect(200);
     sign_up(&world, &initech()).await.problem(409, "subdomain_taken");
@@ -549,7 +545,6 @@ async fn slugs_and_subdomains_are_one_namespace() {
     let with_subdomain = async |who, subdomain: &str| {
         world
             .patch(who, "/api/v1/tenant", &json!({"subdomain": subdomain}))
-            .send()
             .await
     };
     with_subdomain(&world.acme.admin, "acme-shop").await.expect(200);
@@ -592,7 +587,7 @@ async fn a_name_that_was_given_up_is_reserved_for_its_tenant_for_30_days() {
         let request = world
             .client
             .patch("/api/v1/tenant", &json!({"subdomain": subdomain}));
-        request.bearer(&token).send().await
+        request.bearer(&token).await
     };
     let free = async || {
         let because = SystemScope::because("a test frees names");
@@ -636,7 +631,7 @@ async fn a_tenant_keeps_the_latest_five_of_its_former_names() {
     let name = |n: u32| json!({"subdomain": format!("name-{n}")});
     let take = async |tenant: &TenantWorld, n: u32| {
         let request = world.client.patch("/api/v1/tenant", &name(n));
-        request.bearer(&tenant.admin.access_token).send().await
+        request.bearer(&tenant.admin.access_token).await
     };
     for n in 0..8 {
         take(acme, n).await.expect(200);
@@ -680,7 +675,6 @@ async fn of_ten_sign_ups_with_one_slug_at_once_exactly_one_succeeds() {
         .client
         .get("/api/v1/users")
         .bearer(&token)
-        .send()
         .await
         .expect(200)
         .json();
@@ -740,7 +734,7 @@ async fn a_sign_up_is_in_the_audit_log_of_the_new_tenant() {
         .client
         .post("/api/v1/tenants", &initech())
         .header("X-Request-ID", "sign-up-7");
-    let json = request.send().await.expect(201).json();
+    let json = request.await.expect(201).json();
     let entries = audit(&world, &json).await;
     let actions: Vec<_> = entries.iter().map(|(action, _)| action.as_str()).collect();
     assert_eq!(actions, ["tenant.created", "user.created", "account_link.sent"]);
@@ -787,7 +781,7 @@ async fn where_sign_up_is_closed_nobody_founds_a_tenant() {
         .client
         .post("/api/v1/tenants", &initech())
         .bearer(&world.acme.admin.access_token);
-    request.send().await.problem(403, "forbidden");
+    request.await.problem(403, "forbidden");
     assert_eq!(rows(&world).await, before);
 }
 

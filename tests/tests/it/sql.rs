@@ -122,7 +122,7 @@ async fn statements((world, inbox): &(World, Arc<Inbox>)) -> (BTreeSet<String>, 
     // There is a version to read, and what is cached of settings is read anew.
     let settings = json!({"notifications.digest_hour": 7});
     let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &settings);
-    patch.send().await.expect(200);
+    patch.await.expect(200);
     let reservation = reserve(world).await;
     let seen = Statements::default();
     let _guard = tenantry_tests::listen(tracing_subscriber::registry().with(seen.clone()));
@@ -140,7 +140,6 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
     let acme = &world.acme;
     let first = world
         .get(&acme.admin, "/api/v1/tasks?limit=1")
-        .send()
         .await
         .expect(200)
         .json();
@@ -202,16 +201,13 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         first["next_cursor"].as_str().unwrap()
     ));
     for path in paths {
-        world.get(&acme.admin, &path).send().await.expect(200);
+        world.get(&acme.admin, &path).await.expect(200);
     }
 }
 
 async fn invite(world: &World, email: &str) -> String {
     let body = json!({"email": email});
-    let reply = world
-        .post(&world.acme.admin, "/api/v1/invitations", &body)
-        .send()
-        .await;
+    let reply = world.post(&world.acme.admin, "/api/v1/invitations", &body).await;
     reply.expect(201).json()["id"].as_str().unwrap().to_owned()
 }
 
@@ -222,11 +218,11 @@ async fn write_invitations(world: &World) {
     let first = invite(world, "first@acme.example").await;
     world.clock.advance(chrono::Duration::minutes(2));
     let resend = format!("{}/resend", path(&first));
-    world.post(admin, &resend, &json!({})).send().await.expect(202);
-    world.delete(admin, &path(&first)).send().await.expect(204);
+    world.post(admin, &resend, &json!({})).await.expect(202);
+    world.delete(admin, &path(&first)).await.expect(204);
     invite(world, "user@acme.example").await;
     let user = json!({"email": "user@acme.example", "full_name": "U", "password": PASSWORD});
-    world.post(admin, "/api/v1/users", &user).send().await.expect(201);
+    world.post(admin, "/api/v1/users", &user).await.expect(201);
     let accepted: InvitationId = invite(world, "accepted@acme.example").await.parse().unwrap();
     let token = world.app.ports.invitation_tokens.issue(world.acme.id, accepted);
     sqlx::query("UPDATE invitations SET token_hash = $1 WHERE id = $2")
@@ -237,18 +233,14 @@ async fn write_invitations(world: &World) {
         .unwrap();
     let body = json!({"token": token.token, "full_name": "A", "password": PASSWORD});
     let request = world.client.post("/api/v1/invitations/accept", &body);
-    request.send().await.expect(200);
+    request.await.expect(200);
 }
 
 /// A reservation, and a lease beside it.
 async fn reserve(world: &World) -> String {
     let path = "/api/v1/quotas/renders/reservations";
     let body = json!({"amount": 3, "ttl_seconds": 60});
-    let reply = world
-        .post(&world.acme.admin, path, &body)
-        .send()
-        .await
-        .expect(201);
+    let reply = world.post(&world.acme.admin, path, &body).await.expect(201);
     lend(world, 100, Vec::new()).await;
     reply.json()["id"].as_str().unwrap().to_owned()
 }
@@ -273,9 +265,9 @@ async fn write_quotas(world: &World) {
     let admin = &world.acme.admin;
     let first = format!("{path}/{}", reserve(world).await);
     let commit = world.post(admin, &format!("{first}/commit"), &json!({"actual": 1}));
-    commit.send().await.expect(200);
+    commit.await.expect(200);
     let second = format!("{path}/{}", reserve(world).await);
-    world.delete(admin, &second).send().await.expect(204);
+    world.delete(admin, &second).await.expect(204);
     reserve(world).await;
     let loan = lend(world, 10, Vec::new()).await;
     let (lease, _) = loan.lease.unwrap();
@@ -315,40 +307,36 @@ async fn write_quotas(world: &World) {
 async fn use_a_key(world: &World) {
     let admin = &world.acme.admin;
     let body = json!({"name": "CI", "scopes": ["tasks.read"]});
-    let key = world
-        .post(admin, "/api/v1/api-keys", &body)
-        .send()
-        .await
-        .expect(201);
+    let key = world.post(admin, "/api/v1/api-keys", &body).await.expect(201);
     let key = key.json();
     let path = format!("/api/v1/api-keys/{}", key["id"].as_str().unwrap());
-    world.get(admin, &path).send().await.expect(200);
+    world.get(admin, &path).await.expect(200);
     let tasks = world
         .client
         .get("/api/v1/tasks")
         .bearer(key["key"].as_str().unwrap());
-    tasks.send().await.expect(200);
+    tasks.await.expect(200);
     assert_eq!(world.app.key_uses().flush(&world.app).await, 1);
     let change = world.patch(admin, &path, &json!({"name": "CD"}));
-    change.send().await.expect(200);
+    change.await.expect(200);
     let rotate = json!({"overlap_seconds": 60});
     let rotate = world.post(admin, &format!("{path}/rotate"), &rotate);
-    rotate.send().await.expect(201);
-    world.delete(admin, &path).send().await.expect(204);
+    rotate.await.expect(201);
+    world.delete(admin, &path).await.expect(204);
 }
 
 /// Claims, reads, checks and deletes a custom domain, and lets the system check it.
 async fn use_a_domain(world: &World) {
     let admin = &world.acme.admin;
     let body = json!({"domain": "portal.acme-corp.com"});
-    let domain = world.post(admin, "/api/v1/tenant/domains", &body).send().await;
+    let domain = world.post(admin, "/api/v1/tenant/domains", &body).await;
     let path = format!(
         "/api/v1/tenant/domains/{}",
         domain.expect(201).json()["id"].as_str().unwrap()
     );
-    world.get(admin, &path).send().await.expect(200);
+    world.get(admin, &path).await.expect(200);
     let verify = world.post(admin, &format!("{path}/verify"), &json!(null));
-    verify.body("").send().await.expect(200);
+    verify.body("").await.expect(200);
     crate::domains::run(
         world,
         &world.acme,
@@ -356,24 +344,24 @@ async fn use_a_domain(world: &World) {
     )
     .await;
     assert!(!crate::domains::is_served(world, "portal.acme-corp.com").await);
-    world.delete(admin, &path).send().await.expect(204);
+    world.delete(admin, &path).await.expect(204);
 }
 
 /// Creates, reads, gives, changes and deletes a custom role.
 async fn use_a_role(world: &World) {
     let admin = &world.acme.admin;
     let body = json!({"name": "support", "permissions": ["tasks.read"]});
-    world.post(admin, "/api/v1/roles", &body).send().await.expect(201);
+    world.post(admin, "/api/v1/roles", &body).await.expect(201);
     let path = "/api/v1/roles/support";
-    world.get(admin, path).send().await.expect(200);
+    world.get(admin, path).await.expect(200);
     let user = format!("/api/v1/users/{}", world.acme.viewer.id);
     for custom_role in [json!("support"), json!(null)] {
         let give = world.patch(admin, &user, &json!({"custom_role": custom_role}));
-        give.send().await.expect(200);
+        give.await.expect(200);
     }
     let change = world.patch(admin, path, &json!({"permissions": ["projects.read"]}));
-    change.send().await.expect(200);
-    world.delete(admin, path).send().await.expect(204);
+    change.await.expect(200);
+    world.delete(admin, path).await.expect(204);
 }
 
 async fn write_everything(world: &World) {
@@ -386,44 +374,39 @@ async fn write_everything(world: &World) {
     for hour in [9, 10] {
         let settings = json!({"notifications.digest_hour": hour});
         let patch = world.patch(admin, "/api/v1/tenant/settings", &settings);
-        patch.send().await.expect(200);
+        patch.await.expect(200);
         let branding = json!({"display_name": format!("Acme {hour}")});
         let patch = world.patch(admin, "/api/v1/branding", &branding);
-        patch.send().await.expect(200);
+        patch.await.expect(200);
     }
     let made = |reply: tenantry_tests::Reply| reply.expect(201).json()["id"].as_str().unwrap().to_owned();
     world.login("acme", &admin.email, "wrong").await.expect(401);
     let user = json!({"email": "new@acme.example", "full_name": "New", "role": "admin"});
-    let user = made(world.post(admin, "/api/v1/users", &user).send().await);
+    let user = made(world.post(admin, "/api/v1/users", &user).await);
     let project = made(
         world
             .post(admin, "/api/v1/projects", &json!({"name": "New"}))
-            .send()
             .await,
     );
     let task = json!({"title": "New", "assignee_id": user});
     let task = made(
         world
             .post(admin, &format!("/api/v1/projects/{project}/tasks"), &task)
-            .send()
             .await,
     );
     let resource = json!({"name": "New", "content": "x", "project_id": project});
-    let resource = made(world.post(admin, "/api/v1/resources", &resource).send().await);
+    let resource = made(world.post(admin, "/api/v1/resources", &resource).await);
     let member = json!({"user_id": user});
     world
         .post(admin, &format!("/api/v1/projects/{project}/members"), &member)
-        .send()
         .await
         .expect(201);
     world
         .delete(admin, &format!("/api/v1/projects/{project}/members/{user}"))
-        .send()
         .await
         .expect(204);
     world
         .patch(admin, "/api/v1/tenant", &json!({"name": "Acme"}))
-        .send()
         .await
         .expect(200);
     world
@@ -432,7 +415,6 @@ async fn write_everything(world: &World) {
             &format!("/api/v1/users/{user}"),
             &json!({"role": "viewer"}),
         )
-        .send()
         .await
         .expect(200);
     world
@@ -441,7 +423,6 @@ async fn write_everything(world: &World) {
             &format!("/api/v1/projects/{project}"),
             &json!({"name": "Newer"}),
         )
-        .send()
         .await
         .expect(200);
     world
@@ -450,7 +431,6 @@ async fn write_everything(world: &World) {
             &format!("/api/v1/tasks/{task}"),
             &json!({"status": "done"}),
         )
-        .send()
         .await
         .expect(200);
     world
@@ -459,33 +439,27 @@ async fn write_everything(world: &World) {
             &format!("/api/v1/resources/{resource}"),
             &json!({"content": "y"}),
         )
-        .send()
         .await
         .expect(200);
     world
         .delete(admin, &format!("/api/v1/resources/{resource}"))
-        .send()
         .await
         .expect(204);
     world
         .delete(admin, &format!("/api/v1/projects/{project}"))
-        .send()
         .await
         .expect(204);
     let nothing = json!({});
     world
         .post(admin, &format!("/api/v1/projects/{project}/restore"), &nothing)
-        .send()
         .await
         .expect(200);
     world
         .delete(admin, &format!("/api/v1/tasks/{task}"))
-        .send()
         .await
         .expect(204);
     world
         .delete(admin, &format!("/api/v1/users/{user}"))
-        .send()
         .await
         .expect(204);
     let flushed = world.app.views().flush(&world.app).await;
@@ -495,22 +469,15 @@ async fn write_everything(world: &World) {
     world
         .client
         .post("/api/v1/auth/register", &registered)
-        .send()
         .await
         .expect(201);
     let founded =
         json!({"name": "New", "slug": "new", "admin": {"email": "a@new.example", "full_name": "A"}});
-    world
-        .client
-        .post("/api/v1/tenants", &founded)
-        .send()
-        .await
-        .expect(201);
+    world.client.post("/api/v1/tenants", &founded).await.expect(201);
     let refresh = json!({"refresh_token": world.acme.viewer.refresh_token});
     world
         .client
         .post("/api/v1/auth/refresh", &refresh)
-        .send()
         .await
         .expect(200);
     let login = world
@@ -523,26 +490,20 @@ async fn write_everything(world: &World) {
         request.bearer(viewer["access_token"].as_str().unwrap())
     };
     let own = viewer(actix_web::http::Method::GET, "/api/v1/auth/sessions")
-        .send()
         .await
         .expect(200)
         .json();
     let mut others = own["data"].as_array().unwrap().iter();
     let other = others.find(|session| session["current"] == false).unwrap();
     let own = format!("/api/v1/auth/sessions/{}", other["id"].as_str().unwrap());
-    viewer(actix_web::http::Method::DELETE, &own)
-        .send()
-        .await
-        .expect(204);
+    viewer(actix_web::http::Method::DELETE, &own).await.expect(204);
     viewer(actix_web::http::Method::POST, "/api/v1/auth/logout-all")
-        .send()
         .await
         .expect(204);
     world
         .client
         .request(actix_web::http::Method::POST, "/api/v1/auth/logout")
         .bearer(&admin.access_token)
-        .send()
         .await
         .expect(204);
     crate::mfa::use_all(world).await;
@@ -565,20 +526,20 @@ async fn use_links(world: &World, inbox: &Inbox) {
     let member = &world.globex.member;
     let change = json!({"current_password": PASSWORD, "new_password": PASSWORD});
     let changed = world.client.post("/api/v1/auth/change-password", &change);
-    changed.bearer(&log_in(world).await).send().await.expect(204);
+    changed.bearer(&log_in(world).await).await.expect(204);
     let asked = json!({"tenant_slug": "globex", "email": member.email});
     for (ask, redeem) in [
         ("resend-verification", "verify-email"),
         ("forgot-password", "reset-password"),
     ] {
         let path = |name| format!("/api/v1/auth/{name}");
-        world.client.post(&path(ask), &asked).send().await.expect(202);
+        world.client.post(&path(ask), &asked).await.expect(202);
         embedder::work(world).await;
         let mut body = json!({"token": inbox.token()});
         if redeem == "reset-password" {
             body["new_password"] = PASSWORD.into();
         }
-        world.client.post(&path(redeem), &body).send().await.expect(204);
+        world.client.post(&path(redeem), &body).await.expect(204);
     }
     switch(world).await;
 }
@@ -588,13 +549,13 @@ async fn switch(world: &World) {
     let member = &world.globex.member;
     let discover = json!({"email": member.email});
     let discover = world.client.post("/api/v1/auth/discover", &discover);
-    discover.send().await.expect(202);
+    discover.await.expect(202);
     tenantry_tenancy::identity::workspace::answer_due(&world.app)
         .await
         .unwrap();
     let switch = json!({"tenant_slug": "acme"});
     let switch = world.client.post("/api/v1/auth/switch-tenant", &switch);
-    let switched = switch.bearer(&log_in(world).await).send().await;
+    let switched = switch.bearer(&log_in(world).await).await;
     switched.problem(404, "tenant_not_found");
 }
 
@@ -602,12 +563,12 @@ async fn switch(world: &World) {
 async fn move_address(world: &World, inbox: &Inbox) {
     let body = json!({"email": "moved@globex.example", "password": PASSWORD});
     let asked = world.client.post("/api/v1/auth/change-email", &body);
-    asked.bearer(&log_in(world).await).send().await.expect(202);
+    asked.bearer(&log_in(world).await).await.expect(202);
     for redeem in ["confirm-email", "revert-email"] {
         embedder::work(world).await;
         let body = json!({"token": inbox.token()});
         let path = format!("/api/v1/auth/{redeem}");
-        world.client.post(&path, &body).send().await.expect(204);
+        world.client.post(&path, &body).await.expect(204);
     }
 }
 
@@ -616,14 +577,14 @@ async fn end_registrations(world: &World, inbox: &Inbox) {
     let register = async |name: &str| {
         let email = format!("{name}@globex.example");
         let body = json!({"tenant_slug": "globex", "email": email, "full_name": "S", "password": PASSWORD});
-        let registered = world.client.post("/api/v1/auth/register", &body).send().await;
+        let registered = world.client.post("/api/v1/auth/register", &body).await;
         assert!([201, 202].contains(&registered.status), "{}", registered.text());
     };
     register("stranger").await;
     embedder::work(world).await;
     let body = json!({"token": inbox.token()});
     let verify = world.client.post("/api/v1/auth/verify-email", &body);
-    verify.send().await.expect(204);
+    verify.await.expect(204);
     register("unproven").await;
     let pending = "UPDATE users SET password_hash = 'pending:' || password_hash, updated_at = updated_at - interval '8 days' \
                    WHERE email = 'unproven@globex.example'";
@@ -655,7 +616,7 @@ async fn reuse_a_token(world: &World) {
     let body = json!({"refresh_token": login["refresh_token"]});
     for status in [200, 401] {
         let refresh = world.client.post("/api/v1/auth/refresh", &body);
-        refresh.send().await.expect(status);
+        refresh.await.expect(status);
         world.clock.advance(chrono::Duration::seconds(11));
     }
 }
@@ -665,7 +626,7 @@ async fn bill(world: &World) {
     let body = json!({"plan": "pro", "interval": "year"});
     let globex = &world.globex;
     let request = world.post(&globex.admin, "/api/v1/billing/subscription", &body);
-    request.send().await.expect(202);
+    request.await.expect(202);
     let payments = world.app.ports.payments.clone().unwrap();
     let sql = "SELECT id FROM tenants WHERE slug IN ('acme', 'globex', 'new')";
     let mut admin = world.database.admin().await;
@@ -687,9 +648,9 @@ async fn override_a_flag(world: &World) {
     let path = "/api/v1/features/theirs/override";
     for variant in ["on", "off"] {
         let body = json!({"variant": variant});
-        world.put(who, path, &body).send().await.expect(200);
+        world.put(who, path, &body).await.expect(200);
     }
-    world.delete(who, path).send().await.expect(204);
+    world.delete(who, path).await.expect(204);
 }
 
 /// How the statements begin with which workers look, as the platform role, which tenants have something to do, and do the
@@ -753,7 +714,7 @@ async fn repeat_a_request(world: &World) {
         let resource = json!({"name": "Repeated", "content": "x"});
         let request = world.client.post("/api/v1/resources", &resource);
         let request = request.bearer(login["access_token"].as_str().unwrap());
-        request.header("Idempotency-Key", "key").send().await.expect(201);
+        request.header("Idempotency-Key", "key").await.expect(201);
     }
 }
 
@@ -940,7 +901,6 @@ async fn add_tasks(world: &World, count: u32) {
                 &path,
                 &json!({"title": format!("task {number}")}),
             )
-            .send()
             .await
             .expect(201);
     }

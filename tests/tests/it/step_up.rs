@@ -24,7 +24,7 @@ const ME: &str = "/api/v1/auth/me";
 /// Gives the factor again, and returns the user with the fresh access token.
 async fn stepped_up(world: &World, who: &Person, app: &App) -> Person {
     let body = json!({"code": app.next_code(world)});
-    let fresh = world.post(who, STEP_UP, &body).send().await.expect(200).json();
+    let fresh = world.post(who, STEP_UP, &body).await.expect(200).json();
     Person {
         access_token: fresh["access_token"].as_str().unwrap().to_owned(),
         ..who.clone()
@@ -33,25 +33,19 @@ async fn stepped_up(world: &World, who: &Person, app: &App) -> Person {
 
 async fn new_user(world: &World, name: &str, role: &str) -> String {
     let body = json!({"email": format!("{name}@acme.example"), "full_name": name, "role": role});
-    let added = world.post(&world.acme.admin, "/api/v1/users", &body).send().await;
+    let added = world.post(&world.acme.admin, "/api/v1/users", &body).await;
     added.expect(201).json()["id"].as_str().unwrap().to_owned()
 }
 
 async fn new_key(world: &World) -> String {
     let body = json!({"name": "A key", "scopes": ["tasks.read"]});
-    let made = world
-        .post(&world.acme.admin, "/api/v1/api-keys", &body)
-        .send()
-        .await;
+    let made = world.post(&world.acme.admin, "/api/v1/api-keys", &body).await;
     made.expect(201).json()["id"].as_str().unwrap().to_owned()
 }
 
 async fn new_invitation(world: &World, email: &str, role: &str) -> String {
     let body = json!({"email": email, "role": role});
-    let made = world
-        .post(&world.acme.admin, "/api/v1/invitations", &body)
-        .send()
-        .await;
+    let made = world.post(&world.acme.admin, "/api/v1/invitations", &body).await;
     made.expect(201).json()["id"].as_str().unwrap().to_owned()
 }
 
@@ -65,7 +59,7 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
     let invited = new_invitation(world, "seven@acme.example", "admin").await;
     for name in ["one", "two"] {
         let body = json!({"name": name, "permissions": ["tasks.read"]});
-        let made = world.post(&world.acme.admin, "/api/v1/roles", &body).send().await;
+        let made = world.post(&world.acme.admin, "/api/v1/roles", &body).await;
         made.expect(201);
     }
     let erased = new_user(world, "ten", "member").await;
@@ -211,7 +205,7 @@ fn request(world: &World, who: &Person, method: &str, path: &str, body: &Value) 
 
 /// The operations of the document that answer 403 `mfa_required`: each request, as the pages write it, with its name.
 async fn documented(world: &World) -> Vec<(String, String)> {
-    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let document = world.client.get("/openapi.json").await.expect(200).json();
     let mut found = Vec::new();
     for (path, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
@@ -250,12 +244,10 @@ async fn sensitive_requests_need_a_recent_factor() {
     let admin = &world.acme.admin;
     world
         .patch(admin, SETTINGS, &json!({"security.session_idle_minutes": 30}))
-        .send()
         .await
         .expect(200);
     world
         .patch(admin, SETTINGS, &json!({"security.session_idle_minutes": 40}))
-        .send()
         .await
         .expect(200);
     let mut sensitive = sensitive(&world).await;
@@ -289,7 +281,7 @@ async fn sensitive_requests_need_a_recent_factor() {
     world.clock.advance(Duration::seconds(600));
     let before = world.digest(&world.acme).await;
     for (operation, method, path, body) in &sensitive {
-        let refused = request(&world, admin, method, path, body).send().await;
+        let refused = request(&world, admin, method, path, body).await;
         let refused = refused.problem(403, "mfa_required").json();
         assert_eq!(refused["max_age"], 600, "{operation}");
         assert_eq!(refused.get("methods"), None, "{operation}");
@@ -297,7 +289,7 @@ async fn sensitive_requests_need_a_recent_factor() {
     assert_eq!(world.digest(&world.acme).await, before);
     let admin = &stepped_up(&world, admin, &app).await;
     for (operation, method, path, body) in &sensitive {
-        let done = request(&world, admin, method, path, body).send().await;
+        let done = request(&world, admin, method, path, body).await;
         assert!(done.status < 300, "{operation}: {} {}", done.status, done.text());
     }
 }
@@ -309,7 +301,7 @@ async fn lost_admins_finish_nothing_that_they_began() {
     let admin = &world.second_admin().await;
     for minutes in [30, 40] {
         let values = json!({"security.session_idle_minutes": minutes});
-        world.patch(admin, SETTINGS, &values).send().await.expect(200);
+        world.patch(admin, SETTINGS, &values).await.expect(200);
     }
     let mut requests = sensitive(&world).await;
     requests.retain(|(operation, ..)| !operation.starts_with("change_"));
@@ -400,28 +392,25 @@ async fn harmless_requests_need_no_recent_factor() {
     world.clock.advance(Duration::seconds(600));
     new_user(&world, "six", "member").await;
     let invited = json!({"email": "invited@acme.example", "role": "member"});
-    let invited = world.post(admin, "/api/v1/invitations", &invited).send().await;
+    let invited = world.post(admin, "/api/v1/invitations", &invited).await;
     let invited = invited.expect(201).json()["id"].clone();
     world.clock.advance(Duration::seconds(60));
     let resend = format!("/api/v1/invitations/{}/resend", invited.as_str().unwrap());
-    world.post(admin, &resend, &json!({})).send().await.expect(202);
+    world.post(admin, &resend, &json!({})).await.expect(202);
     let own = format!("/api/v1/users/{}", admin.id);
     world
         .patch(admin, &own, &json!({"full_name": "Ada"}))
-        .send()
         .await
         .expect(200);
     let member = format!("/api/v1/users/{}", world.acme.member.id);
     world
         .patch(admin, &member, &json!({"full_name": "Bea"}))
-        .send()
         .await
         .expect(200);
     let end = format!("{member}/end-sessions");
-    world.post(admin, &end, &json!({})).send().await.expect(202);
+    world.post(admin, &end, &json!({})).await.expect(202);
     world
         .patch(admin, "/api/v1/tenant", &json!({"name": "Acme"}))
-        .send()
         .await
         .expect(200);
 }
@@ -433,27 +422,27 @@ async fn admin_without_a_settled_factor_resets_none() {
     let (admin, member) = (&world.acme.admin, &world.acme.member);
     with_factor(&world, member).await;
     let path = format!("/api/v1/users/{}/reset-mfa", member.id);
-    let refused = world.post(admin, &path, &json!({})).send().await;
+    let refused = world.post(admin, &path, &json!({})).await;
     let refused = refused.problem(403, "mfa_required").json();
     assert_eq!(
         (&refused["methods"], &refused["max_age"]),
         (&json!(["enroll"]), &json!(600))
     );
-    world.get(member, ME).send().await.expect(200);
+    world.get(member, ME).await.expect(200);
     world
         .login("acme", &member.email, PASSWORD)
         .await
         .problem(401, "mfa_required");
     // Nor is it enough to enroll a factor with that password first: its owner is notified, and has a day to act.
     let app = with_factor(&world, admin).await;
-    let reset = async |who: &Person| world.post(who, &path, &json!({})).send().await;
+    let reset = async |who: &Person| world.post(who, &path, &json!({})).await;
     let refused = reset(admin).await.problem(403, "forbidden");
     assert!(refused.text().contains("24 hours"), "{}", refused.text());
     world.clock.advance(Duration::minutes(24 * 60 - 1));
     let log_in = async || {
         let body = json!({"tenant_slug": "acme", "email": admin.email, "password": PASSWORD,
             "totp_code": app.code_at(&world, 0)});
-        let login = world.client.post("/api/v1/auth/login", &body).send().await;
+        let login = world.client.post("/api/v1/auth/login", &body).await;
         Person {
             access_token: login.expect(200).json()["access_token"]
                 .as_str()
@@ -480,7 +469,7 @@ async fn factor_is_asked_for_by_what_the_change_finds() {
     let (admin, member) = (&world.acme.admin, &world.acme.member);
     for minutes in [30, 40] {
         let values = json!({"security.session_idle_minutes": minutes});
-        world.patch(admin, SETTINGS, &values).send().await.expect(200);
+        world.patch(admin, SETTINGS, &values).await.expect(200);
     }
     with_factor(&world, admin).await;
     world.clock.advance(Duration::seconds(600));
@@ -536,33 +525,26 @@ async fn stolen_session_cannot_bind_a_factor() {
         .client
         .request("POST".parse().unwrap(), ENROLL)
         .bearer(&member.access_token)
-        .send()
         .await
         .expect(200);
     world.clock.advance(Duration::seconds(599));
-    world.post(member, ENROLL, &json!({})).send().await.expect(200);
+    world.post(member, ENROLL, &json!({})).await.expect(200);
     world.clock.advance(Duration::seconds(1));
-    needs_password(world.post(member, ENROLL, &json!({})).send().await);
-    needs_password(
-        world
-            .post(member, ENROLL, &json!({"password": null}))
-            .send()
-            .await,
-    );
+    needs_password(world.post(member, ENROLL, &json!({})).await);
+    needs_password(world.post(member, ENROLL, &json!({"password": null})).await);
     let with = |password: &str| world.post(member, ENROLL, &json!({"password": password}));
-    with(PASSWORD).send().await.expect(200);
+    with(PASSWORD).await.expect(200);
     for wrong in ["", "wrong horse"] {
-        with(wrong).send().await.problem(401, "invalid_credentials");
+        with(wrong).await.problem(401, "invalid_credentials");
     }
     // Guesses count as failed logins, those of this user alone.
-    with(PASSWORD).send().await.problem(429, "rate_limited");
+    with(PASSWORD).await.problem(429, "rate_limited");
     world
         .post(viewer, ENROLL, &json!({"password": PASSWORD}))
-        .send()
         .await
         .expect(200);
     let unknown = world.post(viewer, ENROLL, &json!({"code": "1"}));
-    unknown.send().await.problem(422, "unknown_field");
+    unknown.await.problem(422, "unknown_field");
 }
 
 #[actix_web::test]
@@ -574,25 +556,23 @@ async fn promoted_admin_without_a_required_factor_logs_in_again() {
         let path = format!("/api/v1/users/{}", who.id);
         world
             .patch(admin, &path, &json!({"role": role}))
-            .send()
             .await
             .expect(200);
     };
     // Where no factor is required, a session goes on with its new role.
     promote(member, "admin").await;
-    world.get(member, ME).send().await.expect(200);
+    world.get(member, ME).await.expect(200);
     promote(member, "member").await;
     world
         .patch(admin, SETTINGS, &json!({"security.mfa_required": "admins"}))
-        .send()
         .await
         .expect(200);
     promote(member, "viewer").await;
-    world.get(member, ME).send().await.expect(200);
+    world.get(member, ME).await.expect(200);
     promote(member, "admin").await;
-    world.get(member, ME).send().await.problem(401, "token_revoked");
+    world.get(member, ME).await.problem(401, "token_revoked");
     let refresh = json!({"refresh_token": member.refresh_token});
-    let refresh = world.client.post("/api/v1/auth/refresh", &refresh).send().await;
+    let refresh = world.client.post("/api/v1/auth/refresh", &refresh).await;
     refresh.problem(401, "token_revoked");
     let login = world
         .login("acme", &member.email, PASSWORD)
@@ -601,5 +581,5 @@ async fn promoted_admin_without_a_required_factor_logs_in_again() {
     assert_eq!(login.json()["methods"], json!(["enroll"]));
     // Who has a factor keeps the session.
     promote(viewer, "admin").await;
-    world.get(viewer, ME).send().await.expect(200);
+    world.get(viewer, ME).await.expect(200);
 }

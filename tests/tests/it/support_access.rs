@@ -27,7 +27,7 @@ pub(crate) fn asks(tenant: &TenantWorld, access: &str) -> Value {
 }
 
 pub(crate) async fn post(world: &World, token: &str, path: &str, body: Value) -> Reply {
-    world.client.post(path, &body).bearer(token).send().await
+    world.client.post(path, &body).bearer(token).await
 }
 
 /// The id of a request of an operator.
@@ -87,7 +87,7 @@ async fn approved_operator_reads_one_tenant_for_its_minutes() {
     let id = ask(&world, &sam, acme, "read").await;
     token(&world, &sam, &id).await.problem(409, "conflict");
     let path = format!("{OWN}/{id}");
-    let seen = world.get(&acme.admin, &path).send().await.expect(200).json();
+    let seen = world.get(&acme.admin, &path).await.expect(200).json();
     assert_eq!(
         (&seen["status"], &seen["reason"]),
         (&json!("pending"), &json!(REASON))
@@ -101,19 +101,15 @@ async fn approved_operator_reads_one_tenant_for_its_minutes() {
     assert_eq!(given["tenant_id"], json!(acme.id));
     let bearer = given["access_token"].as_str().unwrap();
 
-    let tasks = get(&world, bearer, "/api/v1/tasks").send().await.expect(200);
+    let tasks = get(&world, bearer, "/api/v1/tasks").await.expect(200);
     assert!(
         tasks.text().contains(&acme.task.to_string()) && !tasks.text().contains(&globex.task.to_string())
     );
-    get(&world, bearer, "/api/v1/users").send().await.expect(200);
+    get(&world, bearer, "/api/v1/users").await.expect(200);
     let foreign = format!("/api/v1/tasks/{}", globex.task);
-    get(&world, bearer, &foreign)
-        .send()
-        .await
-        .problem(404, "not_found");
+    get(&world, bearer, &foreign).await.problem(404, "not_found");
     get(&world, bearer, "/api/v1/tasks")
         .header("X-Tenant-ID", globex.id.to_string())
-        .send()
         .await
         .problem(403, "tenant_mismatch");
     post(&world, bearer, "/api/v1/projects", json!({"name": "By support"}))
@@ -121,17 +117,14 @@ async fn approved_operator_reads_one_tenant_for_its_minutes() {
         .problem(403, "forbidden");
     // It is no token of an operator, nor is that one of a user.
     get(&world, bearer, "/api/v1/admin/tenants")
-        .send()
         .await
         .problem(401, "unauthenticated");
     get(&world, &sam, "/api/v1/tasks")
-        .send()
         .await
         .problem(401, "unauthenticated");
 
     world.clock.advance(Duration::minutes(30));
     get(&world, bearer, "/api/v1/tasks")
-        .send()
         .await
         .problem(401, "token_revoked");
     for action in [
@@ -158,11 +151,10 @@ async fn an_admin_ends_the_access_at_once_on_every_server() {
     let sam = support(&world).await;
     let (id, bearer) = granted(&world, &sam, &world.acme, "write").await;
     let elsewhere = || other.get("/api/v1/tasks").bearer(&bearer);
-    elsewhere().send().await.expect(200);
+    elsewhere().await.expect(200);
     decide(&world, &world.acme, &id, "end").await.expect(200);
-    elsewhere().send().await.problem(401, "token_revoked");
+    elsewhere().await.problem(401, "token_revoked");
     get(&world, &bearer, "/api/v1/tasks")
-        .send()
         .await
         .problem(401, "token_revoked");
     token(&world, &sam, &id).await.problem(409, "conflict");
@@ -189,14 +181,13 @@ async fn the_state_of_the_tenant_counts_for_support_too() {
     let (_, bearer) = granted(&world, &sam, &world.acme, "write").await;
     world.set_status(&world.acme, "suspended").await;
     world.outlive_the_cache();
-    get(&world, &bearer, "/api/v1/tasks").send().await.expect(200);
+    get(&world, &bearer, "/api/v1/tasks").await.expect(200);
     post(&world, &bearer, "/api/v1/projects", json!({"name": "By support"}))
         .await
         .problem(403, "tenant_suspended");
     world.set_status(&world.acme, "deleted").await;
     world.outlive_the_cache();
     get(&world, &bearer, "/api/v1/tasks")
-        .send()
         .await
         .problem(410, "tenant_gone");
     post(&world, &sam, ADMIN, asks(&world.acme, "read"))
@@ -230,25 +221,18 @@ async fn changes_and_reads_are_marked_in_the_log() {
         (&json!(id), &json!("By support"))
     );
     let path = format!("/api/v1/projects/{}", made["id"].as_str().unwrap());
-    world
-        .client
-        .delete(&path)
-        .bearer(&bearer)
-        .send()
-        .await
-        .expect(204);
+    world.client.delete(&path).bearer(&bearer).await.expect(204);
     let entry = logged(&world, acme, "project.deleted").await.pop().unwrap();
     assert_eq!(entry["after"]["support_access_id"], json!(id));
 
     let task = format!("/api/v1/tasks/{}", acme.task);
     for _ in 0..5 {
-        get(&world, &bearer, &task).send().await.expect(200);
+        get(&world, &bearer, &task).await.expect(200);
     }
     let many = join_all((0..5).map(|_| get(&world, &bearer, "/api/v1/tasks").send())).await;
     assert!(many.iter().all(|reply| reply.status == 200));
     // What was refused is recorded, too.
     get(&world, &bearer, "/api/v1/audit-events")
-        .send()
         .await
         .problem(403, "forbidden");
     let used: Vec<_> = logged(&world, acme, "support_access.used")
@@ -269,10 +253,10 @@ async fn changes_and_reads_are_marked_in_the_log() {
         ]
     );
     let uses = format!("{OWN}/{id}/uses?limit=2");
-    let uses = world.get(&acme.admin, &uses).send().await.expect(200).json();
+    let uses = world.get(&acme.admin, &uses).await.expect(200).json();
     assert_eq!(uses["data"].as_array().unwrap().len(), 2);
     let all = format!("{OWN}/{id}/uses");
-    let all = world.get(&acme.admin, &all).send().await.expect(200).json();
+    let all = world.get(&acme.admin, &all).await.expect(200).json();
     let one = |operation: &str| {
         let mut uses = all["data"].as_array().unwrap().iter();
         uses.find(|one| one["operation"] == operation).unwrap().clone()
@@ -284,14 +268,7 @@ async fn changes_and_reads_are_marked_in_the_log() {
     );
     assert_eq!(one("GET /api/v1/tasks")["requests"], 5);
     let listed = world.get(&acme.admin, "/api/v1/audit-events?actor=operator");
-    assert!(
-        listed
-            .send()
-            .await
-            .expect(200)
-            .text()
-            .contains("support_access.used")
-    );
+    assert!(listed.await.expect(200).text().contains("support_access.used"));
 }
 
 #[actix_web::test]
@@ -302,20 +279,15 @@ async fn only_admins_of_the_tenant_decide() {
     let id = ask(&world, &sam, acme, "write").await;
     let path = |what: &str| format!("{OWN}/{id}{what}");
     for who in [&acme.member, &acme.viewer] {
-        world.get(who, OWN).send().await.problem(403, "forbidden");
+        world.get(who, OWN).await.problem(403, "forbidden");
         post(&world, &who.access_token, &path("/approve"), json!({}))
             .await
             .problem(403, "forbidden");
     }
     let nobody = path("").replace(&id, &acme.id.to_string());
-    let missing = world
-        .get(&globex.admin, &nobody)
-        .send()
-        .await
-        .problem(404, "not_found");
+    let missing = world.get(&globex.admin, &nobody).await.problem(404, "not_found");
     let foreign = world
         .get(&globex.admin, &path(""))
-        .send()
         .await
         .problem(404, "not_found");
     assert_eq!(
@@ -327,7 +299,7 @@ async fn only_admins_of_the_tenant_decide() {
             .await
             .problem(404, "not_found");
     }
-    let listed = world.get(&globex.admin, OWN).send().await.expect(200).json();
+    let listed = world.get(&globex.admin, OWN).await.expect(200).json();
     assert_eq!(listed["data"], json!([]));
     assert!(
         recorded(&world, "support_access.approved").await.is_empty(),
@@ -419,7 +391,7 @@ async fn requests_are_checked_and_lapse_after_a_day() {
         .problem(409, "conflict");
     for (status, count) in [("lapsed", 1), ("pending", 0), ("active", 0), ("expired", 0)] {
         let path = format!("{OWN}?status={status}");
-        let listed = get(&world, &admin, &path).send().await.expect(200).json();
+        let listed = get(&world, &admin, &path).await.expect(200).json();
         assert_eq!(listed["data"].as_array().unwrap().len(), count, "{status}");
     }
 }
@@ -433,7 +405,7 @@ async fn policy_preapproves_reads_and_the_admins_get_a_mail() {
     let sam = support(world).await;
     let policy = json!({"preapprove_support_read": true});
     let patched = world.patch(&acme.admin, "/api/v1/security/policy", &policy);
-    patched.send().await.expect(200);
+    patched.await.expect(200);
     let asked = post(world, &sam, ADMIN, asks(acme, "read"))
         .await
         .expect(202)
@@ -499,18 +471,18 @@ async fn support_has_a_bucket_of_its_own_and_is_not_billed() {
     let (_, bearer) = granted(&world, &sam, acme, "read").await;
     let before = calls(&world);
     for _ in 0..5 {
-        let reply = get(&world, &bearer, "/api/v1/tasks").send().await.expect(200);
+        let reply = get(&world, &bearer, "/api/v1/tasks").await.expect(200);
         assert_eq!(reply.header("ratelimit-policy"), Some("\"support\";q=5;w=60"));
     }
-    let refused = get(&world, &bearer, "/api/v1/tasks").send().await;
+    let refused = get(&world, &bearer, "/api/v1/tasks").await;
     let refused = refused.problem(429, "rate_limited").json();
     assert_eq!(refused["violated-policies"], json!(["support"]));
     assert_eq!(calls(&world), before, "nothing is metered");
     // A tenant that has used up its own does not keep support out.
     world.clock.advance(Duration::seconds(13));
-    while world.get(&acme.member, "/api/v1/tasks").send().await.status == 200 {}
-    get(&world, &bearer, "/api/v1/tasks").send().await.expect(200);
-    let reply = get(&world, &sam, ADMIN).send().await.expect(200);
+    while world.get(&acme.member, "/api/v1/tasks").await.status == 200 {}
+    get(&world, &bearer, "/api/v1/tasks").await.expect(200);
+    let reply = get(&world, &sam, ADMIN).await.expect(200);
     assert_eq!(reply.header("ratelimit-policy"), Some("\"operator\";q=100;w=60"));
 }
 
@@ -533,7 +505,7 @@ async fn every_operation_is_allowed_or_refused_by_the_list() {
     let olga = world.operator("olga@platform.example").await;
     let (_, reader) = granted(&world, &sam, acme, "read").await;
     let (_, writer) = granted(&world, &olga, acme, "write").await;
-    let document = world.client.get("/openapi.json").send().await.expect(200).json();
+    let document = world.client.get("/openapi.json").await.expect(200).json();
     let (mut reads, mut writes) = (Vec::new(), Vec::new());
     for (template, item) in document["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
@@ -545,7 +517,7 @@ async fn every_operation_is_allowed_or_refused_by_the_list() {
             let method: Method = method.to_uppercase().parse().unwrap();
             let send = async |token: &str| {
                 let request = world.client.request(method.clone(), &path).bearer(token);
-                request.send().await
+                request.await
             };
             let name = format!("{method} {template}");
             for (token, allowed) in [(&reader, &mut reads), (&writer, &mut writes)] {
@@ -598,7 +570,7 @@ async fn log_of_operators_is_filtered_by_kind_of_actor() {
     let owner = world.operator("olga@platform.example").await;
     let listed = async |actor: &str| {
         let path = format!("/api/v1/admin/audit-events?actor={actor}");
-        get(&world, &owner, &path).send().await
+        get(&world, &owner, &path).await
     };
     for kind in ["system", "operator"] {
         let all = listed(kind).await.expect(200).json();

@@ -81,7 +81,7 @@ async fn keep(world: &World, tenant: &TenantWorld) {
 
 async fn login(world: &World, email: &str) -> String {
     let body = json!({"email": email, "password": PASSWORD});
-    let login = world.client.post("/api/v1/admin/login", &body).send().await;
+    let login = world.client.post("/api/v1/admin/login", &body).await;
     login.expect(200).json()["access_token"]
         .as_str()
         .unwrap()
@@ -143,19 +143,19 @@ async fn changes_of_an_operator_end_the_accesses_in_every_tenant() {
     let (acme, globex) = (&world.acme, &world.globex);
     let owner = world.operator("olga@platform.example").await;
     support(&world).await;
-    let operators = get(&world, &owner, "/api/v1/admin/operators").send().await.json();
+    let operators = get(&world, &owner, "/api/v1/admin/operators").await.json();
     let mut all = operators["data"].as_array().unwrap().iter();
     let operator = all.find(|one| one["email"] == SAM).unwrap()["id"].clone();
     let path = format!("/api/v1/admin/operators/{}", operator.as_str().unwrap());
     let patch = async |body: Value| {
         let request = world.client.patch(&path, &body).bearer(&owner);
-        request.send().await.expect(200);
+        request.await.expect(200);
     };
     for change in ["owner", "billing", "deactivate", "end-sessions", "password"] {
         let sam = login(&world, SAM).await;
         let (id, bearer) = granted(&world, &sam, acme, "write").await;
         let pending = ask(&world, &sam, globex, "read").await;
-        get(&world, &bearer, "/api/v1/tasks").send().await.expect(200);
+        get(&world, &bearer, "/api/v1/tasks").await.expect(200);
         let begun = begun(&world, &bearer).await;
         match change {
             "deactivate" => {
@@ -180,7 +180,6 @@ async fn changes_of_an_operator_end_the_accesses_in_every_tenant() {
         }
         assert!(is_ended(&create(&begun).await), "{change}");
         get(&world, &bearer, "/api/v1/tasks")
-            .send()
             .await
             .problem(401, "token_revoked");
         let sam = login(&world, SAM).await;
@@ -203,7 +202,7 @@ async fn changes_of_an_operator_end_the_accesses_in_every_tenant() {
     let sam = login(&world, SAM).await;
     let (_, bearer) = granted(&world, &sam, acme, "read").await;
     patch(json!({"full_name": "Sam S."})).await;
-    get(&world, &bearer, "/api/v1/tasks").send().await.expect(200);
+    get(&world, &bearer, "/api/v1/tasks").await.expect(200);
 }
 
 /// The server was killed between the change of the operator and the entries.
@@ -236,7 +235,6 @@ async fn access_of_former_tokens_is_not_in_force() {
         .sql("UPDATE support_accesses SET operator_epoch = operator_epoch - 1")
         .await;
     get(&world, &bearer, "/api/v1/tasks")
-        .send()
         .await
         .problem(401, "token_revoked");
     token(&world, &sam, &id).await.problem(409, "conflict");
@@ -271,15 +269,15 @@ async fn access_ends_with_the_admin_who_approved_it() {
         match change {
             "role" => {
                 let patch = world.patch(&acme.admin, &user, &json!({"role": "member"}));
-                patch.send().await.expect(200);
+                patch.await.expect(200);
             }
             "is_active" => {
                 let patch = world.patch(&acme.admin, &user, &json!({"is_active": false}));
-                patch.send().await.expect(200);
+                patch.await.expect(200);
             }
             "delete" => {
                 let delete = world.client.delete(&user).bearer(&acme.admin.access_token);
-                delete.send().await.expect(204);
+                delete.await.expect(204);
             }
             _ => {
                 world
@@ -292,7 +290,6 @@ async fn access_ends_with_the_admin_who_approved_it() {
         }
         assert!(is_ended(&create(&begun).await), "{change}");
         get(&world, bearer, "/api/v1/tasks")
-            .send()
             .await
             .problem(401, "token_revoked");
         keep(&world, acme).await;
@@ -305,7 +302,6 @@ async fn access_ends_with_the_admin_who_approved_it() {
         world.sql(restore.clone()).await;
         world.outlive_the_cache();
         get(&world, bearer, "/api/v1/tasks")
-            .send()
             .await
             .problem(401, "token_revoked");
     }
@@ -318,7 +314,7 @@ async fn reads_are_preapproved_only_when_the_admins_get_a_mail() {
     let sam = support(&world).await;
     let policy = json!({"preapprove_support_read": true});
     let patched = world.patch(&acme.admin, "/api/v1/security/policy", &policy);
-    patched.send().await.expect(200);
+    patched.await.expect(200);
     let mails = "SELECT count(*) FROM jobs WHERE kind = 'account.security_notice'";
     let most = i64::from(SecurityNotice::MOST_OF_OPERATOR);
     let before = count(&world, mails).await;
@@ -382,7 +378,6 @@ async fn refused_requests_of_an_operator_are_recorded() {
         json!({"name": "Robot", "scopes": ["tasks.read"], "service_account": true, "expires_at": expires_at});
     let key = world
         .post(&acme.admin, "/api/v1/api-keys", &key)
-        .send()
         .await
         .expect(201)
         .json();
@@ -391,25 +386,20 @@ async fn refused_requests_of_an_operator_are_recorded() {
     for credential in [&key, &bearer, &bearer] {
         get(&world, credential, "/api/v1/tasks")
             .header("X-Tenant-ID", globex.id.to_string())
-            .send()
             .await
             .problem(403, "tenant_mismatch");
     }
     let policy = json!({"allowed_networks": ["203.0.113.0/24"]});
     let patched = world.patch(&acme.admin, "/api/v1/security/policy", &policy);
-    patched
-        .header("X-Forwarded-For", "203.0.113.7")
-        .send()
-        .await
-        .expect(200);
+    patched.header("X-Forwarded-For", "203.0.113.7").await.expect(200);
     let outside = |path: &str| get(&world, &bearer, path).header("X-Forwarded-For", "192.0.2.1");
-    outside("/api/v1/projects").send().await.problem(403, "forbidden");
-    outside("/api/v1/branding").send().await.problem(403, "forbidden");
+    outside("/api/v1/projects").await.problem(403, "forbidden");
+    outside("/api/v1/branding").await.problem(403, "forbidden");
     let uses = format!("{OWN}/{id}/uses");
     let uses = world
         .get(&acme.admin, &uses)
         .header("X-Forwarded-For", "203.0.113.7");
-    let uses = uses.send().await.expect(200).json();
+    let uses = uses.await.expect(200).json();
     let mut uses: Vec<_> = uses["data"].as_array().unwrap().iter().collect();
     uses.sort_by_key(|one| one["operation"].as_str().unwrap().to_owned());
     let uses: Vec<_> = uses
@@ -442,9 +432,9 @@ async fn old_accesses_are_deleted_with_their_uses() {
     let acme = &world.acme;
     let sam = support(&world).await;
     let (_, bearer) = granted(&world, &sam, acme, "read").await;
-    get(&world, &bearer, "/api/v1/tasks").send().await.expect(200);
+    get(&world, &bearer, "/api/v1/tasks").await.expect(200);
     let (_, elsewhere) = granted(&world, &sam, &world.globex, "read").await;
-    get(&world, &elsewhere, "/api/v1/tasks").send().await.expect(200);
+    get(&world, &elsewhere, "/api/v1/tasks").await.expect(200);
     let rows = "SELECT (SELECT count(*) FROM support_accesses) + (SELECT count(*) FROM support_access_uses)";
     keep(&world, acme).await;
     assert_eq!(count(&world, rows).await, 4);
@@ -461,7 +451,7 @@ async fn random_ids_leave_a_bounded_record() {
     let sam = support(&world).await;
     let (id, bearer) = granted(&world, &sam, acme, "read").await;
     let task = format!("/api/v1/tasks/{}", acme.task);
-    get(&world, &bearer, &task).send().await.expect(200);
+    get(&world, &bearer, &task).await.expect(200);
     world
         .sql(format!(
             "INSERT INTO support_access_uses (tenant_id, id, created_at, support_access_id, operation, entity, requests, last_at) \
@@ -472,9 +462,9 @@ async fn random_ids_leave_a_bounded_record() {
         .await;
     let foreign = format!("/api/v1/tasks/{}", world.globex.task);
     for path in [&foreign, &foreign, &format!("/api/v1/projects/{}", acme.project)] {
-        get(&world, &bearer, path).send().await;
+        get(&world, &bearer, path).await;
     }
-    get(&world, &bearer, &task).send().await.expect(200);
+    get(&world, &bearer, &task).await.expect(200);
     let kinds = count(&world, "SELECT count(*) FROM support_access_uses").await;
     assert_eq!(kinds, i64::from(MOST_USES) + 1);
     let sum = "SELECT sum(requests)::bigint FROM support_access_uses WHERE operation = 'further'";
@@ -485,7 +475,7 @@ async fn random_ids_leave_a_bounded_record() {
         "one for those beyond"
     );
     let any = world.client.request("BREW".parse().unwrap(), "/api/v1/tasks");
-    any.bearer(&bearer).send().await;
+    any.bearer(&bearer).await;
     assert_eq!(
         count(
             &world,
@@ -503,12 +493,12 @@ async fn support_sees_the_settings_that_every_user_sees() {
     let sam = support(&world).await;
     let (_, bearer) = granted(&world, &sam, acme, "write").await;
     let settings = "/api/v1/tenant/settings";
-    let seen = get(&world, &bearer, settings).send().await.expect(200).json();
-    let of_viewer = world.get(&acme.viewer, settings).send().await.expect(200).json();
-    let of_admin = world.get(&acme.admin, settings).send().await.expect(200).json();
+    let seen = get(&world, &bearer, settings).await.expect(200).json();
+    let of_viewer = world.get(&acme.viewer, settings).await.expect(200).json();
+    let of_admin = world.get(&acme.admin, settings).await.expect(200).json();
     assert_eq!(seen, of_viewer);
     assert_ne!(seen, of_admin);
     for path in ["/api/v1/security/policy", "/api/v1/tenant/settings/versions"] {
-        get(&world, &bearer, path).send().await.problem(403, "forbidden");
+        get(&world, &bearer, path).await.problem(403, "forbidden");
     }
 }

@@ -12,7 +12,6 @@ const NOBODY: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
 async fn project(world: &World, name: &str) -> String {
     let reply = world
         .post(&world.acme.admin, "/api/v1/projects", &json!({"name": name}))
-        .send()
         .await
         .expect(201);
     reply.json()["id"].as_str().unwrap().to_owned()
@@ -22,7 +21,6 @@ async fn project(world: &World, name: &str) -> String {
 async fn task(world: &World, body: &Value) -> Value {
     world
         .post(&world.acme.member, &of_acme(world), body)
-        .send()
         .await
         .expect(201)
         .json()
@@ -38,7 +36,7 @@ fn at(task: &Value) -> String {
 }
 
 async fn titles(world: &World, who: &Person, path: &str) -> Vec<String> {
-    let page = world.get(who, path).send().await.expect(200).json();
+    let page = world.get(who, path).await.expect(200).json();
     let rows = page["data"].as_array().unwrap().iter();
     rows.map(|row| row["title"].as_str().unwrap().to_owned())
         .collect()
@@ -77,11 +75,7 @@ async fn a_task_is_made_read_changed_and_deleted() {
         "status": "in_progress", "priority": "urgent",
         "assignee_id": viewer.id, "due_at": "2030-01-31T12:00:00.5+02:00",
     });
-    let made = world
-        .post(member, &of_acme(&world), &body)
-        .send()
-        .await
-        .expect(201);
+    let made = world.post(member, &of_acme(&world), &body).await.expect(201);
     let view = made.json();
     let fields: BTreeSet<_> = view.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = [
@@ -113,12 +107,11 @@ async fn a_task_is_made_read_changed_and_deleted() {
     );
     assert_eq!(made.header("location"), Some(at(&view).as_str()));
     assert_eq!(made.header("etag"), Some("\"1\""));
-    let read = world.get(viewer, &at(&view)).send().await.expect(200);
+    let read = world.get(viewer, &at(&view)).await.expect(200);
     assert_eq!((read.json(), read.header("etag")), (view.clone(), Some("\"1\"")));
 
     let changed = world
         .patch(member, &at(&view), &json!({"status": "done"}))
-        .send()
         .await
         .expect(200);
     let mut expected = view.clone();
@@ -130,22 +123,13 @@ async fn a_task_is_made_read_changed_and_deleted() {
         (expected, Some("\"2\""))
     );
 
-    world.delete(member, &at(&view)).send().await.expect(204);
-    world
-        .get(viewer, &at(&view))
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.delete(member, &at(&view)).await.expect(204);
+    world.get(viewer, &at(&view)).await.problem(404, "not_found");
     world
         .patch(member, &at(&view), &json!({"status": "todo"}))
-        .send()
         .await
         .problem(404, "not_found");
-    world
-        .delete(member, &at(&view))
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.delete(member, &at(&view)).await.problem(404, "not_found");
     let audit = world.audit(&world.acme).await;
     let actions: Vec<_> = audit[audit.len() - 3..]
         .iter()
@@ -174,18 +158,16 @@ async fn viewers_read_tasks_and_write_none() {
     let viewer = &world.acme.viewer;
     let before = world.digest(&world.acme).await;
     let path = format!("/api/v1/tasks/{}", world.acme.task);
-    world.get(viewer, &path).send().await.expect(200);
+    world.get(viewer, &path).await.expect(200);
     world
         .post(viewer, &of_acme(&world), &json!({"title": "x"}))
-        .send()
         .await
         .problem(403, "forbidden");
     world
         .patch(viewer, &path, &json!({"title": "x"}))
-        .send()
         .await
         .problem(403, "forbidden");
-    world.delete(viewer, &path).send().await.problem(403, "forbidden");
+    world.delete(viewer, &path).await.problem(403, "forbidden");
     assert_eq!(world.digest(&world.acme).await, before);
 }
 
@@ -195,7 +177,6 @@ async fn tasks_are_found_by_project_status_and_assignee_and_by_all_of_them_at_on
     let (member, viewer) = (&world.acme.member, &world.acme.viewer);
     world
         .delete(member, &format!("/api/v1/tasks/{}", world.acme.task))
-        .send()
         .await
         .expect(204);
     let second = project(&world, "Second").await;
@@ -220,7 +201,7 @@ async fn tasks_are_found_by_project_status_and_assignee_and_by_all_of_them_at_on
         ),
     ];
     for (path, body) in &all {
-        world.post(member, path, body).send().await.expect(201);
+        world.post(member, path, body).await.expect(201);
     }
     let (project, assignee) = (world.acme.project, member.id);
     let cases = [
@@ -266,12 +247,9 @@ async fn tasks_are_found_by_project_status_and_assignee_and_by_all_of_them_at_on
         ["a"]
     );
     let foreign = format!("/api/v1/projects/{}/tasks", world.globex.project);
-    world.get(viewer, &foreign).send().await.problem(404, "not_found");
+    world.get(viewer, &foreign).await.problem(404, "not_found");
     // The project is in the path here and not in the query.
-    let twice = world
-        .get(viewer, &format!("{first}?project_id={second}"))
-        .send()
-        .await;
+    let twice = world.get(viewer, &format!("{first}?project_id={second}")).await;
     assert_eq!(
         pointer(&twice.problem(422, "unknown_field").json()),
         ("/query/project_id", "unknown_field")
@@ -293,7 +271,6 @@ async fn a_filter_that_cannot_be_is_named() {
     for (query, at, code) in cases {
         let reply = world
             .get(&world.acme.viewer, &format!("/api/v1/tasks?{query}"))
-            .send()
             .await;
         let problem = reply.problem(422, "validation_failed").json();
         assert_eq!(pointer(&problem), (at, code), "{query}");
@@ -349,7 +326,6 @@ async fn a_task_moves_between_projects_and_to_none_that_is_not_there() {
     let moving = task(&world, &json!({"title": "Moving"})).await;
     let moved = world
         .patch(member, &at(&moving), &json!({"project_id": second}))
-        .send()
         .await
         .expect(200)
         .json();
@@ -365,21 +341,18 @@ async fn a_task_moves_between_projects_and_to_none_that_is_not_there() {
     let gone = project(&world, "Gone").await;
     world
         .delete(admin, &format!("/api/v1/projects/{gone}"))
-        .send()
         .await
         .expect(204);
     let before = world.digest(&world.acme).await;
     for unknown in [&gone, &world.globex.project.to_string(), NOBODY] {
         let problem = world
             .patch(member, &at(&moving), &json!({"project_id": unknown}))
-            .send()
             .await;
         let problem = problem.problem(422, "validation_failed").json();
         assert_eq!(pointer(&problem), ("/project_id", "not_found"));
     }
     let problem = world
         .patch(member, &at(&moving), &json!({"project_id": null}))
-        .send()
         .await;
     assert_eq!(
         pointer(&problem.problem(422, "validation_failed").json()),
@@ -389,20 +362,14 @@ async fn a_task_moves_between_projects_and_to_none_that_is_not_there() {
     // What was moved goes with its new project, not with its old one.
     world
         .delete(admin, &format!("/api/v1/projects/{}", world.acme.project))
-        .send()
         .await
         .expect(204);
-    world.get(member, &at(&moving)).send().await.expect(200);
+    world.get(member, &at(&moving)).await.expect(200);
     world
         .delete(admin, &format!("/api/v1/projects/{second}"))
-        .send()
         .await
         .expect(204);
-    world
-        .get(member, &at(&moving))
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.get(member, &at(&moving)).await.problem(404, "not_found");
     assert_eq!(world.digest(&world.globex).await, other);
 }
 
@@ -413,24 +380,21 @@ async fn a_task_is_given_to_people_of_the_tenant_only() {
     let removed = json!({"email": "gone@acme.example", "full_name": "Gone"});
     let removed = world
         .post(admin, "/api/v1/users", &removed)
-        .send()
         .await
         .expect(201)
         .json();
     let removed = removed["id"].as_str().unwrap();
     world
         .delete(admin, &format!("/api/v1/users/{removed}"))
-        .send()
         .await
         .expect(204);
     let given = task(&world, &json!({"title": "Given", "assignee_id": member.id})).await;
     let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
     for unknown in [removed, &world.globex.member.id.to_string(), NOBODY] {
         let body = json!({"title": "x", "assignee_id": unknown});
-        let made = world.post(member, &of_acme(&world), &body).send().await;
+        let made = world.post(member, &of_acme(&world), &body).await;
         let patched = world
             .patch(member, &at(&given), &json!({"assignee_id": unknown}))
-            .send()
             .await;
         for reply in [made, patched] {
             let problem = reply.problem(422, "validation_failed").json();
@@ -442,16 +406,10 @@ async fn a_task_is_given_to_people_of_the_tenant_only() {
         before
     );
     let body = json!({"assignee_id": world.acme.viewer.id});
-    let view = world
-        .patch(member, &at(&given), &body)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let view = world.patch(member, &at(&given), &body).await.expect(200).json();
     assert_eq!(view["assignee_id"], world.acme.viewer.id.to_string());
     let view = world
         .patch(member, &at(&given), &json!({"assignee_id": null}))
-        .send()
         .await
         .expect(200)
         .json();
@@ -464,7 +422,6 @@ async fn a_task_cannot_be_made_in_a_project_that_is_not_there() {
     let gone = project(&world, "Gone").await;
     world
         .delete(&world.acme.admin, &format!("/api/v1/projects/{gone}"))
-        .send()
         .await
         .expect(204);
     let before = (world.digest(&world.acme).await, world.digest(&world.globex).await);
@@ -472,12 +429,10 @@ async fn a_task_cannot_be_made_in_a_project_that_is_not_there() {
         let path = format!("/api/v1/projects/{unknown}/tasks");
         world
             .post(&world.acme.member, &path, &json!({"title": "x"}))
-            .send()
             .await
             .problem(404, "not_found");
         world
             .get(&world.acme.member, &path)
-            .send()
             .await
             .problem(404, "not_found");
     }
@@ -499,14 +454,12 @@ async fn a_deadline_is_a_time_and_can_be_cleared() {
     assert_eq!(due["due_at"], "2030-06-30T23:59:59.123456Z");
     let kept = world
         .patch(member, &at(&due), &json!({"title": "Still due"}))
-        .send()
         .await
         .expect(200)
         .json();
     assert_eq!(kept["due_at"], due["due_at"]);
     let cleared = world
         .patch(member, &at(&due), &json!({"due_at": null}))
-        .send()
         .await
         .expect(200)
         .json();
@@ -529,11 +482,8 @@ async fn a_deadline_is_a_time_and_can_be_cleared() {
     ];
     for (due_at, code) in cases {
         let body = json!({"title": "x", "due_at": due_at});
-        let made = world.post(member, &of_acme(&world), &body).send().await;
-        let patched = world
-            .patch(member, &at(&due), &json!({"due_at": due_at}))
-            .send()
-            .await;
+        let made = world.post(member, &of_acme(&world), &body).await;
+        let patched = world.patch(member, &at(&due), &json!({"due_at": due_at})).await;
         for reply in [made, patched] {
             let problem = reply.problem(422, "validation_failed").json();
             assert_eq!(pointer(&problem), ("/due_at", code), "{due_at}");
@@ -602,18 +552,15 @@ async fn every_field_that_breaks_a_rule_is_named_and_nothing_is_stored() {
         ),
     ];
     for (body, at_field, code) in &cases {
-        let made = world.post(member, &of_acme(&world), body).send().await;
-        let patched = world.patch(member, &at(&stored), body).send().await;
+        let made = world.post(member, &of_acme(&world), body).await;
+        let patched = world.patch(member, &at(&stored), body).await;
         for reply in [made, patched] {
             let problem = reply.problem(422, "validation_failed").json();
             assert_eq!(pointer(&problem), (*at_field, *code), "{body}");
         }
     }
     for field in ["title", "status", "priority"] {
-        let reply = world
-            .patch(member, &at(&stored), &json!({field: null}))
-            .send()
-            .await;
+        let reply = world.patch(member, &at(&stored), &json!({field: null})).await;
         let problem = reply.problem(422, "validation_failed").json();
         assert_eq!(pointer(&problem), (format!("/{field}").as_str(), "required"));
     }
@@ -627,12 +574,7 @@ async fn the_length_of_a_title_counts_in_characters_after_trimming() {
         let widest = character.repeat(200);
         let view = task(&world, &json!({"title": format!("  {widest}\n")})).await;
         assert_eq!(view["title"], widest);
-        let reread = world
-            .get(&world.acme.viewer, &at(&view))
-            .send()
-            .await
-            .expect(200)
-            .json();
+        let reread = world.get(&world.acme.viewer, &at(&view)).await.expect(200).json();
         assert_eq!(reread, view);
     }
     let description = "🚀".repeat(20_000);
@@ -650,24 +592,22 @@ async fn if_match_is_honoured_on_change_and_deletion() {
             .patch(member, &at(&first), &json!({"status": "done"}))
             .header("If-Match", tag)
     };
-    let stale = patch("\"2\"").send().await.problem(412, "stale_version").json();
+    let stale = patch("\"2\"").await.problem(412, "stale_version").json();
     assert!(stale["detail"].as_str().unwrap().contains('1'), "{stale}");
-    patch("\"1\"").send().await.expect(200);
-    patch("\"1\"").send().await.problem(412, "stale_version");
+    patch("\"1\"").await.expect(200);
+    patch("\"1\"").await.problem(412, "stale_version");
     world
         .delete(member, &at(&first))
         .header("If-Match", "\"1\"")
-        .send()
         .await
         .problem(412, "stale_version");
-    patch("nonsense").send().await.problem(400, "invalid_request");
+    patch("nonsense").await.problem(400, "invalid_request");
     world
         .delete(member, &at(&first))
         .header("If-Match", "\"2\"")
-        .send()
         .await
         .expect(204);
-    patch("\"2\"").send().await.problem(404, "not_found");
+    patch("\"2\"").await.problem(404, "not_found");
 }
 
 #[actix_web::test]
@@ -693,7 +633,6 @@ async fn of_two_changes_of_one_version_at_once_one_is_stale() {
         lost.problem(412, "stale_version");
         let stored = world
             .get(&world.acme.viewer, &at(&changed))
-            .send()
             .await
             .expect(200)
             .json();
@@ -726,7 +665,6 @@ async fn changes_of_different_fields_at_once_are_all_kept() {
         }
         let stored = world
             .get(&world.acme.viewer, &at(&changed))
-            .send()
             .await
             .expect(200)
             .json();
@@ -765,7 +703,6 @@ async fn a_task_made_while_its_project_is_deleted_never_outlives_it() {
                 made += 1;
                 world
                     .get(member, &at(&create.json()))
-                    .send()
                     .await
                     .problem(404, "not_found");
             }
@@ -802,7 +739,7 @@ async fn a_task_moved_into_a_project_while_that_is_deleted_never_outlives_it() {
                 200
             }
         };
-        world.get(member, &at(&moving)).send().await.expect(survives);
+        world.get(member, &at(&moving)).await.expect(survives);
         assert_eq!(orphans(&world).await, 0, "round {round}");
     }
 }
@@ -816,7 +753,6 @@ async fn a_task_changed_while_its_project_is_deleted_stays_deleted() {
         let path = format!("/api/v1/projects/{id}/tasks");
         let changing = world
             .post(member, &path, &json!({"title": "Race"}))
-            .send()
             .await
             .expect(201)
             .json();
@@ -826,11 +762,7 @@ async fn a_task_changed_while_its_project_is_deleted_stays_deleted() {
         let (patch, delete) = join(patch, delete).await;
         delete.expect(204);
         assert!(matches!(patch.status, 200 | 404), "{}", patch.text());
-        world
-            .get(member, &at(&changing))
-            .send()
-            .await
-            .problem(404, "not_found");
+        world.get(member, &at(&changing)).await.problem(404, "not_found");
         assert_eq!(orphans(&world).await, 0, "round {round}");
     }
 }
@@ -844,7 +776,6 @@ async fn two_requests_that_wait_for_each_other_both_get_an_answer() {
         let path = format!("/api/v1/projects/{id}/tasks");
         let waiting = world
             .post(member, &path, &json!({"title": "Race"}))
-            .send()
             .await
             .expect(201)
             .json();
@@ -855,11 +786,7 @@ async fn two_requests_that_wait_for_each_other_both_get_an_answer() {
         let (patch, delete) = join(patch, delete).await;
         delete.expect(204);
         assert!(matches!(patch.status, 200 | 404 | 422), "{}", patch.text());
-        world
-            .get(member, &at(&waiting))
-            .send()
-            .await
-            .problem(404, "not_found");
+        world.get(member, &at(&waiting)).await.problem(404, "not_found");
         assert_eq!(orphans(&world).await, 0, "round {round}");
     }
 }

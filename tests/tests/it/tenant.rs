@@ -13,11 +13,11 @@ const TENANT: &str = "/api/v1/tenant";
 const PASSWORD: &str = "correct horse";
 
 async fn patch(world: &World, who: &Person, body: Value) -> Reply {
-    world.patch(who, TENANT, &body).send().await
+    world.patch(who, TENANT, &body).await
 }
 
 async fn read(world: &World, who: &Person) -> Value {
-    world.get(who, TENANT).send().await.expect(200).json()
+    world.get(who, TENANT).await.expect(200).json()
 }
 
 /// The tenant with some members replaced.
@@ -55,7 +55,7 @@ async fn everybody_of_a_tenant_sees_it_and_nobody_sees_another() {
             "Globex Corp"
         };
         for who in [&tenant.admin, &tenant.member, &tenant.viewer] {
-            let reply = world.get(who, TENANT).send().await.expect(200);
+            let reply = world.get(who, TENANT).await.expect(200);
             let json = reply.json();
             let expected = json!({
                 "id": tenant.id, "name": name, "slug": tenant.slug, "subdomain": tenant.slug, "plan": "pro",
@@ -69,12 +69,7 @@ async fn everybody_of_a_tenant_sees_it_and_nobody_sees_another() {
             assert_eq!(reply.header("etag"), Some("\"1\""));
         }
     }
-    world
-        .client
-        .get(TENANT)
-        .send()
-        .await
-        .problem(401, "unauthenticated");
+    world.client.get(TENANT).await.problem(401, "unauthenticated");
 }
 
 #[actix_web::test]
@@ -89,12 +84,11 @@ async fn only_an_admin_changes_the_tenant() {
         let request = world
             .patch(who, TENANT, &json!({"nonsense": 1}))
             .header("If-Match", "\"99\"");
-        request.send().await.problem(403, "forbidden");
+        request.await.problem(403, "forbidden");
     }
     world
         .client
         .patch(TENANT, &json!({"name": "Mine"}))
-        .send()
         .await
         .problem(401, "unauthenticated");
     assert_eq!(
@@ -321,7 +315,6 @@ async fn if_match_guards_against_lost_updates() {
     };
     let first = world
         .get(admin, TENANT)
-        .send()
         .await
         .expect(200)
         .header("etag")
@@ -357,7 +350,7 @@ async fn if_match_guards_against_lost_updates() {
     let request = world
         .patch(admin, TENANT, &json!({"name": "Five"}))
         .header("If-Match", "\"7\"");
-    request.header("If-Match", "\"4\"").send().await.expect(200);
+    request.header("If-Match", "\"4\"").await.expect(200);
     patch(&world, admin, json!({"name": "Six"})).await.expect(200);
     let now = read(&world, admin).await;
     assert_eq!((&now["name"], &now["version"]), (&json!("Six"), &json!(6)));
@@ -422,7 +415,7 @@ async fn a_change_is_audited_with_what_was_and_what_is() {
     let request = world
         .patch(&world.acme.admin, TENANT, &body)
         .header("X-Request-ID", "rename-1");
-    let after = request.send().await.expect(200).json();
+    let after = request.await.expect(200).json();
     // What was refused is no change.
     patch(&world, &world.acme.admin, json!({"name": ""}))
         .await
@@ -493,12 +486,11 @@ async fn a_suspended_tenant_is_read_only() {
             "/api/v1/projects",
             "/api/v1/auth/me",
         ] {
-            world.get(who, path).send().await.expect(200);
+            world.get(who, path).await.expect(200);
         }
         let me = format!("/api/v1/users/{}", who.id);
         world
             .patch(who, &me, &json!({"full_name": "New"}))
-            .send()
             .await
             .problem(403, "tenant_suspended");
     }
@@ -509,12 +501,10 @@ async fn a_suspended_tenant_is_read_only() {
     }
     world
         .delete(&acme.admin, &user)
-        .send()
         .await
         .problem(403, "tenant_suspended");
     world
         .post(&acme.member, "/api/v1/projects", &json!({"name": "New"}))
-        .send()
         .await
         .problem(403, "tenant_suspended");
     // Who could not do it anyway is told that.
@@ -523,7 +513,6 @@ async fn a_suspended_tenant_is_read_only() {
         .problem(403, "forbidden");
     world
         .post(&acme.viewer, "/api/v1/projects", &json!({"name": "New"}))
-        .send()
         .await
         .problem(403, "forbidden");
     assert_eq!(world.digest(acme).await, before);
@@ -585,7 +574,6 @@ async fn a_deleted_tenant_is_gone_for_everybody() {
             seen.insert(
                 world
                     .get(who, path)
-                    .send()
                     .await
                     .problem(410, "tenant_gone")
                     .comparable(),
@@ -593,19 +581,15 @@ async fn a_deleted_tenant_is_gone_for_everybody() {
         }
         let replies = [
             patch(&world, who, json!({"name": "Acme Ltd"})).await,
-            world
-                .post(who, "/api/v1/projects", &json!({"name": "New"}))
-                .send()
-                .await,
-            world.delete(who, &user).send().await,
-            world.post(who, "/api/v1/auth/logout", &json!({})).send().await,
+            world.post(who, "/api/v1/projects", &json!({"name": "New"})).await,
+            world.delete(who, &user).await,
+            world.post(who, "/api/v1/auth/logout", &json!({})).await,
             world
                 .client
                 .post(
                     "/api/v1/auth/refresh",
                     &json!({"refresh_token": who.refresh_token}),
                 )
-                .send()
                 .await,
             world.login("acme", &who.email, PASSWORD).await,
             world.login("acme", &who.email, "wrong horse").await,
@@ -618,7 +602,7 @@ async fn a_deleted_tenant_is_gone_for_everybody() {
     }
     let register =
         json!({"tenant_slug": "acme", "email": "g@example.com", "password": PASSWORD, "full_name": "G"});
-    let reply = world.client.post("/api/v1/auth/register", &register).send().await;
+    let reply = world.client.post("/api/v1/auth/register", &register).await;
     seen.insert(reply.problem(410, "tenant_gone").comparable());
     assert_eq!(seen.len(), 1, "{seen:#?}");
     assert_eq!(

@@ -43,22 +43,14 @@ async fn a_request_that_is_late_is_answered_503_and_leaves_nothing_behind() {
     let path = format!("/api/v1/projects/{}", world.acme.project);
     let body = json!({"name": "Too late"});
     for _ in 0..3 {
-        let reply = world.patch(&world.acme.admin, &path, &body).send().await;
+        let reply = world.patch(&world.acme.admin, &path, &body).await;
         let reply = reply.problem(503, "unavailable");
         assert_eq!(reply.header("retry-after"), Some("1"));
     }
     sqlx::Connection::close(holding).await.unwrap();
-    world
-        .get(&world.acme.admin, "/api/v1/projects")
-        .send()
-        .await
-        .expect(200);
+    world.get(&world.acme.admin, "/api/v1/projects").await.expect(200);
     assert_eq!(world.digest(&world.acme).await, before);
-    world
-        .patch(&world.acme.admin, &path, &body)
-        .send()
-        .await
-        .expect(200);
+    world.patch(&world.acme.admin, &path, &body).await.expect(200);
 }
 
 #[actix_web::test]
@@ -71,7 +63,7 @@ async fn waiting_for_a_lock_ends_with_the_lock_timeout_of_the_settings() {
     let _holding = hold_the_project(&world).await;
     let path = format!("/api/v1/projects/{}", world.acme.project);
     let late = world.patch(&world.acme.admin, &path, &json!({"name": "Late"}));
-    late.send().await.problem(503, "unavailable");
+    late.await.problem(503, "unavailable");
 }
 
 #[actix_web::test]
@@ -98,7 +90,7 @@ async fn a_lock_timeout_at_begin_is_not_retried() {
     };
     let look = || async {
         world.outlive_the_cache();
-        world.get(&world.acme.admin, "/api/v1/auth/me").send().await
+        world.get(&world.acme.admin, "/api/v1/auth/me").await
     };
     look().await.expect(200);
     let before = backend().await;

@@ -36,12 +36,11 @@ async fn service_without_billing_has_no_limits() {
             json!({"name": "Long", "content": "x".repeat(1_000)}),
         ),
     ] {
-        world.post(who, path, &body).send().await.expect(201);
+        world.post(who, path, &body).await.expect(201);
     }
     let look = json!({"display_name": "Acme"});
     world
         .patch(&acme.admin, "/api/v1/branding", &look)
-        .send()
         .await
         .expect(200);
     assert_eq!(world.digest(&world.globex).await, globex);
@@ -54,10 +53,10 @@ async fn service_without_billing_counts_bytes_and_meters_nothing() {
     let before = stored(&world).await;
     let body = json!({"name": "Long", "content": "x".repeat(1_000)});
     let made = world.post(&world.acme.member, "/api/v1/resources", &body);
-    let id = made.send().await.expect(201).json()["id"].clone();
+    let id = made.await.expect(201).json()["id"].clone();
     assert_eq!(stored(&world).await, before + 1_000);
     let path = format!("/api/v1/resources/{}", id.as_str().unwrap());
-    world.delete(&world.acme.admin, &path).send().await.expect(204);
+    world.delete(&world.acme.admin, &path).await.expect(204);
     assert_eq!(stored(&world).await, before);
     let events = "SELECT count(*) FROM usage_events WHERE meter = 'storage_bytes'";
     let events: i64 = sqlx::query_scalar(events)
@@ -75,7 +74,7 @@ async fn service_without_billing_signs_up_and_purges() {
         "admin": {"email": "admin@umbrella.example", "full_name": "Admin", "password": "a good long one"},
     });
     let created = world.client.post("/api/v1/tenants", &body);
-    created.send().await.expect(201);
+    created.await.expect(201);
     let because = SystemScope::because("a test without billing");
     let cx = Cx::enter(&world.app, because, world.acme.id).await.unwrap();
     Purge.run(&cx.unwrap(), Ended { days: 30 }).await.unwrap();

@@ -59,13 +59,13 @@ fn event(key: &str, quantity: u64) -> Value {
 }
 
 async fn send(world: &World, tenant: &TenantWorld, body: &Value) -> Reply {
-    world.post(&tenant.admin, EVENTS, body).send().await
+    world.post(&tenant.admin, EVENTS, body).await
 }
 
 async fn send_cloud(world: &World, kind: &str, body: &Value) -> Reply {
     let request = world.client.request(Method::POST, EVENTS).body(body.to_string());
     let request = request.bearer(&world.acme.admin.access_token);
-    request.header("Content-Type", kind).send().await
+    request.header("Content-Type", kind).await
 }
 
 /// A context of the system's in a tenant.
@@ -269,7 +269,6 @@ async fn what_is_older_is_taken_from_whoever_says_so_and_marked() {
     ]);
     let reply = world
         .post(&world.acme.admin, &path, &body)
-        .send()
         .await
         .expect(200)
         .json();
@@ -306,7 +305,6 @@ async fn what_is_older_is_taken_from_whoever_says_so_and_marked() {
         .client
         .post(&path, &at("b", Duration::hours(1)))
         .bearer(token)
-        .send()
         .await;
     assert_eq!(again.expect(200).json()["duplicates"], 1);
 }
@@ -439,7 +437,7 @@ async fn cloud_events_come_structured_binary_and_as_base64() {
         let request = headers
             .iter()
             .fold(request, |request, (name, value)| request.header(name, value));
-        request.send().await
+        request.await
     };
     let json = ("Content-Type", "application/json; charset=utf-8");
     let attributes = [
@@ -505,7 +503,7 @@ async fn bound(world: &World, events: u64) {
 async fn entitlement(world: &World, name: &str) -> Value {
     let path = format!("/api/v1/entitlements/{name}");
     let get = world.get(&world.acme.viewer, &path);
-    get.send().await.expect(200).json()
+    get.await.expect(200).json()
 }
 
 #[actix_web::test]
@@ -568,7 +566,7 @@ async fn events_of_a_day_are_bounded_by_the_plan_to_the_event() {
     let login = login.expect(200).json();
     let token = login["access_token"].as_str().unwrap();
     let tomorrow = world.client.post(EVENTS, &event("more", 1)).bearer(token);
-    tomorrow.send().await.expect(200);
+    tomorrow.await.expect(200);
 }
 
 /// A list that is refused says which events fit, so that its sender can go on with them.
@@ -638,11 +636,7 @@ async fn invalidation_gives_back_the_quantity_and_not_the_event() {
         wrong["ids"][0].as_str().unwrap()
     );
     let reason = json!({"reason": "a wrong unit"});
-    world
-        .post(&world.acme.admin, &path, &reason)
-        .send()
-        .await
-        .expect(200);
+    world.post(&world.acme.admin, &path, &reason).await.expect(200);
     assert_eq!(entitlement(&world, "usage_events_per_day").await["used"], 1);
     send(&world, &world.acme, &right).await.expect(200);
     assert_eq!(total(&world, &world.acme, "sum_meter").await, 7);
@@ -755,9 +749,9 @@ async fn usage_beyond_a_hard_limit_is_accepted_and_reported() {
     let reserve = json!({"amount": 1, "ttl_seconds": 60});
     let path = "/api/v1/quotas/sum_meter/reservations";
     let reserve = world.post(&world.acme.member, path, &reserve);
-    reserve.send().await.problem(429, "quota_exceeded");
+    reserve.await.problem(429, "quota_exceeded");
     let alerts = world.get(&world.acme.viewer, "/api/v1/quotas/alerts");
-    let alerts = alerts.send().await.expect(200).json();
+    let alerts = alerts.await.expect(200).json();
     let told: Vec<_> = alerts["data"]
         .as_array()
         .unwrap()
@@ -835,14 +829,7 @@ async fn totals_at_the_limits_are_one_number_everywhere() {
 
 /// What the summary says of each meter is what the ledger says, and of those that add up what hours and days come to.
 async fn one_number(world: &World, ledger: &[UsageEvent], pass: usize) {
-    let get = async |path: &str| {
-        world
-            .get(&world.acme.viewer, path)
-            .send()
-            .await
-            .expect(200)
-            .json()
-    };
+    let get = async |path: &str| world.get(&world.acme.viewer, path).await.expect(200).json();
     let summary = get("/api/v1/usage/summary").await;
     for used in summary["meters"].as_array().unwrap() {
         let name = used["meter"].as_str().unwrap();
@@ -877,7 +864,7 @@ async fn a_series_outside_the_years_that_can_be_shown_is_refused() {
     let world = world().await;
     let get = async |from: &str, to: &str| {
         let path = format!("/api/v1/usage?meter=sum_meter&granularity=day&from={from}&to={to}");
-        world.get(&world.acme.viewer, &path).send().await
+        world.get(&world.acme.viewer, &path).await
     };
     for (from, to, pointer) in [
         ("1969-12-31T00:00:00Z", "1970-01-02T00:00:00Z", "/query/from"),
@@ -910,22 +897,16 @@ async fn admins_record_and_everybody_looks() {
     let world = world().await;
     let acme = &world.acme;
     for (who, status) in [(&acme.viewer, 403), (&acme.member, 403), (&acme.admin, 200)] {
-        world
-            .post(who, EVENTS, &event("k", 1))
-            .send()
-            .await
-            .expect(status);
-        world.get(who, "/api/v1/usage/summary").send().await.expect(200);
+        world.post(who, EVENTS, &event("k", 1)).await.expect(status);
+        world.get(who, "/api/v1/usage/summary").await.expect(200);
     }
     world.set_status(acme, "suspended").await;
     world
         .post(&acme.admin, EVENTS, &event("l", 1))
-        .send()
         .await
         .problem(403, "tenant_suspended");
     world
         .get(&acme.viewer, "/api/v1/usage?meter=sum_meter")
-        .send()
         .await
         .expect(200);
 }
@@ -963,18 +944,15 @@ async fn an_event_is_taken_back_once_and_by_its_own_tenant() {
     roll_up(&world.app, world.acme.id).await;
     world
         .post(&world.globex.admin, &path, &reason)
-        .send()
         .await
         .problem(404, "not_found");
     world
         .post(&world.acme.member, &path, &reason)
-        .send()
         .await
         .problem(403, "forbidden");
     let blank = json!({"reason": " "});
     world
         .post(&world.acme.admin, &path, &blank)
-        .send()
         .await
         .problem(422, "validation_failed");
     let at_once = join_all((0..4).map(|_| world.post(&world.acme.admin, &path, &reason).send())).await;
@@ -998,7 +976,6 @@ async fn an_event_is_taken_back_once_and_by_its_own_tenant() {
     let path = format!("{EVENTS}/{}/invalidate", done["id"].as_str().unwrap());
     world
         .post(&world.acme.admin, &path, &reason)
-        .send()
         .await
         .problem(404, "not_found");
     let sql = "SELECT id::text FROM usage_events WHERE meter = 'storage_bytes' AND tenant_id = $1";
@@ -1010,7 +987,6 @@ async fn an_event_is_taken_back_once_and_by_its_own_tenant() {
     let path = format!("{EVENTS}/{own}/invalidate");
     world
         .post(&world.acme.admin, &path, &reason)
-        .send()
         .await
         .problem(403, "forbidden");
     let audit = world.audit(&world.acme).await;
@@ -1420,12 +1396,7 @@ async fn a_series_has_no_gaps() {
     send(&world, &world.acme, &body).await.expect(200);
     let series = async |query: &str| -> Vec<(String, u64)> {
         let path = format!("/api/v1/usage?{query}");
-        let reply = world
-            .get(&world.acme.viewer, &path)
-            .send()
-            .await
-            .expect(200)
-            .json();
+        let reply = world.get(&world.acme.viewer, &path).await.expect(200).json();
         let point = |point: &Value| {
             (
                 point["start"].as_str().unwrap()[11..16].to_owned(),
@@ -1478,18 +1449,12 @@ async fn a_series_has_no_gaps() {
         let path = format!("/api/v1/usage?{query}");
         world
             .get(&world.acme.viewer, &path)
-            .send()
             .await
             .problem(422, "validation_failed");
     }
     assert_eq!(series("meter=sum_meter").await, series("meter=sum_meter").await);
     let path = format!("/api/v1/usage?meter=sum_meter&{hours}");
-    let others = world
-        .get(&world.globex.viewer, &path)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let others = world.get(&world.globex.viewer, &path).await.expect(200).json();
     assert!(
         others["series"]
             .as_array()
@@ -1513,7 +1478,6 @@ async fn the_summary_tells_of_every_meter_what_is_used_and_when_it_begins_again(
     .await;
     let reply = world
         .get(&world.acme.viewer, "/api/v1/usage/summary")
-        .send()
         .await
         .expect(200)
         .json();
@@ -1629,23 +1593,18 @@ async fn calls_are_counted_that_were_answered_and_not_refused_for_being_too_many
     let world = world().await;
     let acme = &world.acme;
     for _ in 0..3 {
-        world.get(&acme.viewer, "/api/v1/tasks").send().await.expect(200);
+        world.get(&acme.viewer, "/api/v1/tasks").await.expect(200);
     }
-    world.get(&acme.admin, "/api/v1/tasks").send().await.expect(200);
-    world
-        .get(&acme.admin, "/api/v1/tasks/nothing")
-        .send()
-        .await
-        .expect(404);
+    world.get(&acme.admin, "/api/v1/tasks").await.expect(200);
+    world.get(&acme.admin, "/api/v1/tasks/nothing").await.expect(404);
     world
         .post(&acme.viewer, "/api/v1/projects", &json!({}))
-        .send()
         .await
         .expect(403);
     // These are nobody's, or lead nowhere.
-    world.client.get("/api/v1/tasks").send().await.expect(401);
-    world.get(&acme.admin, "/api/v1/nowhere").send().await.expect(404);
-    world.client.get("/health").send().await.expect(200);
+    world.client.get("/api/v1/tasks").await.expect(401);
+    world.get(&acme.admin, "/api/v1/nowhere").await.expect(404);
+    world.client.get("/health").await.expect(200);
     assert_eq!(total(&world, acme, "api_calls").await, 0, "they wait");
     let stored = metering::flush(&world.app).await;
     assert_eq!((stored.calls, stored.kept), (6, 0));
@@ -1654,7 +1613,7 @@ async fn calls_are_counted_that_were_answered_and_not_refused_for_being_too_many
     assert_eq!(total(&world, &world.globex, "api_calls").await, 0);
     // In the next hour they are active again, and still two.
     world.clock.advance(Duration::minutes(14));
-    world.get(&acme.viewer, "/api/v1/tasks").send().await.expect(200);
+    world.get(&acme.viewer, "/api/v1/tasks").await.expect(200);
     metering::flush(&world.app).await;
     world.clock.advance(Duration::minutes(60));
     metering::flush(&world.app).await;
@@ -1669,7 +1628,7 @@ async fn who_dies_after_storing_and_before_forgetting_counts_nothing_twice() {
     let world = World::with(spooled(&folder)).await;
     for tenant in [&world.acme, &world.globex] {
         for who in [&tenant.admin, &tenant.member, &tenant.viewer] {
-            world.get(who, "/api/v1/tasks").send().await.expect(200);
+            world.get(who, "/api/v1/tasks").await.expect(200);
         }
     }
     // What is in the folder when the process dies, which is before the batch is removed.
@@ -1717,11 +1676,7 @@ async fn while_the_database_is_away_calls_wait_and_are_stored_once_when_it_is_ba
         .unwrap();
     let mut admin = world.database.admin().await;
     for round in 1..=5_u64 {
-        world
-            .get(&world.acme.admin, "/api/v1/tasks")
-            .send()
-            .await
-            .expect(200);
+        world.get(&world.acme.admin, "/api/v1/tasks").await.expect(200);
         let connections = |most: i32| format!("ALTER DATABASE \"{name}\" WITH CONNECTION LIMIT {most}");
         sqlx::raw_sql(AssertSqlSafe(connections(0)))
             .execute(&mut admin)
@@ -1757,13 +1712,9 @@ async fn two_servers_over_one_folder_and_one_database_count_together() {
     let other = spooled(&folder);
     let client = world.other_instance(&other).await;
     for _ in 0..5 {
-        world
-            .get(&world.acme.admin, "/api/v1/tasks")
-            .send()
-            .await
-            .expect(200);
+        world.get(&world.acme.admin, "/api/v1/tasks").await.expect(200);
         let get = client.get("/api/v1/tasks").bearer(&world.acme.admin.access_token);
-        get.send().await.expect(200);
+        get.await.expect(200);
     }
     // The second one ends without a word, and the first takes over what it has left.
     assert_eq!(metering::flush(&world.app).await.calls, 5);
@@ -1802,16 +1753,8 @@ async fn one_connection_is_enough_for_everything() {
 #[actix_web::test]
 async fn calls_of_a_deleted_tenant_are_dropped_and_those_of_others_are_not() {
     let world = world().await;
-    world
-        .get(&world.acme.admin, "/api/v1/tasks")
-        .send()
-        .await
-        .expect(200);
-    world
-        .get(&world.globex.admin, "/api/v1/tasks")
-        .send()
-        .await
-        .expect(200);
+    world.get(&world.acme.admin, "/api/v1/tasks").await.expect(200);
+    world.get(&world.globex.admin, "/api/v1/tasks").await.expect(200);
     world.set_status(&world.globex, "deleted").await;
     let stored = metering::flush(&world.app).await;
     assert_eq!((stored.calls, stored.kept), (2, 0));
@@ -1822,7 +1765,7 @@ async fn calls_of_a_deleted_tenant_are_dropped_and_those_of_others_are_not() {
 #[actix_web::test]
 async fn calls_of_a_tenant_that_nobody_knows_keep_no_other_call_from_the_ledger() {
     let world = world().await;
-    let get = async |person: &Person| world.get(person, "/api/v1/tasks").send().await.expect(200);
+    let get = async |person: &Person| world.get(person, "/api/v1/tasks").await.expect(200);
     get(&world.acme.admin).await;
     world.app.ports.calls.note(Call {
         tenant: TenantId::next(&SystemIds),

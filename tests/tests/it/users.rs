@@ -47,7 +47,6 @@ fn fields(expected: &[(&str, &str)]) -> BTreeSet<(String, String)> {
 async fn listed(world: &World, who: &Person, query: &str) -> Vec<String> {
     let json = world
         .get(who, &format!("{USERS}{query}"))
-        .send()
         .await
         .expect(200)
         .json();
@@ -75,11 +74,7 @@ async fn acting_admins(world: &World, tenant: &TenantWorld) -> i64 {
 async fn an_admin_adds_a_user_who_can_then_be_read_and_log_in() {
     let world = World::new().await;
     let globex = world.digest(&world.globex).await;
-    let reply = world
-        .post(&world.acme.admin, USERS, &grace())
-        .send()
-        .await
-        .expect(201);
+    let reply = world.post(&world.acme.admin, USERS, &grace()).await.expect(201);
     let json = reply.json();
     let expected = json!({
         "id": json["id"], "email": "grace@acme.example", "full_name": "Grace Hopper", "role": "member",
@@ -90,7 +85,7 @@ async fn an_admin_adds_a_user_who_can_then_be_read_and_log_in() {
     assert_eq!(reply.header("etag"), Some("\"1\""));
     let location = reply.header("location").unwrap();
     assert_eq!(location, path(json["id"].as_str().unwrap()));
-    let read = world.get(&world.acme.viewer, location).send().await.expect(200);
+    let read = world.get(&world.acme.viewer, location).await.expect(200);
     assert_eq!((read.json(), read.header("etag")), (json.clone(), Some("\"1\"")));
     let login = world
         .login("acme", "grace@acme.example", "battery staple")
@@ -128,7 +123,6 @@ async fn a_generated_password_is_shown_once_and_works() {
     assert_eq!(json["role"], "member", "the role when none is given");
     let read = world
         .get(&world.acme.admin, &path(json["id"].as_str().unwrap()))
-        .send()
         .await
         .expect(200);
     assert_eq!(read.json().get("password"), None);
@@ -148,40 +142,24 @@ async fn a_generated_password_is_shown_once_and_works() {
 async fn everybody_reads_users_and_only_admins_manage_them() {
     let world = World::new().await;
     let acme = &world.acme;
-    let other = world
-        .post(&acme.admin, USERS, &grace())
-        .send()
-        .await
-        .expect(201)
-        .json()["id"]
-        .clone();
+    let other = world.post(&acme.admin, USERS, &grace()).await.expect(201).json()["id"].clone();
     let other = path(other.as_str().unwrap());
     let body = json!({"email": "new@acme.example", "full_name": "New", "password": PASSWORD});
     let both = (world.digest(acme).await, world.digest(&world.globex).await);
     for who in [&acme.viewer, &acme.member] {
-        world.get(who, USERS).send().await.expect(200);
-        world.get(who, &other).send().await.expect(200);
-        world
-            .post(who, USERS, &body)
-            .send()
-            .await
-            .problem(403, "forbidden");
+        world.get(who, USERS).await.expect(200);
+        world.get(who, &other).await.expect(200);
+        world.post(who, USERS, &body).await.problem(403, "forbidden");
         world
             .patch(who, &other, &json!({"full_name": "Other"}))
-            .send()
             .await
             .problem(403, "forbidden");
         world
             .patch(who, &other, &json!({"role": "viewer"}))
-            .send()
             .await
             .problem(403, "forbidden");
-        world.delete(who, &other).send().await.problem(403, "forbidden");
-        world
-            .delete(who, &path(who.id))
-            .send()
-            .await
-            .problem(403, "forbidden");
+        world.delete(who, &other).await.problem(403, "forbidden");
+        world.delete(who, &path(who.id)).await.problem(403, "forbidden");
     }
     for (method, at) in [
         (Method::GET, USERS),
@@ -194,7 +172,6 @@ async fn everybody_reads_users_and_only_admins_manage_them() {
             .client
             .request(method, at)
             .json(&body)
-            .send()
             .await
             .problem(401, "unauthenticated");
     }
@@ -202,19 +179,18 @@ async fn everybody_reads_users_and_only_admins_manage_them() {
         (world.digest(acme).await, world.digest(&world.globex).await),
         both
     );
-    world.get(&acme.admin, USERS).send().await.expect(200);
-    world.get(&acme.admin, &other).send().await.expect(200);
-    world.post(&acme.admin, USERS, &body).send().await.expect(201);
+    world.get(&acme.admin, USERS).await.expect(200);
+    world.get(&acme.admin, &other).await.expect(200);
+    world.post(&acme.admin, USERS, &body).await.expect(201);
     world
         .patch(
             &acme.admin,
             &other,
             &json!({"full_name": "Other", "role": "viewer"}),
         )
-        .send()
         .await
         .expect(200);
-    let reply = world.delete(&acme.admin, &other).send().await.expect(204);
+    let reply = world.delete(&acme.admin, &other).await.expect(204);
     assert!(reply.bytes.is_empty());
     assert_eq!(world.digest(&world.globex).await, both.1);
 }
@@ -243,10 +219,7 @@ async fn another_tenants_user_is_as_unknown_as_nobody() {
                 world.delete(admin, &path(NOBODY)).header("If-Match", "\"1\""),
             ),
         ] {
-            let (theirs, nobodys) = (
-                theirs.send().await,
-                nobodys.send().await.problem(404, "not_found"),
-            );
+            let (theirs, nobodys) = (theirs.await, nobodys.await.problem(404, "not_found"));
             assert_eq!(theirs.comparable(), nobodys.comparable());
         }
     }
@@ -264,10 +237,9 @@ async fn users_are_listed_by_role_and_activity() {
     let admin = &world.acme.admin;
     for (name, role) in [("m1", "member"), ("m2", "member"), ("v1", "viewer")] {
         let body = json!({"email": format!("{name}@acme.example"), "full_name": name, "role": role});
-        let id = world.post(admin, USERS, &body).send().await.expect(201).json()["id"].clone();
+        let id = world.post(admin, USERS, &body).await.expect(201).json()["id"].clone();
         if name != "m1" {
             patch(&world, admin, id.as_str().unwrap(), json!({"is_active": false}))
-                .send()
                 .await
                 .expect(200);
         }
@@ -305,7 +277,6 @@ async fn users_are_listed_by_role_and_activity() {
     ] {
         let reply = world
             .get(admin, &format!("{USERS}{query}"))
-            .send()
             .await
             .problem(422, code);
         assert_eq!(reply.json()["errors"][0]["pointer"], pointer);
@@ -319,7 +290,6 @@ async fn everything_that_is_wrong_with_a_user_is_said_at_once() {
     let body = json!({"email": "grace", "full_name": " ", "role": "viewer", "password": "short"});
     let reply = world
         .post(&world.acme.admin, USERS, &body)
-        .send()
         .await
         .problem(422, "validation_failed");
     let expected = fields(&[
@@ -329,7 +299,7 @@ async fn everything_that_is_wrong_with_a_user_is_said_at_once() {
     ]);
     assert_eq!(refused(&reply), expected);
     let reply = world.post(&world.acme.admin, USERS, &json!({}));
-    let reply = reply.send().await.problem(422, "validation_failed");
+    let reply = reply.await.problem(422, "validation_failed");
     let missing = fields(&[("/email", "required"), ("/full_name", "required")]);
     assert_eq!(refused(&reply), missing);
     let with = |name: &str, value: Value| {
@@ -372,7 +342,6 @@ async fn everything_that_is_wrong_with_a_user_is_said_at_once() {
     ] {
         let reply = world
             .post(&world.acme.admin, USERS, &body)
-            .send()
             .await
             .problem(422, code);
         assert_eq!(refused(&reply), fields(&[(pointer, field)]), "{body}");
@@ -437,7 +406,6 @@ async fn everything_that_is_wrong_with_a_user_is_said_at_once() {
         ),
     ] {
         let reply = patch(&world, &world.acme.admin, id, body.clone())
-            .send()
             .await
             .problem(422, code);
         assert_eq!(refused(&reply), fields(&[(pointer, field)]), "{body}");
@@ -450,7 +418,6 @@ async fn everybody_edits_their_own_name_and_address_but_nothing_else() {
     let world = World::new().await;
     for who in [&world.acme.viewer, &world.acme.member] {
         let name = patch(&world, who, who.id, json!({"full_name": " New Name "}))
-            .send()
             .await
             .expect(200)
             .json();
@@ -459,10 +426,10 @@ async fn everybody_edits_their_own_name_and_address_but_nothing_else() {
             (&json!("New Name"), &json!(2))
         );
         let email = json!({"email": format!("new-{}", who.email)});
-        let refused = patch(&world, who, who.id, email).send().await;
+        let refused = patch(&world, who, who.id, email).await;
         let refused = refused.problem(422, "validation_failed").json();
         assert_eq!(refused["errors"][0]["code"], "confirmation_required");
-        let json = world.get(who, &path(who.id)).send().await.expect(200).json();
+        let json = world.get(who, &path(who.id)).await.expect(200).json();
         assert_eq!(json, name);
 
         let before = world.digest(&world.acme).await;
@@ -473,10 +440,7 @@ async fn everybody_edits_their_own_name_and_address_but_nothing_else() {
             json!({"is_active": false}),
             json!({"full_name": "Newer", "role": "admin"}),
         ] {
-            patch(&world, who, who.id, body)
-                .send()
-                .await
-                .problem(403, "forbidden");
+            patch(&world, who, who.id, body).await.problem(403, "forbidden");
         }
         for other in [
             &world.acme.admin,
@@ -487,17 +451,14 @@ async fn everybody_edits_their_own_name_and_address_but_nothing_else() {
             },
         ] {
             patch(&world, who, other.id, json!({"full_name": "Newer"}))
-                .send()
                 .await
                 .problem(403, "forbidden");
         }
         // Who may not edit others cannot find out either who is there.
         patch(&world, who, NOBODY, json!({"full_name": "Newer"}))
-            .send()
             .await
             .problem(403, "forbidden");
         patch(&world, who, world.globex.admin.id, json!({"full_name": "Newer"}))
-            .send()
             .await
             .problem(403, "forbidden");
         assert_eq!(world.digest(&world.acme).await, before);
@@ -519,18 +480,13 @@ async fn a_new_address_has_to_be_proven_again() {
         json!({"email": "Member@ACME.example"}),
         json!({"role": "viewer"}),
     ] {
-        let json = patch(&world, admin, member.id, same)
-            .send()
-            .await
-            .expect(200)
-            .json();
+        let json = patch(&world, admin, member.id, same).await.expect(200).json();
         assert_eq!(
             (&json["email_verified"], &json["email"]),
             (&json!(true), &json!("member@acme.example"))
         );
     }
     let json = patch(&world, admin, member.id, json!({"email": "M@acme.example"}))
-        .send()
         .await
         .expect(200)
         .json();
@@ -539,7 +495,6 @@ async fn a_new_address_has_to_be_proven_again() {
         (&json!(false), &json!("m@acme.example"))
     );
     let json = patch(&world, admin, member.id, json!({"email": "member@acme.example"}))
-        .send()
         .await
         .expect(200)
         .json();
@@ -560,11 +515,9 @@ async fn an_address_belongs_to_one_user_of_a_tenant() {
         body["email"] = json!(email);
         world
             .post(&acme.admin, USERS, &body)
-            .send()
             .await
             .problem(409, "email_taken");
         patch(&world, &acme.admin, acme.member.id, json!({"email": email}))
-            .send()
             .await
             .problem(409, "email_taken");
     }
@@ -572,7 +525,6 @@ async fn an_address_belongs_to_one_user_of_a_tenant() {
     // One's own is not in the way, nor is another tenant's.
     let same = json!({"email": "MEMBER@acme.example"});
     patch(&world, &acme.member, acme.member.id, same)
-        .send()
         .await
         .expect(200);
     patch(
@@ -581,7 +533,6 @@ async fn an_address_belongs_to_one_user_of_a_tenant() {
         acme.member.id,
         json!({"email": globex.viewer.email}),
     )
-    .send()
     .await
     .expect(200);
     assert_eq!(world.digest(globex).await, both.1);
@@ -593,20 +544,15 @@ async fn an_address_is_free_again_once_its_user_is_removed() {
     let (admin, viewer) = (&world.acme.admin, &world.acme.viewer);
     // Being inactive is not being removed.
     patch(&world, admin, viewer.id, json!({"is_active": false}))
-        .send()
         .await
         .expect(200);
     let mut body = grace();
     body["email"] = json!(viewer.email);
-    world
-        .post(admin, USERS, &body)
-        .send()
-        .await
-        .problem(409, "email_taken");
+    world.post(admin, USERS, &body).await.problem(409, "email_taken");
     for _ in 0..2 {
         let id = listed_id(&world, &viewer.email).await;
-        world.delete(admin, &path(id)).send().await.expect(204);
-        let json = world.post(admin, USERS, &body).send().await.expect(201).json();
+        world.delete(admin, &path(id)).await.expect(204);
+        let json = world.post(admin, USERS, &body).await.expect(201).json();
         assert_ne!(json["id"], json!(viewer.id));
         world
             .login("acme", &viewer.email, PASSWORD)
@@ -622,12 +568,7 @@ async fn an_address_is_free_again_once_its_user_is_removed() {
 }
 
 async fn listed_id(world: &World, email: &str) -> String {
-    let json = world
-        .get(&world.acme.admin, USERS)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let json = world.get(&world.acme.admin, USERS).await.expect(200).json();
     let found = json["data"]
         .as_array()
         .unwrap()
@@ -642,7 +583,7 @@ async fn listed_id(world: &World, email: &str) -> String {
 async fn a_removed_user_is_as_unknown_as_nobody() {
     let world = World::new().await;
     let (admin, member) = (&world.acme.admin, &world.acme.member);
-    world.delete(admin, &path(member.id)).send().await.expect(204);
+    world.delete(admin, &path(member.id)).await.expect(204);
     let before = world.digest(&world.acme).await;
     for (theirs, nobodys) in [
         (
@@ -662,10 +603,7 @@ async fn a_removed_user_is_as_unknown_as_nobody() {
             world.delete(admin, &path(NOBODY)),
         ),
     ] {
-        let (theirs, nobodys) = (
-            theirs.send().await,
-            nobodys.send().await.problem(404, "not_found"),
-        );
+        let (theirs, nobodys) = (theirs.await, nobodys.await.problem(404, "not_found"));
         assert_eq!(theirs.comparable(), nobodys.comparable());
     }
     for query in ["", "?role=member", "?is_active=false"] {
@@ -678,7 +616,6 @@ async fn a_removed_user_is_as_unknown_as_nobody() {
     // What they have made and what they were given stays.
     let task = world
         .get(admin, &format!("/api/v1/tasks/{}", world.acme.task))
-        .send()
         .await
         .expect(200)
         .json();
@@ -697,13 +634,11 @@ async fn the_last_admin_cannot_be_demoted_deactivated_or_removed() {
         json!({"role": "viewer", "is_active": false}),
     ] {
         patch(&world, admin, admin.id, body)
-            .send()
             .await
             .problem(409, "last_admin");
     }
     world
         .delete(admin, &path(admin.id))
-        .send()
         .await
         .problem(409, "last_admin");
     assert_eq!(world.digest(&world.acme).await, before);
@@ -714,7 +649,6 @@ async fn the_last_admin_cannot_be_demoted_deactivated_or_removed() {
         admin.id,
         json!({"role": "admin", "is_active": true, "full_name": "A"}),
     )
-    .send()
     .await
     .expect(200);
 }
@@ -725,7 +659,6 @@ async fn only_an_acting_admin_counts_as_another_one() {
     let (admin, second) = (&world.acme.admin, world.second_admin().await);
     let demote = || patch(&world, admin, admin.id, json!({"role": "member"})).send();
     patch(&world, admin, second.id, json!({"is_active": false}))
-        .send()
         .await
         .expect(200);
     demote().await.problem(409, "last_admin");
@@ -735,15 +668,13 @@ async fn only_an_acting_admin_counts_as_another_one() {
         second.id,
         json!({"is_active": true, "role": "member"}),
     )
-    .send()
     .await
     .expect(200);
     demote().await.problem(409, "last_admin");
     patch(&world, admin, second.id, json!({"role": "admin"}))
-        .send()
         .await
         .expect(200);
-    world.delete(admin, &path(second.id)).send().await.expect(204);
+    world.delete(admin, &path(second.id)).await.expect(204);
     // An admin of another tenant is none of this one.
     demote().await.problem(409, "last_admin");
     assert_eq!(
@@ -754,13 +685,11 @@ async fn only_an_acting_admin_counts_as_another_one() {
         (1, 1)
     );
     patch(&world, admin, world.acme.viewer.id, json!({"role": "admin"}))
-        .send()
         .await
         .expect(200);
     demote().await.expect(200);
     world
         .delete(&world.acme.viewer, &path(admin.id))
-        .send()
         .await
         .expect(204);
 }
@@ -769,16 +698,14 @@ async fn only_an_acting_admin_counts_as_another_one() {
 async fn of_two_admins_one_may_go() {
     let world = World::new().await;
     let second = world.second_admin().await;
-    world.delete(&second, &path(second.id)).send().await.expect(204);
+    world.delete(&second, &path(second.id)).await.expect(204);
     world
         .get(&second, "/api/v1/auth/me")
-        .send()
         .await
         .problem(401, "token_revoked");
     let admin = &world.acme.admin;
     world
         .delete(admin, &path(admin.id))
-        .send()
         .await
         .problem(409, "last_admin");
 }
@@ -874,7 +801,7 @@ async fn if_match_guards_users_against_lost_updates() {
     for stale in ["\"1\"", "\"3\"", "W/\"2\"", "\"1\", \"3\""] {
         rename("Lost", stale).await.problem(412, "stale_version");
         let request = world.delete(admin, &path(viewer.id)).header("If-Match", stale);
-        request.send().await.problem(412, "stale_version");
+        request.await.problem(412, "stale_version");
     }
     assert_eq!(world.digest(&world.acme).await, before);
     rename("Three", "\"7\", \"2\"").await.expect(200);
@@ -882,14 +809,9 @@ async fn if_match_guards_users_against_lost_updates() {
     world
         .delete(admin, &path(viewer.id))
         .header("If-Match", "\"4\"")
-        .send()
         .await
         .expect(204);
-    world
-        .get(admin, &path(viewer.id))
-        .send()
-        .await
-        .problem(404, "not_found");
+    world.get(admin, &path(viewer.id)).await.problem(404, "not_found");
 }
 
 #[actix_web::test]
@@ -908,7 +830,6 @@ async fn who_has_the_present_version_of_a_user_is_not_sent_it_again() {
         assert_eq!(reply.header("etag"), Some("\"1\""));
     }
     patch(&world, member, member.id, json!({"full_name": "New"}))
-        .send()
         .await
         .expect(200);
     assert_eq!(read("\"1\"").await.expect(200).json()["full_name"], "New");
@@ -919,13 +840,12 @@ async fn changes_of_users_are_audited_without_their_passwords() {
     let world = World::new().await;
     let (admin, known) = (&world.acme.admin, world.audit(&world.acme).await.len());
     let globex = world.digest(&world.globex).await;
-    let added = world.post(admin, USERS, &grace()).send().await.expect(201).json();
+    let added = world.post(admin, USERS, &grace()).await.expect(201).json();
     let id = added["id"].as_str().unwrap();
     patch(&world, admin, id, json!({"role": "viewer"}))
-        .send()
         .await
         .expect(200);
-    world.delete(admin, &path(id)).send().await.expect(204);
+    world.delete(admin, &path(id)).await.expect(204);
     let mut entries = world.audit(&world.acme).await.split_off(known);
     entries.retain(|(action, _)| action != "account_link.sent");
     let told: Vec<_> = entries

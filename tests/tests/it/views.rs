@@ -13,7 +13,7 @@ fn path(tenant: &TenantWorld) -> String {
 }
 
 async fn view(world: &World, tenant: &TenantWorld) -> Reply {
-    world.get(&tenant.viewer, &path(tenant)).send().await.expect(200)
+    world.get(&tenant.viewer, &path(tenant)).await.expect(200)
 }
 
 async fn flush(world: &World) -> Flushed {
@@ -49,7 +49,6 @@ async fn looking_at_a_project_costs_no_write_and_is_seen_at_once() {
     }
     let list = world
         .get(&world.acme.member, "/api/v1/projects")
-        .send()
         .await
         .expect(200)
         .json();
@@ -88,7 +87,6 @@ async fn stored_views_are_no_change_of_the_project() {
     let request = world.get(&world.acme.viewer, &path(&world.acme));
     request
         .header("If-None-Match", first.header("etag").unwrap())
-        .send()
         .await
         .expect(304);
     // Who has read it may change it, however often it has been looked at meanwhile.
@@ -96,7 +94,6 @@ async fn stored_views_are_no_change_of_the_project() {
     let request = world.patch(&world.acme.member, &path(&world.acme), &body);
     let renamed = request
         .header("If-Match", first.header("etag").unwrap())
-        .send()
         .await
         .expect(200)
         .json();
@@ -119,7 +116,6 @@ async fn a_change_of_a_project_does_not_lose_its_views() {
     let body = serde_json::json!({"description": "New"});
     let json = world
         .patch(&world.acme.member, &path(&world.acme), &body)
-        .send()
         .await
         .expect(200)
         .json();
@@ -143,7 +139,7 @@ async fn the_views_of_two_tenants_are_kept_apart() {
     }
     assert_eq!(view(&world, &world.acme).await.json()["view_count"], 3);
     // What one cannot see one cannot have looked at.
-    let foreign = world.get(&world.acme.admin, &path(&world.globex)).send().await;
+    let foreign = world.get(&world.acme.admin, &path(&world.globex)).await;
     foreign.problem(404, "not_found");
     assert_eq!(flush(&world).await, flushed(6, 2, 0));
     assert_eq!(stored(&world, world.acme.project).await, 3);
@@ -230,10 +226,9 @@ async fn views_of_a_project_that_is_deleted_meanwhile_hold_nothing_up() {
     view(&world, &world.globex).await;
     world
         .delete(&world.acme.admin, &path(&world.acme))
-        .send()
         .await
         .expect(204);
-    let gone = world.get(&world.acme.viewer, &path(&world.acme)).send().await;
+    let gone = world.get(&world.acme.viewer, &path(&world.acme)).await;
     gone.problem(404, "not_found");
     assert_eq!(flush(&world).await.kept, 0);
     assert_eq!(stored(&world, world.globex.project).await, 1);

@@ -71,7 +71,7 @@ async fn proven(mailed: &Mailed) -> Person {
 
 async fn add(world: &World, tenant: &TenantWorld) -> String {
     let body = json!({"email": BOB, "full_name": "Bob", "password": PASSWORD});
-    let added = world.post(&tenant.admin, "/api/v1/users", &body).send().await;
+    let added = world.post(&tenant.admin, "/api/v1/users", &body).await;
     added.expect(201).json()["id"].as_str().unwrap().to_owned()
 }
 
@@ -89,7 +89,7 @@ async fn prove(mailed: &Mailed, tenant: &TenantWorld) {
     world.clock.advance(Duration::minutes(6));
     ask(world, FORGOT, tenant.slug, BOB).await.expect(202);
     let body = json!({"token": mailed.token_for(BOB).await, "new_password": OWN});
-    world.client.post(RESET, &body).send().await.expect(204);
+    world.client.post(RESET, &body).await.expect(204);
 }
 
 fn session(reply: &Reply) -> Person {
@@ -114,10 +114,7 @@ async fn log_in(world: &World, tenant: &TenantWorld, password: &str) -> Person {
 }
 
 async fn switch(world: &World, who: &Person, slug: &str) -> Reply {
-    world
-        .post(who, SWITCH, &json!({"tenant_slug": slug}))
-        .send()
-        .await
+    world.post(who, SWITCH, &json!({"tenant_slug": slug})).await
 }
 
 #[track_caller]
@@ -133,29 +130,18 @@ fn is_unproven(reply: &Reply) {
 /// Registers a passkey in a session that has just begun.
 async fn register_passkey(world: &World, who: &Person) -> Authenticator {
     let mut authenticator = Authenticator::new();
-    let begun = world
-        .post(who, REGISTRATION, &json!({}))
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let begun = world.post(who, REGISTRATION, &json!({})).await.expect(200).json();
     let credential = authenticator.create(&begun["publicKey"]);
     let body = json!({"token": begun["token"], "credential": credential});
-    world.put(who, REGISTRATION, &body).send().await.expect(201);
+    world.put(who, REGISTRATION, &body).await.expect(201);
     authenticator
 }
 
 async fn log_in_with_passkey(world: &World, tenant: &TenantWorld, authenticator: &Authenticator) -> Person {
     let body = json!({"tenant_slug": tenant.slug});
-    let begun = world
-        .client
-        .post(PASSKEY_LOGIN, &body)
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let begun = world.client.post(PASSKEY_LOGIN, &body).await.expect(200).json();
     let body = json!({"token": begun["token"], "credential": authenticator.get(&begun["publicKey"])});
-    session(&world.client.put(PASSKEY_LOGIN, &body).send().await.expect(200))
+    session(&world.client.put(PASSKEY_LOGIN, &body).await.expect(200))
 }
 
 /// Every id of a tenant and of Bob's account in it.
@@ -191,20 +177,19 @@ async fn proven_mailbox_opens_the_same_persons_other_account() {
     let there = session(&reply);
     assert_eq!(reply.json()["tenant"]["slug"], "globex");
     assert_ne!(there.id, bob.id);
-    let me = world.get(&there, ME).send().await.expect(200).json();
+    let me = world.get(&there, ME).await.expect(200).json();
     assert_eq!(me["tenant"]["id"], globex.id.to_string());
     assert_eq!(me["user"]["email"], BOB);
     let path = |project| format!("/api/v1/projects/{project}");
-    world.get(&there, &path(globex.project)).send().await.expect(200);
+    world.get(&there, &path(globex.project)).await.expect(200);
     world
         .get(&there, &path(acme.project))
-        .send()
         .await
         .problem(404, "not_found");
-    let named = world.get(&there, ME).header("X-Tenant-Slug", "acme").send().await;
+    let named = world.get(&there, ME).header("X-Tenant-Slug", "acme").await;
     named.problem(403, "tenant_mismatch");
     // The session that it began with goes on, in its own tenant.
-    world.get(&bob, &path(acme.project)).send().await.expect(200);
+    world.get(&bob, &path(acme.project)).await.expect(200);
     // Each tenant's log has its own half.
     let (acme_log, globex_log) = (world.audit(acme).await, world.audit(globex).await);
     let (acme_log, globex_log) = (&acme_log[before.0..], &globex_log[before.1..]);
@@ -239,14 +224,10 @@ async fn accepted_invitation_is_no_proof_until_a_reset() {
     mail::work(world).await;
     world.clock.advance(Duration::minutes(1));
     let body = json!({"email": BOB, "role": "viewer"});
-    let invited = world.post(&acme.admin, "/api/v1/invitations", &body).send().await;
+    let invited = world.post(&acme.admin, "/api/v1/invitations", &body).await;
     invited.expect(201);
     let body = json!({"token": mailed.token_for(BOB).await, "full_name": "Bob", "password": OWN});
-    let accepted = world
-        .client
-        .post("/api/v1/invitations/accept", &body)
-        .send()
-        .await;
+    let accepted = world.client.post("/api/v1/invitations/accept", &body).await;
     let bob = session(&accepted.expect(200));
     // Its token may be seven days old, and in other hands than the mailbox is by now.
     is_unproven(&switch(world, &bob, "globex").await);
@@ -268,7 +249,7 @@ async fn link_from_before_the_owners_reset_proves_nothing() {
     prove(&mailed, globex).await;
     world.clock.advance(Duration::minutes(1));
     let body = json!({"token": kept, "new_password": OWN});
-    world.client.post(RESET, &body).send().await.expect(204);
+    world.client.post(RESET, &body).await.expect(204);
     let thief = log_in(world, acme, OWN).await;
     switch(world, &thief, "globex")
         .await
@@ -295,7 +276,7 @@ async fn admin_who_chose_the_password_gets_nowhere() {
         .unwrap();
     // Even where the page sends the token of a session along.
     let verify = world.client.post(VERIFY_EMAIL, &json!({"token": token(link)}));
-    verify.bearer(&admins.access_token).send().await.expect(204);
+    verify.bearer(&admins.access_token).await.expect(204);
     is_unproven(&switch(world, &admins, "globex").await);
     is_unproven(&switch(world, &log_in(world, acme, PASSWORD).await, "globex").await);
     is_unproven(&switch(world, &log_in_with_passkey(world, acme, &passkey).await, "globex").await);
@@ -334,10 +315,7 @@ async fn changed_password_keeps_the_proof_of_its_owner() {
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let bob = proven(&mailed).await;
     let body = json!({"current_password": OWN, "new_password": "batteries of a staple"});
-    let changed = world
-        .post(&bob, "/api/v1/auth/change-password", &body)
-        .send()
-        .await;
+    let changed = world.post(&bob, "/api/v1/auth/change-password", &body).await;
     changed.expect(204);
     switch(world, &bob, "globex").await.expect(200);
     let later = log_in(world, acme, "batteries of a staple").await;
@@ -357,7 +335,7 @@ async fn another_address_takes_the_proof_away() {
     let admin = session(&world.login("acme", &acme.admin.email, PASSWORD).await.expect(200));
     let path = format!("/api/v1/users/{}", bob.id);
     for email in ["eve@both.example", BOB] {
-        let moved = world.patch(&admin, &path, &json!({"email": email})).send().await;
+        let moved = world.patch(&admin, &path, &json!({"email": email})).await;
         moved.expect(200);
         world.clock.advance(Duration::seconds(1));
         is_unproven(&switch(world, &bob, "globex").await);
@@ -378,15 +356,10 @@ async fn proof_of_another_mailbox_opens_nothing() {
     mail::work(world).await;
     let forgotten = mailed.forgotten(acme, viewer).await;
     let body = json!({"token": forgotten, "new_password": OWN});
-    world.client.post(RESET, &body).send().await.expect(204);
+    world.client.post(RESET, &body).await.expect(204);
     let eve = session(&world.login("acme", &viewer.email, OWN).await.expect(200));
     let path = |id| format!("/api/v1/users/{id}");
-    let bobs: Value = world
-        .get(&acme.admin, "/api/v1/users")
-        .send()
-        .await
-        .expect(200)
-        .json();
+    let bobs: Value = world.get(&acme.admin, "/api/v1/users").await.expect(200).json();
     let bobs = bobs["data"]
         .as_array()
         .unwrap()
@@ -394,12 +367,9 @@ async fn proof_of_another_mailbox_opens_nothing() {
         .find(|user| user["email"] == BOB)
         .unwrap();
     let gone = path(bobs["id"].as_str().unwrap().to_owned());
-    world.delete(&acme.admin, &gone).send().await.expect(204);
+    world.delete(&acme.admin, &gone).await.expect(204);
     let body = json!({"email": BOB});
-    let moved = world
-        .patch(&acme.admin, &path(eve.id.to_string()), &body)
-        .send()
-        .await;
+    let moved = world.patch(&acme.admin, &path(eve.id.to_string()), &body).await;
     moved.expect(200);
     verify_in(world, acme).await;
     is_unproven(&switch(world, &eve, "globex").await);
@@ -488,7 +458,7 @@ async fn all_reasons_of_not_found_are_answered_alike() {
         json!({"tenant_slug": "globex\0"}),
         json!({"tenant_slug": null}),
     ] {
-        let unnamed = world.post(&bob, SWITCH, &body).send().await;
+        let unnamed = world.post(&bob, SWITCH, &body).await;
         unnamed.problem(422, "validation_failed");
     }
 }
@@ -502,12 +472,12 @@ async fn suspended_tenants_are_left_and_entered_as_by_login() {
     let there = session(&switch(world, &bob, "globex").await.expect(200));
     let body = json!({"name": "New"});
     let path = format!("/api/v1/projects/{}", globex.project);
-    world.get(&there, &path).send().await.expect(200);
+    world.get(&there, &path).await.expect(200);
     world
         .sql(format!("UPDATE users SET role = 'member' WHERE email = '{BOB}'"))
         .await;
     world.outlive_the_cache();
-    let write = world.post(&there, "/api/v1/projects", &body).send().await;
+    let write = world.post(&there, "/api/v1/projects", &body).await;
     write.problem(403, "tenant_suspended");
     world.set_status(acme, "suspended").await;
     switch(world, &bob, "globex").await.expect(200);
@@ -529,10 +499,10 @@ async fn target_asks_for_its_own_second_factor() {
         .json();
     assert_eq!(waiting["access_token"], Value::Null);
     let body = json!({"mfa_token": waiting["mfa_token"], "code": app.next_code(world)});
-    let verified = world.client.post("/api/v1/auth/mfa/verify", &body).send().await;
+    let verified = world.client.post("/api/v1/auth/mfa/verify", &body).await;
     let there = session(&verified.expect(200));
     assert_eq!(there.email, BOB);
-    world.get(&there, ME).send().await.expect(200);
+    world.get(&there, ME).await.expect(200);
     is_unproven(&switch(world, &there, "acme").await);
     // A login that waits ends with the address of the account, which any admin changes when the factor is a day old.
     world.clock.advance(Duration::hours(25));
@@ -552,9 +522,9 @@ async fn target_asks_for_its_own_second_factor() {
         &format!("/api/v1/users/{}", there.id),
         &json!({"email": "eve@both.example"}),
     );
-    moved.send().await.expect(200);
+    moved.await.expect(200);
     let body = json!({"mfa_token": waiting["mfa_token"], "code": app.next_code(world)});
-    let late = world.client.post("/api/v1/auth/mfa/verify", &body).send().await;
+    let late = world.client.post("/api/v1/auth/mfa/verify", &body).await;
     late.problem(401, "token_revoked");
 }
 
@@ -591,10 +561,7 @@ async fn required_factor_is_enrolled_after_the_switch() {
     let (world, globex) = (&mailed.world, &mailed.world.globex);
     let bob = proven(&mailed).await;
     let body = json!({"security.mfa_required": "everyone"});
-    let required = world
-        .patch(&globex.admin, "/api/v1/tenant/settings", &body)
-        .send()
-        .await;
+    let required = world.patch(&globex.admin, "/api/v1/tenant/settings", &body).await;
     required.expect(200);
     let waiting = switch(world, &bob, "globex")
         .await
@@ -610,15 +577,12 @@ async fn switched_session_counts_as_no_recent_login() {
     let world = &mailed.world;
     let bob = proven(&mailed).await;
     let there = session(&switch(world, &bob, "globex").await.expect(200));
-    let enroll = world
-        .post(&there, "/api/v1/auth/mfa/enroll", &json!({}))
-        .send()
-        .await;
+    let enroll = world.post(&there, "/api/v1/auth/mfa/enroll", &json!({})).await;
     enroll.problem(422, "validation_failed");
-    let register = world.post(&there, REGISTRATION, &json!({})).send().await;
+    let register = world.post(&there, REGISTRATION, &json!({})).await;
     register.problem(422, "validation_failed");
     let body = json!({"refresh_token": there.refresh_token});
-    let refreshed = world.client.post("/api/v1/auth/refresh", &body).send().await;
+    let refreshed = world.client.post("/api/v1/auth/refresh", &body).await;
     let there = session(&refreshed.expect(200));
     is_unproven(&switch(world, &there, "acme").await);
 }
@@ -638,7 +602,7 @@ async fn ended_access_ends_proofs_of_other_tenants() {
             true => world.post(&admin, &path, &body),
             false => world.patch(&admin, &path, &body),
         };
-        let done = request.send().await;
+        let done = request.await;
         assert!(done.status < 300, "{}", done.text());
     };
     let mut old = bob;
@@ -681,7 +645,7 @@ async fn stolen_access_token_opens_no_other_tenant() {
     let bob = proven(&mailed).await;
     let with = async |who: &Person, password: Value| {
         let body = json!({"tenant_slug": "globex", "password": password});
-        world.post(who, SWITCH, &body).send().await
+        world.post(who, SWITCH, &body).await
     };
     world.clock.advance(Duration::seconds(599));
     switch(world, &bob, "globex").await.expect(200);
@@ -705,7 +669,7 @@ async fn stolen_access_token_opens_no_other_tenant() {
     let refused = with(&bob, json!(OWN)).await.problem(403, "mfa_required");
     assert_eq!(refused.json()["max_age"], 600);
     let body = json!({"code": app.next_code(world)});
-    let stepped_up = world.post(&bob, "/api/v1/auth/mfa/step-up", &body).send().await;
+    let stepped_up = world.post(&bob, "/api/v1/auth/mfa/step-up", &body).await;
     stepped_up.expect(200);
     switch(world, &bob, "globex").await.expect(200);
 }
@@ -716,10 +680,7 @@ async fn switched_session_ends_with_the_login_it_began_with() {
     let (world, globex) = (&mailed.world, &mailed.world.globex);
     let bob = proven(&mailed).await;
     let idle = json!({"security.session_idle_minutes": 43_200});
-    let idle = world
-        .patch(&globex.admin, "/api/v1/tenant/settings", &idle)
-        .send()
-        .await;
+    let idle = world.patch(&globex.admin, "/api/v1/tenant/settings", &idle).await;
     idle.expect(200);
     // The login is 29 days old, of the 30 that a session lasts.
     world
@@ -729,19 +690,19 @@ async fn switched_session_ends_with_the_login_it_began_with() {
         ))
         .await;
     let body = json!({"tenant_slug": "globex", "password": OWN});
-    let mut there = session(&world.post(&bob, SWITCH, &body).send().await.expect(200));
+    let mut there = session(&world.post(&bob, SWITCH, &body).await.expect(200));
     for hours in [12, 11] {
         world.clock.advance(Duration::hours(hours));
         let body = json!({"refresh_token": there.refresh_token});
-        let refreshed = world.client.post("/api/v1/auth/refresh", &body).send().await;
+        let refreshed = world.client.post("/api/v1/auth/refresh", &body).await;
         there = session(&refreshed.expect(200));
     }
-    world.get(&there, ME).send().await.expect(200);
+    world.get(&there, ME).await.expect(200);
     world.clock.advance(Duration::hours(1));
     world.outlive_the_cache();
-    world.get(&there, ME).send().await.expect(401);
+    world.get(&there, ME).await.expect(401);
     let body = json!({"refresh_token": there.refresh_token});
-    let late = world.client.post("/api/v1/auth/refresh", &body).send().await;
+    let late = world.client.post("/api/v1/auth/refresh", &body).await;
     late.problem(401, "token_revoked");
 }
 
@@ -760,17 +721,14 @@ async fn tenant_may_refuse_switches() {
         .await
         .problem(404, "tenant_not_found");
     let set = json!({"security.allow_tenant_switch": false});
-    let set = world
-        .patch(&globex.admin, "/api/v1/tenant/settings", &set)
-        .send()
-        .await;
+    let set = world.patch(&globex.admin, "/api/v1/tenant/settings", &set).await;
     set.expect(200);
     let refused = switch(world, &bob, "globex")
         .await
         .problem(404, "tenant_not_found");
     assert_eq!(refused.comparable(), none.comparable());
     let body = json!({"mfa_token": waiting["mfa_token"], "code": app.next_code(world)});
-    let late = world.client.post("/api/v1/auth/mfa/verify", &body).send().await;
+    let late = world.client.post("/api/v1/auth/mfa/verify", &body).await;
     late.problem(401, "token_revoked");
 }
 
@@ -788,13 +746,13 @@ async fn waiting_login_of_a_switch_ends_with_its_proof() {
     };
     let finish = async |token: &Value| {
         let body = json!({"mfa_token": token, "code": app.next_code(world)});
-        world.client.post("/api/v1/auth/mfa/verify", &body).send().await
+        world.client.post("/api/v1/auth/mfa/verify", &body).await
     };
     finish(&wait().await).await.expect(200);
     let token = wait().await;
     world.clock.advance(Duration::minutes(1));
     let end = format!("/api/v1/users/{}/end-sessions", there.id);
-    let ended = world.post(&globex.admin, &end, &json!({})).send().await;
+    let ended = world.post(&globex.admin, &end, &json!({})).await;
     ended.expect(202);
     finish(&token).await.problem(401, "token_revoked");
 }
@@ -803,13 +761,13 @@ async fn waiting_login_of_a_switch_ends_with_its_proof() {
 async fn invited(mailed: &Mailed, tenant: &TenantWorld, email: &str) -> String {
     let body = json!({"email": email, "role": "member"});
     let invited = mailed.world.post(&tenant.admin, "/api/v1/invitations", &body);
-    invited.send().await.expect(201);
+    invited.await.expect(201);
     mailed.token_for(email).await
 }
 
 async fn switch_invited(world: &World, who: &Person, slug: &str, token: &str) -> Reply {
     let body = json!({"tenant_slug": slug, "invitation_token": token});
-    world.post(who, SWITCH, &body).send().await
+    world.post(who, SWITCH, &body).await
 }
 
 /// Bob's account in acme, whose mailbox is proven; globex has none.
@@ -853,7 +811,7 @@ async fn invitation_is_accepted_with_an_account_of_another_tenant() {
     world.clock.advance(Duration::minutes(6));
     ask(world, FORGOT, "globex", BOB).await.expect(202);
     let body = json!({"token": mailed.token_for(BOB).await, "new_password": OWN});
-    world.client.post(RESET, &body).send().await.expect(204);
+    world.client.post(RESET, &body).await.expect(204);
     world.login("globex", BOB, OWN).await.expect(200);
 }
 
@@ -878,11 +836,11 @@ async fn invitation_is_accepted_by_nobody_but_its_proven_address() {
     is_unproven(&unproven);
     let settings = json!({"security.allow_tenant_switch": false});
     let refuse = world.patch(&globex.admin, "/api/v1/tenant/settings", &settings);
-    refuse.send().await.expect(200);
+    refuse.await.expect(200);
     refused(&bob, "globex", &token).await;
     let settings = json!({"security.allow_tenant_switch": true});
     let admit = world.patch(&globex.admin, "/api/v1/tenant/settings", &settings);
-    admit.send().await.expect(200);
+    admit.await.expect(200);
     // Twice at once: one account.
     let both = join(
         switch_invited(world, &bob, "globex", &token),
@@ -906,14 +864,10 @@ async fn only_users_with_a_session_switch() {
             .post(SWITCH, &json!({"tenant_slug": "globex"}))
             .bearer(token)
     };
-    switch(&key).send().await.problem(403, "forbidden");
+    switch(&key).await.problem(403, "forbidden");
     let operator = world.operator("olga@platform.example").await;
-    switch(&operator).send().await.problem(401, "unauthenticated");
-    let none = world
-        .client
-        .post(SWITCH, &json!({"tenant_slug": "globex"}))
-        .send()
-        .await;
+    switch(&operator).await.problem(401, "unauthenticated");
+    let none = world.client.post(SWITCH, &json!({"tenant_slug": "globex"})).await;
     none.problem(401, "unauthenticated");
 }
 
@@ -935,7 +889,7 @@ async fn switches_are_held_to_a_rate() {
 // ------------------------------------------------------------------------------------------------------------ discover
 
 async fn discover(world: &World, email: &str) -> Reply {
-    world.client.post(DISCOVER, &json!({"email": email})).send().await
+    world.client.post(DISCOVER, &json!({"email": email})).await
 }
 
 /// The lists that were mailed to an address since the last time.
@@ -1059,7 +1013,7 @@ async fn one_network_keeps_no_other_from_asking() {
             .client
             .post(DISCOVER, &body)
             .header("X-Forwarded-For", address);
-        asked.send().await.expect(202);
+        asked.await.expect(202);
         assert_eq!(mailed.count("workspace_requests").await, stored, "{address}");
     }
     let dropped = world.app.state::<DroppedRequests>().counts();
@@ -1252,7 +1206,7 @@ async fn index_follows_each_account() {
     assert_eq!(indexed(world, BOB).await, 2);
     let path = format!("/api/v1/users/{}", bob.id);
     let patch = async |body: Value| {
-        world.patch(&acme.admin, &path, &body).send().await.expect(200);
+        world.patch(&acme.admin, &path, &body).await.expect(200);
     };
     patch(json!({"is_active": false})).await;
     assert_eq!(indexed(world, BOB).await, 1);
@@ -1267,7 +1221,7 @@ async fn index_follows_each_account() {
         .sql("UPDATE users SET email_verified = true WHERE email = 'bob@new.example'".to_owned())
         .await;
     assert_eq!(indexed(world, "bob@new.example").await, 1);
-    world.delete(&acme.admin, &path).send().await.expect(204);
+    world.delete(&acme.admin, &path).await.expect(204);
     assert_eq!(indexed(world, "bob@new.example").await, 0);
     let operator = world.operator_cx();
     lifecycle::delete(&operator, globex.id, "a test").await.unwrap();
@@ -1315,13 +1269,9 @@ async fn runtime_role_learns_nothing_of_the_index() {
     let admin = &world.acme.admin;
     for email in [world.globex.member.email.as_str(), "nobody@both.example"] {
         let body = json!({"email": email, "full_name": "New", "password": PASSWORD});
-        world.post(admin, "/api/v1/users", &body).send().await.expect(201);
+        world.post(admin, "/api/v1/users", &body).await.expect(201);
     }
     // An unusable link tells nothing either.
-    let wrong = world
-        .client
-        .post(VERIFY_EMAIL, &json!({"token": "lt_x"}))
-        .send()
-        .await;
+    let wrong = world.client.post(VERIFY_EMAIL, &json!({"token": "lt_x"})).await;
     is_unusable(wrong);
 }
