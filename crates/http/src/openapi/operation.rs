@@ -44,7 +44,7 @@ const HEADERS: [(&str, &str); 9] = [
     ("Retry-After", "Seconds to wait before the next attempt."),
     (
         "Tenant-Resolved-By",
-        "What named the tenant: `credential`, `header`, `subdomain` or `body`.",
+        "What named the tenant: `credential`, `header`, `subdomain`, `custom_domain` or `body`.",
     ),
     (
         "X-Request-ID",
