@@ -648,7 +648,8 @@ mod tests {
                     .is_some(),
             );
         }
-        assert_eq!(entries, OF_TENANT + 1);
+        // One for what the first network did beyond its bound, and one for what was beyond that of the tenant.
+        assert_eq!(entries, OF_TENANT + 2);
         assert!(
             refusals
                 .note(tenant(2), failed("192.0.2.1", "a@x.example"), at(1))
