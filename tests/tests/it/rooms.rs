@@ -39,7 +39,7 @@ const DOMAIN: Layer = Layer {
             "operations",
             &["kernel", "usage", "identity", "tenant", "audit", "flags"],
         ),
-        ("billing", &["kernel", "usage", "operations"]),
+        ("billing", &["kernel", "usage", "identity", "operations"]),
         (
             "store",
             &[

@@ -38,12 +38,12 @@ named_enum! {
     }
 }
 
-/// A record of the stream.
+/// What the receiver gets: an entry or a signed head of a tenant's log, or an entry of the log of operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StreamRecord {
     /// Identifies the record for ever, so that a receiver recognizes one that it gets twice.
     pub id: String,
-    /// What it is.
+    /// Whether it is an entry or a head, and whose.
     pub kind: RecordKind,
     /// When it happened.
     pub at: Time,

@@ -128,7 +128,7 @@ impl SecurityNotice {
         }
     }
 
-    /// Its kind.
+    /// The event in short, such as `password_changed`, by which notices are counted.
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::EmailChangedByAdmin => "email_changed_by_admin",

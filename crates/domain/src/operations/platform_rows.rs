@@ -109,7 +109,7 @@ pub struct PlatformAuditEvent {
     pub at: Time,
     /// What acted: `user`, `api_key`, `operator`, `job`, `system`, `guest` or `founder`.
     pub actor_kind: String,
-    /// The id of the actor.
+    /// The user, API key or operator who did it; `None` for the system and for callers without an account.
     pub actor_id: Option<Uuid>,
     /// What happened, for example `project.created`.
     pub action: String,

@@ -6,9 +6,9 @@ use crate::tenant::{SupportAccess, SupportStatus};
 /// An operator's access, and the tenant that it leads to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlatformSupportAccess {
-    /// The tenant.
+    /// Whose rows the operator may see.
     pub tenant: TenantId,
-    /// The access.
+    /// What was asked for, and how far it is.
     pub access: SupportAccess,
 }
 

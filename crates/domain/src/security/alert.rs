@@ -8,7 +8,7 @@ use crate::security::rule::{AlertAction, Rule, Severity, Subject};
 use crate::security::window::Hits;
 
 named_enum! {
-    /// The state of an alert.
+    /// Whether an admin has looked at an alert.
     pub enum AlertState {
         /// Nobody has looked at it.
         Open = "open",
@@ -20,9 +20,9 @@ named_enum! {
 /// What there is one open alert of: a rule and a subject.
 #[derive(Debug, Clone)]
 pub struct AlertKey {
-    /// The rule.
+    /// What was broken: an entry of the catalogue of rules.
     pub rule: &'static Rule,
-    /// The subject.
+    /// Who or what broke it.
     pub subject: Subject,
 }
 
@@ -90,7 +90,7 @@ pub struct Alert {
     pub acted_at: Option<Time>,
     /// When it was acknowledged.
     pub acknowledged_at: Option<Time>,
-    /// Who acknowledged it.
+    /// The admin who did; `None` while it is open, and after the admin was erased.
     pub acknowledged_by: Option<UserId>,
     /// What the admin has noted.
     pub note: Option<String>,

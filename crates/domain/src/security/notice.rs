@@ -6,11 +6,11 @@ use crate::security::rule::{AlertAction, Severity, Subject, SubjectKind};
 /// The mail to admins about an alert that was raised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AlertNotice {
-    /// The alert.
+    /// Identifies the alert that the mail is about.
     pub alert: SecurityAlertId,
     /// The name of its rule.
     pub rule: String,
-    /// Its severity.
+    /// How bad the rule is: the mail says so first.
     pub severity: Severity,
     /// How much was counted when it was raised.
     pub count: i64,
@@ -26,7 +26,7 @@ pub struct AlertNotice {
 }
 
 impl AlertNotice {
-    /// The subject.
+    /// Who or what broke the rule, put together from the columns.
     pub fn subject(&self) -> Subject {
         Subject::new(self.subject_kind, &self.subject)
     }

@@ -27,9 +27,9 @@ named_enum! {
     /// What an alert is about.
     #[derive(PartialOrd, Ord)]
     pub enum SubjectKind {
-        /// A user.
+        /// A user of the tenant, by the id of the account.
         User = "user",
-        /// An API key.
+        /// An API key, also one of a service account, by the id of the key.
         ApiKey = "api_key",
         /// A network that callers come from.
         Network = "network",
@@ -132,7 +132,7 @@ impl RuleTerms {
     /// The longest window in minutes: a day.
     pub const LONGEST: u32 = 1_440;
 
-    /// The window.
+    /// For how long what is counted counts.
     pub fn window(self) -> Duration {
         Duration::minutes(self.window_minutes.into())
     }

@@ -61,7 +61,7 @@ pub enum Actor {
     Operator {
         /// The operator.
         id: OperatorId,
-        /// The access.
+        /// The approval by which the operator is in the tenant.
         access: SupportAccessId,
         /// What it allows.
         level: SupportLevel,

@@ -146,7 +146,7 @@ named_enum! {
 pub struct NewSupportAccess {
     /// Why; 10 to 500 characters.
     pub reason: String,
-    /// What for.
+    /// Whether the operator reads, or writes too.
     pub access: SupportLevel,
     /// For how many minutes from the approval on; 1 to 60.
     pub minutes: i64,
@@ -169,7 +169,7 @@ pub struct SupportAccess {
     pub operator_epoch: Option<i64>,
     /// Why.
     pub reason: String,
-    /// What for.
+    /// Whether the operator reads, or writes too.
     pub access: SupportLevel,
     /// For how many minutes from the approval on.
     pub minutes: i64,

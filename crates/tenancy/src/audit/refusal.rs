@@ -115,7 +115,7 @@ pub struct Refusal {
 pub struct RefusedActor {
     /// What it is, as the audit log says it.
     pub kind: &'static str,
-    /// Its id.
+    /// The user, key or operator, by the id.
     pub id: Uuid,
 }
 

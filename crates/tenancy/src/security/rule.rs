@@ -16,7 +16,7 @@ use crate::{Cx, Precondition};
 pub struct RuleInForce {
     /// The rule of the catalogue.
     pub rule: &'static Rule,
-    /// Its terms.
+    /// Threshold, window and action, after the changes of operator and tenant.
     pub terms: RuleTerms,
     /// Whether the tenant has changed them.
     pub is_changed: bool,

@@ -100,7 +100,7 @@ pub struct JobFacts {
 pub struct SupportFacts {
     /// The tenant that the access leads to.
     pub tenant: TenantFacts,
-    /// The operator who has it.
+    /// The one who asked for the access and alone may use it.
     pub operator: OperatorId,
     /// The epoch of the operator's tokens; none of an operator who is deactivated, or whose role uses no such access.
     pub operator_epoch: Option<i64>,

@@ -31,7 +31,7 @@ pub(crate) struct NewSupportAccessBody {
     minutes: i64,
 }
 
-/// An access with its tenant.
+/// An access of an operator to a tenant, as operators see it: with the tenant that it is about.
 #[derive(Serialize, ToSchema)]
 #[schema(as = SupportAccessOfTenant)]
 pub(crate) struct SupportAccessOfTenantView {
