@@ -26,7 +26,7 @@ mod all_tenants;
 mod archive;
 mod audit;
 mod audit_stream;
-mod billing;
+mod billing_command;
 mod boot;
 #[cfg(test)]
 mod command_records;
@@ -72,6 +72,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub use tenantry_billing as billing;
 pub use tenantry_domain as domain;
 pub use tenantry_domain::customization::{Definition, Editor, Kind, Pattern};
 pub use tenantry_domain::permission;
@@ -155,21 +156,21 @@ enum Command {
     /// Set something for a tenant, and seal tenants' secrets with a new key.
     #[command(after_help = "Example: tenantry settings rotate-keys")]
     Settings(tenant_settings::Args),
-    /// Import users who move in from another system, or remove the second factor of one.
+    /// Import, export and erase users, or remove the second factor of one.
     #[command(
         after_help = "Example: tenantry user import --tenant acme --file users.ndjson --verified\n         \
                       tenantry user reset-mfa --tenant acme --email ada@acme.example"
     )]
     User(user::Args),
-    /// Rotate and list the keys that sign access tokens.
+    /// Rotate, list and check the keys that sign access tokens and seal tenants' secrets.
     #[command(after_help = "Example: tenantry keys rotate")]
     Keys(keys::Args),
     /// List, replay and cancel work that is done in the background.
     #[command(after_help = "Example: tenantry jobs list --state dead")]
     Jobs(jobs::Args),
-    /// Tell the payment provider what was used, compare numbers with it, list what it told of.
+    /// Report usage to the payment provider, compare numbers with it, list its messages.
     #[command(after_help = "Example: tenantry billing reconcile --period 2026-01")]
-    Billing(billing::Args),
+    Billing(billing_command::Args),
     /// Try how mail goes out.
     #[command(after_help = "Example: tenantry mail test --to ada@example.com")]
     Mail(mail::Args),
@@ -301,7 +302,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Settings(args) => tenant_settings::run(&sources.of_command()?, &args).await,
         Command::User(args) => user::run(&sources.of_command()?, &args).await,
         Command::Keys(args) => keys::run(&sources.of_command()?, &args).await,
-        Command::Billing(args) => billing::run(&sources.of_command()?, &args).await,
+        Command::Billing(args) => billing_command::run(&sources.of_command()?, &args).await,
         Command::Mail(args) => mail::run(&sources.of_other_command()?.mail, &args).await,
         Command::Audit(args) => audit::run(&sources.of_command()?, &args).await,
         Command::Quota(args) => quota::run(&sources.of_command()?, &args).await,

@@ -19,7 +19,7 @@ use crate::boot::{Booted, boot};
 use crate::config::{Http, Profile, Server, Settings};
 use crate::guard::Guard;
 use crate::otlp_metrics::MetricsExport;
-use crate::{CommandError, billing, health, jobs, mail, metrics, otlp};
+use crate::{CommandError, billing_command, health, jobs, mail, metrics, otlp};
 
 /// Serves until it is told to stop.
 pub async fn run(settings: &Settings) -> Result<(), CommandError> {
@@ -227,7 +227,7 @@ impl Loops {
         let returning = booted.quotas.clone().map(|quotas| tokio::spawn(quotas.run()));
         let offering = booted.stripe.clone().map(|stripe| {
             let plans = Arc::clone(&booted.app.ports.plans);
-            tokio::spawn(billing::offer(plans, stripe))
+            tokio::spawn(billing_command::offer(plans, stripe))
         });
         // Mail is for servers that have a worker.
         let mailing = settings.jobs.enabled;

@@ -90,7 +90,7 @@ pub struct Alert {
     pub acted_at: Option<Time>,
     /// When it was acknowledged.
     pub acknowledged_at: Option<Time>,
-    /// The admin who did; `None` while it is open, and after the admin was erased.
+    /// The admin who did; `None` while it is open.
     pub acknowledged_by: Option<UserId>,
     /// What the admin has noted.
     pub note: Option<String>,
