@@ -90,6 +90,8 @@ pub struct Options {
     pub resolver: Arc<KnownHosts>,
     /// The DNS server that is asked about custom domains; nothing answers when absent.
     pub dns: Option<SocketAddr>,
+    /// Whether the operator has set up no custom domains.
+    pub without_edge: bool,
     /// Where audit entries are streamed to; nowhere when absent.
     pub audit_stream: tenantry::AuditStream,
     /// Settings beside those of the product.
@@ -186,6 +188,7 @@ impl Default for Options {
             traces: Arc::new(NoTraces),
             resolver: Arc::default(),
             dns: None,
+            without_edge: false,
             audit_stream: tenantry::AuditStream::default(),
             definitions: Vec::new(),
             keys: Vec::new(),
@@ -316,6 +319,7 @@ impl Seed {
             traces: _,
             resolver: _,
             dns: _,
+            without_edge: _,
             definitions: _,
             spool: _,
             mail_limits: _,
@@ -709,7 +713,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Settings {
     settings.mail.tenant_per_day = options.mail_limits.tenant;
     settings.mail.app_url = "https://app.example.test/".into();
     settings.audit.stream = options.audit_stream.clone();
-    settings.domains.edge = EDGE.into();
+    settings.domains.edge = if options.without_edge { "" } else { EDGE }.into();
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
     settings.domains.name_servers = vec![options.dns.unwrap_or(nobody)];
     settings.domains.timeout_ms = 1_000;

@@ -3,7 +3,7 @@
 
 use chrono::Duration;
 use serde_json::{Value, json};
-use tenantry_domain::kernel::SystemScope;
+use tenantry_domain::kernel::{Clock as _, SystemScope};
 use tenantry_tenancy::operations::job::{JobHandler, Nothing};
 use tenantry_tenancy::tenant::custom_domain::{CheckDomains, KeepDomains};
 use tenantry_tenancy::tenant::domain_ask::{self, AskError};
@@ -456,7 +456,7 @@ async fn domain_follows_the_state_of_its_tenant() {
     assert_eq!(state(&world, &globex, &theirs).await, "active");
 }
 
-/// Rows of domains of acme as an earlier time has left them.
+/// Rows of domains of acme, whose id is `$1`; `$2` is the time.
 async fn put_rows(world: &World, rows: &str) {
     let sql = format!(
         "INSERT INTO tenant_domains (tenant_id, id, created_at, domain, state, token, claimed_until, verified_at, activated_at,
@@ -464,6 +464,7 @@ async fn put_rows(world: &World, rows: &str) {
     );
     sqlx::query(sqlx::AssertSqlSafe(sql))
         .bind(world.acme.id.uuid())
+        .bind(world.clock.now())
         .execute(&mut world.database.admin().await)
         .await
         .unwrap();
@@ -474,14 +475,14 @@ async fn released_domains_keep_no_other_from_its_check() {
     let (world, _dns) = world().await;
     put_rows(
         &world,
-        "SELECT $1, gen_random_uuid(), now(), 'd' || g || '.acme-corp.com', 'released', 't', now(), NULL, NULL, now(), 'claim_expired',
-             now(), now(), 1 FROM generate_series(1, 130) g",
+        "SELECT $1, gen_random_uuid(), $2, 'd' || g || '.acme-corp.com', 'released', 't', $2, NULL, NULL, $2, 'claim_expired',
+             $2, $2, 1 FROM generate_series(1, 130) g",
     )
     .await;
     put_rows(
         &world,
-        "SELECT $1, gen_random_uuid(), now(), 'portal.acme-corp.com', 'active', 't', now(), now(), now(), NULL, NULL,
-             now() - interval '3 days', now(), 1",
+        "SELECT $1, gen_random_uuid(), $2, 'portal.acme-corp.com', 'active', 't', $2, $2, $2, NULL, NULL,
+             $2 - interval '3 days', $2, 1",
     )
     .await;
     run(&world, &world.acme, CheckDomains).await;
@@ -496,10 +497,14 @@ async fn released_domains_keep_no_other_from_its_check() {
 
 #[actix_web::test]
 async fn nothing_is_served_by_custom_domains_that_are_switched_off() {
-    let world = World::new().await;
+    let options = Options {
+        without_edge: true,
+        ..Options::default()
+    };
+    let world = World::with(options).await;
     put_rows(
         &world,
-        "SELECT $1, gen_random_uuid(), now(), 'portal.acme-corp.com', 'active', 't', now(), now(), now(), NULL, NULL, now(), now(), 1",
+        "SELECT $1, gen_random_uuid(), $2, 'portal.acme-corp.com', 'active', 't', $2, $2, $2, NULL, NULL, $2, $2, 1",
     )
     .await;
     assert!(!is_served(&world, HOST).await);

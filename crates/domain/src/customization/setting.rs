@@ -14,7 +14,7 @@ use crate::customization::{Address, Branding, Colour};
 use crate::identity::{AddressRules, AllowedNetwork};
 use crate::kernel::{
     Check, Invalid, LONGEST_URL, Level, Patch, PublicUrl, Resolved, StoreError, TenantId, Time, UserId,
-    check_text, resolve,
+    check_text, pointer_segment, resolve,
 };
 use crate::plans::PlanTerms;
 use crate::tenant::TenantScope;
@@ -334,14 +334,14 @@ fn check_object(
         .filter(|name| fields.iter().all(|field| field.name != *name))
     {
         check.fail(
-            &format!("{at}/{}", escaped(name)),
+            &format!("{at}/{}", pointer_segment(name)),
             "unknown_field",
             "is not known here",
         );
     }
     let mut normal = serde_json::Map::new();
     for field in fields {
-        let here = format!("{at}/{}", escaped(field.name));
+        let here = format!("{at}/{}", pointer_segment(field.name));
         match object.get(field.name) {
             Some(value) => {
                 let value = field.kind.check(value, &here, check, addresses);
@@ -352,11 +352,6 @@ fn check_object(
         }
     }
     Value::Object(normal)
-}
-
-/// As one step of a JSON pointer (RFC 6901).
-fn escaped(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
 }
 
 /// A setting: its key, its values, and whose business it is.
@@ -514,7 +509,7 @@ impl SettingRegistry {
         let mut check = Check::new();
         let mut checked = SettingChange::default();
         for (key, patch) in change {
-            let at = format!("/{}", escaped(key));
+            let at = format!("/{}", pointer_segment(key));
             let Some(definition) = self.get(key) else {
                 check.fail(&at, "unknown_field", "is not known here");
                 continue;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 use tenantry_domain::customization::EffectiveSettings;
-use tenantry_domain::kernel::{FieldError, Invalid, Patch, Permission, StoreError};
+use tenantry_domain::kernel::{Check, FieldError, Invalid, Patch, Permission, StoreError, pointer_segment};
 use tenantry_domain::security::{RULES, Rule, RuleChanges, RuleTerms};
 
 use crate::customization::product_settings::ALERT_RULES;
@@ -42,6 +42,13 @@ pub async fn update(
     patch: &BTreeMap<String, Patch<Value>>,
 ) -> Result<(i64, Vec<RuleInForce>), SettingError> {
     cx.require(Permission::ManageSettings)?;
+    Check::all(|check| {
+        // Also of a rule that is taken back: a merge would pass over it.
+        for rule in patch.keys().filter(|rule| Rule::find(rule).is_none()) {
+            let pointer = format!("/{}", pointer_segment(rule));
+            check.fail(&pointer, "unknown_field", "is not known here");
+        }
+    })?;
     let held = setting::configuration(cx).await?;
     let own = held.settings.values.get(ALERT_RULES.key());
     let mut rules = own.map_or(Value::Null, |own| own.value.clone());
