@@ -2189,8 +2189,8 @@ const SEEDS: &[(&str, &str)] = &[
     (
         "security_alerts",
         "INSERT INTO security_alerts (tenant_id, id, created_at, rule, subject_kind, subject, count, first_at, last_at, severity, \
-         state, evidence, action, acknowledged_at, acknowledged_by) SELECT tenant_id, gen_random_uuid(), now(), 'test', 'user', id, 1, \
-         now(), now(), 'low', 'acknowledged', '[]', 'none', now(), id FROM users WHERE role = 'admin'",
+         state, evidence, action, open_key, acknowledged_by) SELECT tenant_id, gen_random_uuid(), now(), 'test', 'user', id, 1, now(), \
+         now(), 'low', 'open', '[]', 'none', email, id FROM users WHERE role = 'admin'",
     ),
     (
         "security_detections",

@@ -261,6 +261,8 @@ async fn sensitive_requests_need_a_recent_factor() {
         "switch_tenant",
         // Of an access that an operator has asked for: `support_access`.
         "approve_support_access",
+        // Of an archive that a job has written: `exports::archives_are_given_out_for_a_recent_factor`.
+        "download_tenant_export",
         "begin_passkey_registration",
         "confirm_mfa",
         "enroll_mfa",

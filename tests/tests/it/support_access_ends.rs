@@ -31,9 +31,10 @@ async fn begun(world: &World, bearer: &str) -> Cx {
     world.cx(&who).await
 }
 
+/// Creates a project, each time of another name.
 async fn create(cx: &Cx) -> Result<(), ProjectError> {
     let new = NewProject {
-        name: "By support".into(),
+        name: format!("By support {}", cx.ports().ids.uuid()),
         description: None,
     };
     project::create(cx, new).await.map(|_| ())
@@ -79,8 +80,8 @@ async fn keep(world: &World, tenant: &TenantWorld) {
     KeepAudit.run(&cx, Nothing {}).await.unwrap();
 }
 
-async fn login(world: &World, email: &str) -> String {
-    let body = json!({"email": email, "password": PASSWORD});
+async fn login(world: &World, email: &str, password: &str) -> String {
+    let body = json!({"email": email, "password": password});
     let login = world.client.post("/api/v1/admin/login", &body).await;
     login.expect(200).json()["access_token"]
         .as_str()
@@ -93,7 +94,7 @@ async fn login(world: &World, email: &str) -> String {
 async fn ended_access_finishes_nothing_that_began_before() {
     let world = World::new().await;
     let sam = support(&world).await;
-    let projects = "SELECT count(*) FROM projects WHERE name = 'By support'";
+    let projects = "SELECT count(*) FROM projects WHERE name LIKE 'By support %'";
     for how in ["end", "overtake", "expire"] {
         let (id, bearer) = granted(&world, &sam, &world.acme, "write").await;
         let cx = begun(&world, &bearer).await;
@@ -119,7 +120,7 @@ async fn ended_access_finishes_nothing_that_began_before() {
         assert!(is_ended(&read.map(|_| ())), "{how}");
         assert_eq!(count(&world, projects).await, 1, "{how}");
         world
-            .sql("UPDATE projects SET name = 'Before' WHERE name = 'By support'")
+            .sql("UPDATE projects SET name = 'Before ' || id WHERE name LIKE 'By support %'")
             .await;
     }
 }
@@ -151,8 +152,9 @@ async fn changes_of_an_operator_end_the_accesses_in_every_tenant() {
         let request = world.client.patch(&path, &body).bearer(&owner);
         request.await.expect(200);
     };
+    let mut password = PASSWORD.to_owned();
     for change in ["owner", "billing", "deactivate", "end-sessions", "password"] {
-        let sam = login(&world, SAM).await;
+        let sam = login(&world, SAM, &password).await;
         let (id, bearer) = granted(&world, &sam, acme, "write").await;
         let pending = ask(&world, &sam, globex, "read").await;
         get(&world, &bearer, "/api/v1/tasks").await.expect(200);
@@ -168,10 +170,9 @@ async fn changes_of_an_operator_end_the_accesses_in_every_tenant() {
                     .expect(204);
             }
             "password" => {
-                let body = json!({"password": PASSWORD});
-                post(&world, &owner, &format!("{path}/reset-password"), body)
-                    .await
-                    .expect(200);
+                let reset = format!("{path}/reset-password");
+                let reset = post(&world, &owner, &reset, json!({})).await.expect(200).json();
+                reset["password"].as_str().unwrap().clone_into(&mut password);
             }
             role => {
                 patch(json!({"role": role})).await;
@@ -182,7 +183,7 @@ async fn changes_of_an_operator_end_the_accesses_in_every_tenant() {
         get(&world, &bearer, "/api/v1/tasks")
             .await
             .problem(401, "token_revoked");
-        let sam = login(&world, SAM).await;
+        let sam = login(&world, SAM, &password).await;
         token(&world, &sam, &id).await.problem(409, "conflict");
         for (tenant, id) in [(acme, &id), (globex, &pending)] {
             assert_eq!(status(&world, tenant, id).await, "ended", "{change}");
@@ -199,7 +200,7 @@ async fn changes_of_an_operator_end_the_accesses_in_every_tenant() {
         .filter(|(_, row)| row["details"]["support_accesses_ended"] == 2);
     assert_eq!(ended.count(), 5);
     // A change of the name ends none.
-    let sam = login(&world, SAM).await;
+    let sam = login(&world, SAM, &password).await;
     let (_, bearer) = granted(&world, &sam, acme, "read").await;
     patch(json!({"full_name": "Sam S."})).await;
     get(&world, &bearer, "/api/v1/tasks").await.expect(200);
@@ -354,7 +355,7 @@ async fn reads_are_preapproved_only_when_the_admins_get_a_mail() {
     assert_eq!(count(&world, mails).await, before + most + 2);
     // A day later there are mails again.
     world.clock.advance(Duration::hours(25));
-    let sam = login(&world, SAM).await;
+    let sam = login(&world, SAM, PASSWORD).await;
     let asked = post(&world, &sam, ADMIN, asks(acme, "read"))
         .await
         .expect(202)
