@@ -457,7 +457,9 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
     assert_eq!(login("operator@tenantry.example", "demo-password").0, 200);
 
     let email = "olga@platform.example";
-    let create = ["operator", "create", "--email", email, "--name", "Olga"];
+    let create = [
+        "operator", "create", "--email", email, "--name", "Olga", "--role", "owner",
+    ];
     let created = output(&create, &settings);
     let text = String::from_utf8(created.stdout).unwrap();
     let password = text.lines().nth(1).unwrap().strip_prefix("password ").unwrap();
@@ -473,6 +475,8 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
         "otto@platform.example",
         "--name",
         "Otto",
+        "--role",
+        "owner",
     ])
     .arg("--password-stdin")
     .envs(settings)

@@ -105,11 +105,8 @@ fn audit(metrics: &Metrics, booted: &Booted) {
     });
 }
 
-/// Adds what was streamed of audit logs, where there is a receiver.
+/// Adds what was streamed of audit logs: nothing where there is no receiver. An alert on them works once there is one.
 fn audit_stream(metrics: &Metrics, booted: &Booted) {
-    if booted.app.ports.audit_receiver.is_none() {
-        return;
-    }
     let stream = booted.app.audit_stream();
     let help = "Audit records that the receiver has acknowledged to this server, by kind";
     metrics.register_labelled("audit_stream_sent", help, MetricType::Counter, move || {

@@ -74,7 +74,10 @@ const TENANCY: Layer = Layer {
         ("customization", &["kernel", "audit"]),
         ("archive", &["kernel", "audit", "operations", "customization"]),
         ("identity", &["kernel", "audit", "operations", "customization"]),
-        ("security", &["kernel", "operations", "customization", "identity"]),
+        (
+            "security",
+            &["kernel", "audit", "operations", "customization", "identity"],
+        ),
         ("admin", &["kernel", "audit", "operations", "identity"]),
         ("work", &["kernel"]),
         ("flags", &["kernel"]),

@@ -1,7 +1,7 @@
 //! Accounts at the payment provider, invoices, dunning, and reports of metered usage.
 //!
 //! [`PaymentProvider`] is the port; what the provider says is believed only after it was fetched from there.
-//! May use: `kernel`, `usage`, `operations`.
+//! May use: `kernel`, `usage`, `identity`, `operations`.
 
 mod billing_account;
 mod charged_time;

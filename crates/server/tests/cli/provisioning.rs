@@ -73,11 +73,9 @@ fn failed_import_says_how_to_free_its_slug() {
     let import = ["tenant", "import", &file, "--as-new", "copy"];
     let failed = output(&import, &terminal.settings);
     let purge = ["tenant", "purge", "copy", "--confirm", "--reason", "a test"];
-    let named = format!(
-        "the tenant copy is still provisioning: start its import again, or erase the tenant with `tenantry {}`",
-        purge.join(" ")
-    );
-    assert!(stderr(&failed).contains(&named), "{}", stderr(&failed));
+    let named = "the tenant copy is still provisioning: start its import again, or erase the tenant with \
+                 `tenantry tenant purge copy --confirm --reason TEXT`";
+    assert!(stderr(&failed).contains(named), "{}", stderr(&failed));
     terminal.all("ALTER TABLE tasks DROP CONSTRAINT tasks_refused; SELECT 'done'");
     terminal.run(&purge);
     terminal.run(&import);
