@@ -1165,14 +1165,16 @@ async fn changed_built_ins_are_found_whatever_their_age() {
         ("pg_type", "typispreferred = true", "typname = 'uuid'"),
     ] {
         let database = Database::migrated().await;
-        // Only the changed row is frozen: a function of the extension whose row was updated in place would no longer be found.
+        // Only the changed row is frozen: a function of the extension whose row was updated in place would no longer be found. It is
+        // looked for in a statement of its own, since the page may not be in use by a scan while it is changed.
         let sql = format!(
             "SET allow_system_table_mods = on; CREATE EXTENSION pg_surgery; \
              CREATE TEMP TABLE changed AS SELECT * FROM {class} WHERE {which}; UPDATE changed SET {change}; \
              DELETE FROM {class} WHERE {which}; INSERT INTO {class} SELECT * FROM changed; \
-             SELECT heap_force_freeze('{class}'::regclass, (SELECT array_agg(ctid) FROM {class} \
-                 WHERE xmin = pg_current_xact_id()::xid AND {which})); \
-             DROP TABLE changed; DROP EXTENSION pg_surgery"
+             CREATE TEMP TABLE places AS SELECT array_agg(ctid) AS of_row FROM {class} \
+                 WHERE xmin = pg_current_xact_id()::xid AND {which}; \
+             SELECT heap_force_freeze('{class}'::regclass, (SELECT of_row FROM places)); \
+             DROP TABLE changed, places; DROP EXTENSION pg_surgery"
         );
         database.admin_runs(&sql).await;
         let report = database.guard_as_app(&expecting()).await;
