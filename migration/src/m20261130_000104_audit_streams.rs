@@ -109,7 +109,7 @@ CREATE TABLE operator_event_stream (
 
 /// It runs as the role that stores the entry. Without a stream it adds nothing.
 const NOTE: &str = "\
-CREATE FUNCTION operator_events_note() RETURNS trigger
+CREATE OR REPLACE FUNCTION operator_events_note() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO public.operator_event_outbox (event_id) SELECT NEW.id FROM public.operator_event_stream;

@@ -17,7 +17,7 @@ const TABLES: [&str; 14] = [
     "brandings",
 ];
 
-const READ_WITH_A_REASON: [&str; 3] = ["users", "projects", "tasks"];
+const READ_WITH_A_REASON: [&str; 4] = ["users", "projects", "tasks", "audit_events"];
 
 const APPEND_ONLY: [&str; 3] = ["resource_versions", "audit_events", "tenant_setting_versions"];
 

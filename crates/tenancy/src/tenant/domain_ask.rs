@@ -55,7 +55,7 @@ impl ServedHosts {
 /// Why a question about a host is not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
-    /// [`PER_SECOND`] other hosts were looked up in this second.
+    /// As many other hosts as are looked up in a second were asked about in this one.
     #[error("too many questions, ask again in a second")]
     TooMany,
     /// The store failed, and nothing is known of the host.

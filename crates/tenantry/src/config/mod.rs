@@ -105,7 +105,6 @@ pub struct Settings {
     pub metrics: Metrics,
     pub limits: Limits,
     pub quotas: Quotas,
-    /// See [`Alerts`].
     pub alerts: Alerts,
     pub redis: Redis,
     pub guard: Guard,
