@@ -212,6 +212,11 @@ async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
         ],
         "audit_streams" => &["audit_streams_platform_select"],
         "audit_heads" => &["audit_heads_purge", "audit_heads_purge_select"],
+        "erasures" => &["erasures_purge", "erasures_purge_select"],
+        "support_accesses" => &[
+            "support_accesses_platform_select",
+            "support_accesses_platform_update",
+        ],
         "resource_versions" => &["resource_versions_purge", "resource_versions_purge_select"],
         "tenant_setting_versions" => &[
             "tenant_setting_versions_purge",
