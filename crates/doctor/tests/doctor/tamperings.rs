@@ -1172,7 +1172,7 @@ async fn changed_built_ins_are_found_whatever_their_age() {
              CREATE TEMP TABLE changed AS SELECT * FROM {class} WHERE {which}; UPDATE changed SET {change}; \
              DELETE FROM {class} WHERE {which}; INSERT INTO {class} SELECT * FROM changed; \
              CREATE TEMP TABLE places AS SELECT array_agg(ctid) AS of_row FROM {class} \
-                 WHERE xmin = pg_current_xact_id()::xid AND {which}; \
+                 WHERE oid IN (SELECT oid FROM changed); \
              SELECT heap_force_freeze('{class}'::regclass, (SELECT of_row FROM places)); \
              DROP TABLE changed, places; DROP EXTENSION pg_surgery"
         );
