@@ -19,13 +19,8 @@ use crate::{SigningKey, SigningKeyRing};
 /// Verification follows RFC 8725: algorithm and type are fixed, the key is one of ours by its `kid`, issuer
 /// and audience are exactly ours, every claim is there and of its type.
 pub struct JwtAccessTokens {
-    keys: Arc<SigningKeyRing>,
-    issuer: String,
-    audience: String,
+    tokens: TokenKind,
     lifetime_seconds: i64,
-    validation: Validation,
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn IdSource>,
 }
 
 impl JwtAccessTokens {
@@ -43,27 +38,84 @@ impl JwtAccessTokens {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
     ) -> Result<Self, AccessTokensError> {
-        if issuer.is_empty() || audience.is_empty() {
-            return Err(AccessTokensError::Nameless);
-        }
+        let tokens = TokenKind::new(keys, issuer, (&audience, ""), clock, ids)?;
         if !(1..=LONGEST_TOKEN_SECONDS).contains(&lifetime_seconds) {
             return Err(AccessTokensError::Lifetime(lifetime_seconds));
         }
+        Ok(Self {
+            tokens,
+            lifetime_seconds,
+        })
+    }
+}
+
+/// Tokens of one kind: what keeps it apart from others is the audience.
+pub(crate) struct TokenKind {
+    keys: Arc<SigningKeyRing>,
+    issuer: String,
+    audience: String,
+    validation: Validation,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+}
+
+impl TokenKind {
+    /// `keys` signs and verifies. The audience is the one of users' tokens with what this kind adds to it.
+    ///
+    /// # Errors
+    /// [`AccessTokensError::Nameless`].
+    pub(crate) fn new(
+        keys: Arc<SigningKeyRing>,
+        issuer: String,
+        (of_users, added): (&str, &str),
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdSource>,
+    ) -> Result<Self, AccessTokensError> {
+        if issuer.is_empty() || of_users.is_empty() {
+            return Err(AccessTokensError::Nameless);
+        }
+        let audience = format!("{of_users}{added}");
         let validation = validation(&issuer, &audience);
         Ok(Self {
             keys,
             issuer,
             audience,
-            lifetime_seconds,
             validation,
             clock,
             ids,
         })
     }
+
+    pub(crate) fn issuer(&self) -> String {
+        self.issuer.clone()
+    }
+
+    pub(crate) fn audience(&self) -> String {
+        self.audience.clone()
+    }
+
+    /// A fresh `jti`.
+    pub(crate) fn jti(&self) -> String {
+        self.ids.uuid().to_string()
+    }
+
+    pub(crate) fn sign(&self, claims: &impl Serialize) -> String {
+        signed(&self.keys.signing(), claims)
+    }
+
+    /// What a token of this kind claims, whenever it is or was valid.
+    pub(crate) fn authentic<C: DeserializeOwned>(&self, token: &str) -> Option<C> {
+        authentic(token, &self.keys, &self.validation)
+    }
+
+    /// Checks that a token is valid now; it begins in Unix seconds.
+    pub(crate) fn in_time(&self, begins: i64, expires_at: Time) -> Result<(), TokenError> {
+        in_time(begins, expires_at, self.clock.now())
+    }
 }
 
 /// Checks that a token is valid at a time; it begins in Unix seconds. Clocks may differ by [`TOKEN_LEEWAY_SECONDS`].
-pub(crate) fn in_time(begins: i64, expires_at: Time, now: Time) -> Result<(), TokenError> {
+fn in_time(begins: i64, expires_at: Time, now: Time) -> Result<(), TokenError> {
     if begins > now.timestamp().saturating_add(TOKEN_LEEWAY_SECONDS) {
         return Err(TokenError::Invalid);
     }
@@ -77,11 +129,7 @@ pub(crate) fn not_expired(expires_at: Time, now: Time) -> Result<(), TokenError>
 }
 
 /// What a token with a good signature, issuer and audience claims, whenever it is or was valid.
-pub(crate) fn authentic<C: DeserializeOwned>(
-    token: &str,
-    keys: &SigningKeyRing,
-    validation: &Validation,
-) -> Option<C> {
+fn authentic<C: DeserializeOwned>(token: &str, keys: &SigningKeyRing, validation: &Validation) -> Option<C> {
     if token.len() > LONGEST {
         return None;
     }
@@ -108,7 +156,7 @@ fn brings_a_key(header: &Header) -> bool {
 }
 
 /// A token of the type that [`authentic`] asks for.
-pub(crate) fn signed(key: &SigningKey, claims: &impl Serialize) -> String {
+fn signed(key: &SigningKey, claims: &impl Serialize) -> String {
     let mut header = Header::new(Algorithm::EdDSA);
     header.typ = Some(TYPE.into());
     header.kid = Some(key.kid().into());
@@ -118,41 +166,41 @@ pub(crate) fn signed(key: &SigningKey, claims: &impl Serialize) -> String {
 impl AccessTokens for JwtAccessTokens {
     fn sign(&self, claims: &AccessClaims) -> String {
         let claims = WireClaims {
-            iss: self.issuer.clone(),
-            aud: self.audience.clone(),
+            iss: self.tokens.issuer(),
+            aud: self.tokens.audience(),
             sub: claims.user.to_string(),
             tid: claims.tenant.to_string(),
             sid: claims.session.to_string(),
             role: claims.role,
             iat: claims.issued_at.timestamp(),
             exp: claims.expires_at.timestamp(),
-            jti: self.ids.uuid().to_string(),
+            jti: self.tokens.jti(),
             nbf: None,
             mfa_at: claims.factor_at.map(|at| at.timestamp()),
             amr: claims.factor_at.map(|_| amr(claims.methods)),
         };
-        signed(&self.keys.signing(), &claims)
+        self.tokens.sign(&claims)
     }
 
     /// [`TokenError::Expired`] only for what was valid once: somebody else's token is
     /// [`TokenError::Invalid`], however old. A token of the future (`iat` or `nbf` more than
     /// [`TOKEN_LEEWAY_SECONDS`] ahead) is invalid; `exp` has the same leeway.
     fn verify(&self, token: &str) -> Result<AccessClaims, TokenError> {
-        let claims: Option<WireClaims> = authentic(token, &self.keys, &self.validation);
+        let claims: Option<WireClaims> = self.tokens.authentic(token);
         let claims = claims.ok_or(TokenError::Invalid)?;
         let read = claims.read().ok_or(TokenError::Invalid)?;
         let begins = claims.nbf.map_or(claims.iat, |nbf| nbf.max(claims.iat));
-        in_time(begins, read.expires_at, self.clock.now())?;
+        self.tokens.in_time(begins, read.expires_at)?;
         Ok(read)
     }
 
     fn issued_to(&self, token: &str) -> Option<TenantId> {
-        let claims: WireClaims = authentic(token, &self.keys, &self.validation)?;
+        let claims: WireClaims = self.tokens.authentic(token)?;
         Some(claims.read()?.tenant)
     }
 
     fn jwks(&self) -> serde_json::Value {
-        self.keys.jwks()
+        self.tokens.keys.jwks()
     }
 
     fn lifetime_seconds(&self) -> i64 {
@@ -237,7 +285,7 @@ pub(crate) fn at(seconds: i64) -> Option<Time> {
 }
 
 /// Times are left out: the library would read the machine's clock.
-pub(crate) fn validation(issuer: &str, audience: &str) -> Validation {
+fn validation(issuer: &str, audience: &str) -> Validation {
     let mut validation = Validation::new(Algorithm::EdDSA);
     validation.set_issuer(&[issuer]);
     validation.set_audience(&[audience]);

@@ -1,12 +1,11 @@
 use std::sync::Arc;
 
-use jsonwebtoken::Validation;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::TokenError;
 use tenantry_domain::kernel::{Clock, IdSource};
 use tenantry_domain::operations::{OperatorClaims, OperatorTokens};
 
-use crate::access_token::{at, authentic, in_time, signed, validation};
+use crate::access_token::{TokenKind, at};
 use crate::{AccessTokensError, SigningKeyRing};
 
 /// How long an operator's token lives. There is nothing to refresh it with: whoever works longer logs in again.
@@ -16,14 +15,7 @@ const LIFETIME_SECONDS: i64 = 900;
 ///
 /// What keeps the two apart is the audience, which is `<audience of users>-admin`: neither is accepted where the other
 /// belongs. Claims: `iss aud sub iat exp jti epoch factor_at`; there is no tenant in them.
-pub struct JwtOperatorTokens {
-    keys: Arc<SigningKeyRing>,
-    issuer: String,
-    audience: String,
-    validation: Validation,
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn IdSource>,
-}
+pub struct JwtOperatorTokens(TokenKind);
 
 impl JwtOperatorTokens {
     /// `keys` signs and verifies. `audience` is the one of users' tokens.
@@ -37,42 +29,30 @@ impl JwtOperatorTokens {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
     ) -> Result<Self, AccessTokensError> {
-        if issuer.is_empty() || audience.is_empty() {
-            return Err(AccessTokensError::Nameless);
-        }
-        let audience = format!("{audience}-admin");
-        let validation = validation(&issuer, &audience);
-        Ok(Self {
-            keys,
-            issuer,
-            audience,
-            validation,
-            clock,
-            ids,
-        })
+        TokenKind::new(keys, issuer, (audience, "-admin"), clock, ids).map(Self)
     }
 }
 
 impl OperatorTokens for JwtOperatorTokens {
     fn sign(&self, claims: &OperatorClaims) -> String {
         let claims = WireClaims {
-            iss: self.issuer.clone(),
-            aud: self.audience.clone(),
+            iss: self.0.issuer(),
+            aud: self.0.audience(),
             sub: claims.operator.to_string(),
             iat: claims.issued_at.timestamp(),
             exp: claims.expires_at.timestamp(),
-            jti: self.ids.uuid().to_string(),
+            jti: self.0.jti(),
             epoch: claims.epoch,
             factor_at: claims.factor_at.map(|at| at.timestamp()),
         };
-        signed(&self.keys.signing(), &claims)
+        self.0.sign(&claims)
     }
 
     fn verify(&self, token: &str) -> Result<OperatorClaims, TokenError> {
-        let claims: Option<WireClaims> = authentic(token, &self.keys, &self.validation);
+        let claims: Option<WireClaims> = self.0.authentic(token);
         let claims = claims.ok_or(TokenError::Invalid)?;
         let read = claims.read().ok_or(TokenError::Invalid)?;
-        in_time(claims.iat, read.expires_at, self.clock.now())?;
+        self.0.in_time(claims.iat, read.expires_at)?;
         Ok(read)
     }
 

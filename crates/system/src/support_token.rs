@@ -1,12 +1,11 @@
 use std::sync::Arc;
 
-use jsonwebtoken::Validation;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::TokenError;
 use tenantry_domain::kernel::{Clock, IdSource, TenantId};
 use tenantry_domain::tenant::{SupportClaims, SupportLevel, SupportTokens};
 
-use crate::access_token::{at, authentic, in_time, signed, validation};
+use crate::access_token::{TokenKind, at};
 use crate::{AccessTokensError, SigningKeyRing};
 
 /// Operators' access tokens for one tenant, made like users' ([`JwtAccessTokens`](crate::JwtAccessTokens)) and with the same keys.
@@ -14,14 +13,7 @@ use crate::{AccessTokensError, SigningKeyRing};
 /// The audience is `<audience of users>-support`, so another service that accepts tokens of users by the published keys accepts none of
 /// these. Claims: `iss aud sub tid act scope iat exp jti`. The subject is the access that the tenant has given; who acts with it is in
 /// `act` (RFC 8693 section 4.1).
-pub struct JwtSupportTokens {
-    keys: Arc<SigningKeyRing>,
-    issuer: String,
-    audience: String,
-    validation: Validation,
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn IdSource>,
-}
+pub struct JwtSupportTokens(TokenKind);
 
 impl JwtSupportTokens {
     /// `keys` signs and verifies. `audience` is the one of users' tokens.
@@ -35,27 +27,15 @@ impl JwtSupportTokens {
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
     ) -> Result<Self, AccessTokensError> {
-        if issuer.is_empty() || audience.is_empty() {
-            return Err(AccessTokensError::Nameless);
-        }
-        let audience = format!("{audience}-support");
-        let validation = validation(&issuer, &audience);
-        Ok(Self {
-            keys,
-            issuer,
-            audience,
-            validation,
-            clock,
-            ids,
-        })
+        TokenKind::new(keys, issuer, (audience, "-support"), clock, ids).map(Self)
     }
 }
 
 impl SupportTokens for JwtSupportTokens {
     fn sign(&self, claims: &SupportClaims) -> String {
         let claims = WireClaims {
-            iss: self.issuer.clone(),
-            aud: self.audience.clone(),
+            iss: self.0.issuer(),
+            aud: self.0.audience(),
             sub: claims.access.to_string(),
             tid: claims.tenant.to_string(),
             act: ActingParty {
@@ -65,21 +45,21 @@ impl SupportTokens for JwtSupportTokens {
             scope: scope(claims.level).to_owned(),
             iat: claims.issued_at.timestamp(),
             exp: claims.expires_at.timestamp(),
-            jti: self.ids.uuid().to_string(),
+            jti: self.0.jti(),
         };
-        signed(&self.keys.signing(), &claims)
+        self.0.sign(&claims)
     }
 
     fn verify(&self, token: &str) -> Result<SupportClaims, TokenError> {
-        let claims: Option<WireClaims> = authentic(token, &self.keys, &self.validation);
+        let claims: Option<WireClaims> = self.0.authentic(token);
         let claims = claims.ok_or(TokenError::Invalid)?;
         let read = claims.read().ok_or(TokenError::Invalid)?;
-        in_time(claims.iat, read.expires_at, self.clock.now())?;
+        self.0.in_time(claims.iat, read.expires_at)?;
         Ok(read)
     }
 
     fn issued_to(&self, token: &str) -> Option<TenantId> {
-        let claims: WireClaims = authentic(token, &self.keys, &self.validation)?;
+        let claims: WireClaims = self.0.authentic(token)?;
         Some(claims.read()?.tenant)
     }
 }
