@@ -13,8 +13,6 @@ SHAPE = {"malformed_json", "unknown_field", "invalid_type", "invalid_id", "inval
 ELSEWHERE = {
     # Keys and values have a schema of their own, `/api/v1/tenant/settings/schema`, which depends on the server.
     ("PATCH", "/api/v1/tenant/settings"),
-    # The names and terms of the rules are listed at `/api/v1/security/rules`.
-    ("PATCH", "/api/v1/security/rules"),
     ("PATCH", "/api/v1/security/policy"),
     # The value of a rule has the type of the flag, and its variants are those of the flag.
     ("POST", "/api/v1/admin/flags"),

@@ -1,12 +1,15 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use actix_web::{HttpResponse, http::header, web::ServiceConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tenantry_domain::kernel::Patch;
-use tenantry_domain::security::{AlertAction, Severity};
+use tenantry_domain::security::{AlertAction, RULES, Rule, RuleTerms, Severity};
 use tenantry_tenancy::security::rule::{self, RuleInForce};
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::extract::etag::tag_of;
 use crate::{
@@ -51,9 +54,47 @@ pub(crate) struct RuleView {
 }
 
 /// Changes of rules, by name. Null restores the operator's terms. An absent rule or term is unchanged.
-#[derive(Debug, Deserialize, ToSchema)]
-#[schema(as = ChangeSecurityRules, value_type = BTreeMap<String, Value>)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct ChangeRules(BTreeMap<String, Patch<Value>>);
+
+impl ToSchema for ChangeRules {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("ChangeSecurityRules")
+    }
+}
+
+impl PartialSchema for ChangeRules {
+    fn schema() -> RefOr<Schema> {
+        let about = "Changes of rules, by name. Null restores the operator's terms. An absent rule or term is unchanged.";
+        let rules = RULES
+            .iter()
+            .fold(closed_object(), |all, rule| all.property(rule.id, terms_of(rule)));
+        Schema::from(rules.description(Some(about))).into()
+    }
+}
+
+/// The terms of a rule as a patch writes them: each may be null.
+fn terms_of(rule: &Rule) -> ObjectBuilder {
+    let nullable = |kind| ObjectBuilder::new().schema_type(SchemaType::from_iter([kind, Type::Null]));
+    let number = |most: u32| nullable(Type::Integer).minimum(Some(1)).maximum(Some(most));
+    let terms = closed_object()
+        .schema_type(SchemaType::from_iter([Type::Object, Type::Null]))
+        .description(Some(rule.about))
+        .property("enabled", nullable(Type::Boolean))
+        .property("threshold", number(RuleTerms::MOST))
+        .property("window_minutes", number(RuleTerms::LONGEST));
+    if !rule.may_act() {
+        return terms;
+    }
+    let actions = AlertAction::ALL.iter().map(|action| Value::from(action.as_str()));
+    let action = nullable(Type::String).enum_values(Some(actions.chain([Value::Null])));
+    terms.property("action", action)
+}
+
+fn closed_object() -> ObjectBuilder {
+    let nothing_else = AdditionalProperties::<Schema>::FreeForm(false);
+    ObjectBuilder::new().additional_properties(Some(nothing_else))
+}
 
 pub(crate) fn routes(config: &mut ServiceConfig) {
     config.service(Endpoint::at("/security/rules").get(list).patch(update));
