@@ -572,7 +572,7 @@ impl LinkTokens for Fake {
 #[async_trait]
 impl UnitOfWork for Fake {
     async fn begin(&self, _: &TenantScope, _: Mode) -> Result<Box<dyn Store>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
 
     async fn make_durable(&self) -> Result<(), StoreError> {
@@ -820,22 +820,22 @@ impl Operators for Fake {
     }
 
     async fn begin_for_guest(&self, _: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
 
     async fn begin(&self, _: &OperatorScope) -> Result<Box<dyn OperatorWork>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
 
     async fn begin_guess(&self, _: SystemScope) -> Result<Box<dyn OperatorGuesses>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
 }
 
 #[async_trait]
 impl FlagSource for Fake {
     async fn flags(&self, _: &TenantScope) -> Result<Arc<FlagSet>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
 
     fn cached(&self, _: &TenantScope) -> Option<Arc<FlagSet>> {
@@ -846,7 +846,7 @@ impl FlagSource for Fake {
 #[async_trait]
 impl FlagDefinitions for Fake {
     async fn program(&self, _: SystemScope) -> Result<Arc<FlagProgram>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
 }
 
@@ -880,7 +880,7 @@ impl CallSpool for Fake {
 #[async_trait]
 impl QuotaUpkeep for Fake {
     async fn lapsed(&self, _: SystemScope, _: Option<TenantId>, _: u32) -> Result<Vec<TenantId>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
     async fn held_by(
         &self,
@@ -889,7 +889,7 @@ impl QuotaUpkeep for Fake {
         _: Option<TenantId>,
         _: u32,
     ) -> Result<Vec<TenantId>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
 }
 
@@ -901,17 +901,17 @@ impl UnsentAudit for Fake {
         _: Option<TenantId>,
         _: u32,
     ) -> Result<Vec<TenantId>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
     async fn count(&self, _: SystemScope) -> Result<UnsentTenants, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
 }
 
 #[async_trait]
 impl OperatorOutbox for Fake {
     async fn begin(&self, _: SystemScope, _: StreamFrom) -> Result<bool, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
     async fn lease(
         &self,
@@ -919,13 +919,13 @@ impl OperatorOutbox for Fake {
         _: (Uuid, i64),
         _: u32,
     ) -> Result<Vec<RecordedOperatorEvent>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
     async fn acknowledge(&self, _: SystemScope, _: Uuid, _: &[OperatorEventId]) -> Result<(), StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
     async fn since(&self, _: SystemScope) -> Result<Option<Time>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
 }
 
@@ -938,13 +938,13 @@ impl UsageUpkeep for Fake {
         _: Option<TenantId>,
         _: u32,
     ) -> Result<Vec<TenantId>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
     async fn waiting_since(&self, _: SystemScope) -> Result<Option<Time>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
     async fn make_partitions(&self, _: SystemScope) -> Result<u32, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
 }
 
@@ -1095,7 +1095,7 @@ impl Configurations for Fake {
     }
 
     async fn of(&self, _: &TenantScope) -> Result<Arc<TenantConfiguration>, StoreError> {
-        Err(StoreError::Unavailable("the secret host is away".into()))
+        away()
     }
 }
 

@@ -77,7 +77,6 @@ impl JobHandler for SendLink {
     type Payload = LinkTo;
 
     async fn run(&self, cx: &Cx, payload: LinkTo) -> Result<(), JobFailure> {
-        cx.require(Permission::SendMail)?;
         send(cx, payload).await
     }
 }
@@ -93,12 +92,12 @@ impl JobHandler for SendAskedLink {
     type Payload = LinkTo;
 
     async fn run(&self, cx: &Cx, payload: LinkTo) -> Result<(), JobFailure> {
-        cx.require(Permission::SendMail)?;
         send(cx, payload).await
     }
 }
 
 async fn send(cx: &Cx, payload: LinkTo) -> Result<(), JobFailure> {
+    cx.require(Permission::SendMail)?;
     let link = cx
         .read(async |work| work.account_links().find(payload.link).await)
         .await?;
