@@ -6,6 +6,7 @@
     reason = "a harness that cannot go on should stop the test"
 )]
 
+mod archive;
 mod clock;
 mod database;
 mod dns;

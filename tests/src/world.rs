@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tenantry::{Challenge, ChallengeProvider, Extension, Overrides, Secret, compose};
+use tenantry_billing::plans::plan::Agreement;
+use tenantry_billing::plans::tenant_plan;
 use tenantry_billing::plans::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::Definition;
@@ -27,6 +29,7 @@ use tenantry_system::{
     SigningKey,
 };
 use tenantry_tenancy::admin::operator::{self, NewOperator};
+use tenantry_tenancy::admin::operator_job::{self, JobStep, JobSummary, OperatorJobError};
 use tenantry_tenancy::billing::Unbilled;
 use tenantry_tenancy::identity::claim::SecondFactor;
 use tenantry_tenancy::identity::user;
@@ -36,7 +39,7 @@ use tenantry_tenancy::tenant::provision;
 use tenantry_tenancy::tenant::provision::NewAdmin;
 use tenantry_tenancy::usage::Unmetered;
 use tenantry_tenancy::work::{project, resource, task};
-use tenantry_tenancy::{BillingPolicy, Cx, NoTraces, OperatorCx, Origin, Tenancy, Traces};
+use tenantry_tenancy::{BillingPolicy, Cx, NoTraces, OperatorCx, Origin, Precondition, Tenancy, Traces};
 
 use crate::server::block_on;
 use crate::{Client, Database, KnownHosts, ManualClock, PgBouncer, Request};
@@ -466,6 +469,24 @@ impl World {
     /// The context of a command on the server, for calling operators' use cases directly.
     pub fn operator_cx(&self) -> OperatorCx {
         operator_cx(&self.app)
+    }
+
+    /// Agrees with a tenant on something else than its plan says.
+    pub async fn agree(&self, tenant: TenantId, agreement: Agreement) {
+        let operators = self.operator_cx();
+        tenant_plan::agree(&operators, tenant, &Precondition::None, agreement, "a test")
+            .await
+            .unwrap();
+    }
+
+    /// Replays or cancels a job of a tenant in an operator's place.
+    pub async fn step_job(
+        &self,
+        tenant: TenantId,
+        job: uuid::Uuid,
+        step: JobStep,
+    ) -> Result<JobSummary, OperatorJobError> {
+        operator_job::step(&self.operator_cx(), Some(tenant), job, step, "a test").await
     }
 
     /// The access token of an owner among the operators, who is made for it.

@@ -2,59 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::path::{Path, PathBuf};
-
 use tenantry_domain::archive::{ArchiveError, Put};
-use tenantry_domain::kernel::SystemScope;
-use tenantry_system::{FileArchiveReader, FileArchiveWriter};
-use tenantry_tenancy::Cx;
-use tenantry_tenancy::archive::write::{Subject, write};
+use tenantry_system::FileArchiveReader;
 use tenantry_tenancy::archive::{import, read};
 use tenantry_tenancy::operations::job::Handlers;
-use tenantry_tests::{World, operator_cx};
+use tenantry_tests::World;
 
 use crate::jobs::{expire_leases, worker};
-
-const BECAUSE: SystemScope = SystemScope::because("a test");
-
-/// The archive of Acme.
-async fn archived(world: &World) -> PathBuf {
-    let cx = Cx::enter(&world.app, BECAUSE, world.acme.id)
-        .await
-        .unwrap()
-        .unwrap();
-    let tenant = cx
-        .read(async |work| work.tenants().current().await)
-        .await
-        .unwrap()
-        .unwrap();
-    std::fs::create_dir_all(world.database.exports()).unwrap();
-    let file = world.database.exports().join("acme.tar");
-    let sink = Box::new(FileArchiveWriter::create(&file).unwrap());
-    let until = world.app.ports.clock.now() + chrono::Duration::hours(1);
-    let subject = Subject {
-        tenant: &tenant,
-        person: None,
-    };
-    write(&world.app, BECAUSE, subject, sink, (until, &|_| {}))
-        .await
-        .unwrap();
-    file
-}
-
-async fn import_as(world: &World, file: &Path, slug: &str) -> Result<import::Imported, ArchiveError> {
-    let mut archive = FileArchiveReader::open(file).await?;
-    let verified = read::verify(&world.app, &mut archive, &[]).await?;
-    import::as_new(&operator_cx(&world.app), BECAUSE, verified, (slug, None), &|_| {}).await
-}
-
-async fn restore(world: &World, file: &Path) -> Result<Put, ArchiveError> {
-    let mut archive = FileArchiveReader::open(file).await?;
-    let verified = read::verify(&world.app, &mut archive, &[]).await?;
-    let operators = operator_cx(&world.app);
-    let restoration = import::plan_restore(&operators, BECAUSE, verified).await?;
-    restoration.run(&operators, BECAUSE, &|_| {}).await
-}
 
 /// A file of a tar: its name, and where its header and content are.
 struct Entry {
@@ -100,7 +54,7 @@ fn in_manifest(tar: &[u8], from: &str, to: &str) -> Vec<u8> {
 #[actix_web::test]
 async fn tampered_archive_is_refused_before_a_row_is_written() {
     let world = World::new().await;
-    let file = archived(&world).await;
+    let file = world.write_archive("acme.tar", None).await;
     let tar = std::fs::read(&file).unwrap();
     let all = entries(&tar);
     let named = |name: &str| all.iter().find(|entry| entry.name == name).unwrap();
@@ -146,9 +100,9 @@ async fn tampered_archive_is_refused_before_a_row_is_written() {
     let tampered = world.database.exports().join("tampered.tar");
     for (what, bytes) in cases {
         std::fs::write(&tampered, bytes).unwrap();
-        let imported = import_as(&world, &tampered, "other").await;
+        let imported = world.import_archive(&tampered, "other").await;
         assert!(imported.is_err(), "{what}: {imported:?}");
-        let restored = restore(&world, &tampered).await;
+        let restored = world.restore_archive(&tampered).await;
         assert!(restored.is_err(), "{what}: {restored:?}");
     }
     assert_eq!(world.digest(&world.acme).await, acme);
@@ -158,14 +112,17 @@ async fn tampered_archive_is_refused_before_a_row_is_written() {
     let tenants: i64 = sqlx::query_scalar(tenants).fetch_one(&mut admin).await.unwrap();
     assert_eq!(tenants, 0);
     // The archive itself is accepted.
-    import_as(&world, &file, "other").await.unwrap();
+    world.import_archive(&file, "other").await.unwrap();
 }
 
 #[actix_web::test]
 async fn two_imports_at_once_make_one_tenant() {
     let world = World::new().await;
-    let file = archived(&world).await;
-    let (one, other) = tokio::join!(import_as(&world, &file, "copy"), import_as(&world, &file, "copy"));
+    let file = world.write_archive("acme.tar", None).await;
+    let (one, other) = tokio::join!(
+        world.import_archive(&file, "copy"),
+        world.import_archive(&file, "copy")
+    );
     let clear = |result: &Result<import::Imported, ArchiveError>| match result {
         Ok(_) => true,
         Err(error) => {
@@ -179,7 +136,7 @@ async fn two_imports_at_once_make_one_tenant() {
     };
     assert!(clear(&one) | clear(&other), "{one:?} {other:?}");
     // A rerun meets what both have written, and writes nothing.
-    let again = import_as(&world, &file, "copy").await.unwrap();
+    let again = world.import_archive(&file, "copy").await.unwrap();
     assert_eq!(again.put, Put::default());
     let mut admin = world.database.admin().await;
     for table in ["users", "projects", "tasks", "resources", "project_members"] {
@@ -207,14 +164,14 @@ async fn task_of(world: &World) -> (String, i64) {
 #[actix_web::test]
 async fn two_restorations_at_once_restore_each_row_once() {
     let world = World::new().await;
-    let file = archived(&world).await;
+    let file = world.write_archive("acme.tar", None).await;
     let (title, version) = task_of(&world).await;
     let globex = world.digest(&world.globex).await;
     let task = world.acme.task;
     world
         .sql(format!("UPDATE tasks SET title = 'Changed' WHERE id = '{task}'"))
         .await;
-    let (one, other) = tokio::join!(restore(&world, &file), restore(&world, &file));
+    let (one, other) = tokio::join!(world.restore_archive(&file), world.restore_archive(&file));
     let restored = [one, other]
         .into_iter()
         .flatten()

@@ -177,16 +177,7 @@ async fn restored_row_has_a_version_that_it_never_had() {
 async fn imported_tenant_has_a_data_key_and_records() {
     let world = World::new().await;
     let file = exported(&world).await;
-    let mut source = FileArchiveReader::open(&file).await.unwrap();
-    let verified = read::verify(&world.app, &mut source, &[]).await.unwrap();
-    let imported = import::as_new(
-        &operator_cx(&world.app),
-        BECAUSE,
-        verified,
-        ("acme-copy", None),
-        &|_| {},
-    )
-    .await;
+    let imported = world.import_archive(&file, "acme-copy").await;
     let Imported { tenant, put } = imported.unwrap();
     assert!(put.inserted > 0);
     let count = async |sql: String| -> i64 {

@@ -13,12 +13,12 @@ use tenantry_domain::operations::JobFilter;
 use tenantry_http::HttpSettings;
 use tenantry_system::FileArchiveReader;
 use tenantry_tenancy::Cx;
-use tenantry_tenancy::admin::operator_job::{self, JobStep};
+use tenantry_tenancy::admin::operator_job::JobStep;
 use tenantry_tenancy::archive::{export, read};
 use tenantry_tenancy::operations::job;
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::tenant::lifecycle;
-use tenantry_tests::{Options, World, operator_cx};
+use tenantry_tests::{Options, World};
 
 use crate::jobs::worker;
 use crate::mfa::with_factor;
@@ -331,15 +331,10 @@ async fn cancelled_job_ends_its_export() {
         .await
         .unwrap();
     let job = jobs.iter().find(|job| job.kind == "tenant.export").unwrap();
-    operator_job::step(
-        &operator_cx(&world.app),
-        Some(world.acme.id),
-        job.id.uuid(),
-        JobStep::Cancel,
-        "a test",
-    )
-    .await
-    .unwrap();
+    world
+        .step_job(world.acme.id, job.id.uuid(), JobStep::Cancel)
+        .await
+        .unwrap();
     let ended = get().await;
     assert_eq!(ended["status"], "failed");
     assert!(

@@ -18,7 +18,7 @@ use tenantry_domain::operations::{
 use tenantry_domain::tenant::{Actor, Denied, JobLease, TenantStatus};
 use tenantry_domain::work::NewProject;
 use tenantry_persistence::{PgJobQueue, PgSystemJobs, Pool, PoolSettings};
-use tenantry_tenancy::admin::operator_job::{self, JobStep, OperatorJobError, OperatorJobReason};
+use tenantry_tenancy::admin::operator_job::{JobStep, OperatorJobError, OperatorJobReason};
 use tenantry_tenancy::operations::job;
 use tenantry_tenancy::operations::job::{
     Handlers, JobError, JobFailure, JobHandler, SystemJobHandler, Terms,
@@ -28,7 +28,7 @@ use tenantry_tenancy::tenant::lifecycle;
 use tenantry_tenancy::tenant::purge::{Purge, PurgeSystemJobs};
 use tenantry_tenancy::tenant::upkeep::TendSome;
 use tenantry_tenancy::{Cx, Tenancy, Traces};
-use tenantry_tests::{Options, TenantWorld, World, operator_cx};
+use tenantry_tests::{Options, TenantWorld, World};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of jobs");
@@ -468,40 +468,25 @@ async fn a_failed_job_is_tried_again_later_and_given_up_in_the_end() {
 
     assert!(
         matches!(
-            operator_job::step(
-                &operator_cx(&world.app),
-                Some(world.globex.id),
-                dead.id.uuid(),
-                JobStep::Replay,
-                "a test"
-            )
-            .await,
+            world
+                .step_job(world.globex.id, dead.id.uuid(), JobStep::Replay)
+                .await,
             Err(OperatorJobError::NotFound)
         ),
         "another tenant's"
     );
-    let replayed = operator_job::step(
-        &operator_cx(&world.app),
-        Some(world.acme.id),
-        dead.id.uuid(),
-        JobStep::Replay,
-        "a test",
-    )
-    .await
-    .unwrap();
+    let replayed = world
+        .step_job(world.acme.id, dead.id.uuid(), JobStep::Replay)
+        .await
+        .unwrap();
     assert_eq!(
         (replayed.progress.state, replayed.progress.attempts),
         (JobState::Queued, 0)
     );
     assert_eq!(outcomes(&worker).await, [Outcome::Done]);
-    let wrong = operator_job::step(
-        &operator_cx(&world.app),
-        Some(world.acme.id),
-        dead.id.uuid(),
-        JobStep::Replay,
-        "a test",
-    )
-    .await;
+    let wrong = world
+        .step_job(world.acme.id, dead.id.uuid(), JobStep::Replay)
+        .await;
     assert!(matches!(
         wrong,
         Err(OperatorJobError::Own(OperatorJobReason::InvalidTransition(
@@ -574,28 +559,16 @@ async fn a_key_keeps_a_second_open_job_out() {
     )
     .await
     .unwrap();
-    let cancelled = operator_job::step(
-        &operator_cx(&world.app),
-        Some(world.acme.id),
-        open[0].id.uuid(),
-        JobStep::Cancel,
-        "a test",
-    )
-    .await
-    .unwrap();
+    let cancelled = world
+        .step_job(world.acme.id, open[0].id.uuid(), JobStep::Cancel)
+        .await
+        .unwrap();
     assert_eq!(cancelled.progress.state, JobState::Cancelled);
     assert_eq!(
         ask::<Count>(&world, &world.acme, &6, keyed()).await,
         Enqueued::Added
     );
-    let replayed = operator_job::step(
-        &operator_cx(&world.app),
-        Some(world.acme.id),
-        cancelled.id,
-        JobStep::Replay,
-        "a test",
-    )
-    .await;
+    let replayed = world.step_job(world.acme.id, cancelled.id, JobStep::Replay).await;
     assert!(
         matches!(replayed, Err(OperatorJobError::Own(OperatorJobReason::KeyTaken))),
         "{replayed:?}"
@@ -1248,15 +1221,10 @@ async fn a_running_worker_keeps_its_leases_and_stops_what_was_cancelled() {
         assert!(std::time::Instant::now() < deadline, "the lease was not extended");
         tokio::task::yield_now().await;
     }
-    operator_job::step(
-        &operator_cx(&world.app),
-        Some(world.acme.id),
-        job.id.uuid(),
-        JobStep::Cancel,
-        "a test",
-    )
-    .await
-    .unwrap();
+    world
+        .step_job(world.acme.id, job.id.uuid(), JobStep::Cancel)
+        .await
+        .unwrap();
     tokio::time::timeout(Duration::from_secs(60), wait.dropped.notified())
         .await
         .unwrap();

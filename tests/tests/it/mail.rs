@@ -17,7 +17,7 @@ use tenantry_mail::{LogMailer, Login, SmtpMailer, SmtpSettings, TalliedMailer, T
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;
 use tenantry_tenancy::BillingPolicy;
-use tenantry_tenancy::admin::operator_job::{self, JobStep};
+use tenantry_tenancy::admin::operator_job::JobStep;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::operations::job::{self, Handlers, JobHandler, Terms};
@@ -26,7 +26,6 @@ use tenantry_tenancy::operations::worker::{Outcome, Ran, Worker};
 use tenantry_tenancy::tenant::row_work::{self, Settled};
 use tenantry_tests::{
     Encryption, Mailing, ManualClock, Options, PASSWORD, Reaction, Received, SmtpServer, TenantWorld, World,
-    operator_cx,
 };
 
 use crate::billing::Paying;
@@ -581,15 +580,10 @@ async fn what_is_refused_for_good_is_given_up_and_the_others_get_theirs() {
     assert!(!problem.contains("admin@acme.example"), "{problem}");
     // An operator begins anew.
     post.server.refuse("admin@acme.example", 450);
-    operator_job::step(
-        &operator_cx(&post.world.app),
-        Some(post.world.acme.id),
-        dead[0].id.uuid(),
-        JobStep::Replay,
-        "a test",
-    )
-    .await
-    .unwrap();
+    post.world
+        .step_job(post.world.acme.id, dead[0].id.uuid(), JobStep::Replay)
+        .await
+        .unwrap();
     assert_eq!(post.outcomes().await, [Outcome::Retried], "4xx may pass");
     for answer in [Reaction::AtEnd(451), Reaction::AtEnd(554)] {
         post.server.react(answer);

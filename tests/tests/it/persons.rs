@@ -6,10 +6,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tenantry_domain::kernel::SystemScope;
-use tenantry_system::{FileArchiveReader, FileArchiveWriter};
+use tenantry_system::FileArchiveReader;
 use tenantry_tenancy::Cx;
-use tenantry_tenancy::archive::write::{Subject, write};
-use tenantry_tenancy::archive::{diff, export, import, read};
+use tenantry_tenancy::archive::{diff, export, read};
 use tenantry_tenancy::audit::verify;
 use tenantry_tenancy::identity::erasure;
 use tenantry_tenancy::operations::job::Handlers;
@@ -419,57 +418,27 @@ async fn no_archive_brings_an_erased_person_back() {
         .post(&acme.admin, "/api/v1/invitations", &invited)
         .await
         .expect(201);
-    let file = world.database.exports().join("before.tar");
-    std::fs::create_dir_all(world.database.exports()).unwrap();
-    let tenant = cx
-        .read(async |work| work.tenants().current().await)
-        .await
-        .unwrap()
-        .unwrap();
-    let until = world.app.ports.clock.now() + chrono::Duration::hours(1);
-    let sink = Box::new(FileArchiveWriter::create(&file).unwrap());
-    let subject = Subject {
-        tenant: &tenant,
-        person: None,
-    };
-    write(&world.app, BECAUSE, subject, sink, (until, &|_| {}))
-        .await
-        .unwrap();
+    let file = world.write_archive("before.tar", None).await;
 
     erase(&world, &acme.admin, &acme.member).await.expect(202);
     chain_in(&cx).await;
     erasure::finish(&cx, acme.member.id).await.unwrap();
 
-    let open = async || FileArchiveReader::open(&file).await.unwrap();
-    let mut archive = open().await;
+    let mut archive = FileArchiveReader::open(&file).await.unwrap();
     let verified = read::verify(&world.app, &mut archive, &[]).await.unwrap();
     let diffs = diff::diff(&operator_cx(&world.app), BECAUSE, verified)
         .await
         .unwrap();
     let users = diffs.iter().find(|diff| diff.table == "users").unwrap();
     assert_eq!((users.missing, users.different, users.surplus), (0, 0, 1));
-    let mut archive = open().await;
-    let verified = read::verify(&world.app, &mut archive, &[]).await.unwrap();
-    let operators = operator_cx(&world.app);
-    let restoration = import::plan_restore(&operators, BECAUSE, verified).await.unwrap();
-    restoration.run(&operators, BECAUSE, &|_| {}).await.unwrap();
+    world.restore_archive(&file).await.unwrap();
     assert_eq!(
         found_anywhere(&world, &acme.member.email).await,
         Vec::<String>::new()
     );
 
     // As a new tenant the person is anonymous, too, and the records that refer to them are there.
-    let mut archive = open().await;
-    let verified = read::verify(&world.app, &mut archive, &[]).await.unwrap();
-    let imported = import::as_new(
-        &operator_cx(&world.app),
-        BECAUSE,
-        verified,
-        ("acme-copy", None),
-        &|_| {},
-    )
-    .await
-    .unwrap();
+    let imported = world.import_archive(&file, "acme-copy").await.unwrap();
     assert_eq!(
         found_anywhere(&world, &acme.member.email).await,
         Vec::<String>::new()
@@ -509,31 +478,7 @@ async fn archive_of_a_person_is_not_imported() {
     let acme = &world.acme;
     let cx = system(&world, acme).await;
     let about = export::about(&cx, acme.member.id).await.unwrap().unwrap();
-    let tenant = cx
-        .read(async |work| work.tenants().current().await)
-        .await
-        .unwrap()
-        .unwrap();
-    std::fs::create_dir_all(world.database.exports()).unwrap();
-    let file = world.database.exports().join("person.tar");
-    let sink = Box::new(FileArchiveWriter::create(&file).unwrap());
-    let until = world.app.ports.clock.now() + chrono::Duration::hours(1);
-    let subject = Subject {
-        tenant: &tenant,
-        person: Some(&about),
-    };
-    write(&world.app, BECAUSE, subject, sink, (until, &|_| {}))
-        .await
-        .unwrap();
-    let mut archive = FileArchiveReader::open(&file).await.unwrap();
-    let verified = read::verify(&world.app, &mut archive, &[]).await.unwrap();
-    let refused = import::as_new(
-        &operator_cx(&world.app),
-        BECAUSE,
-        verified,
-        ("acme-copy", None),
-        &|_| {},
-    )
-    .await;
+    let file = world.write_archive("person.tar", Some(&about)).await;
+    let refused = world.import_archive(&file, "acme-copy").await;
     assert!(refused.unwrap_err().to_string().contains("archive of one person"));
 }

@@ -10,7 +10,6 @@ use tenantry_billing::plans::{PlanBook, Plans};
 use tenantry_domain::kernel::{Clock as _, Invalid, Limit, SystemScope};
 use tenantry_domain::plans::{PlanCatalogue as _, PlanVersions as _};
 use tenantry_persistence::{PgPlanVersions, Pool, PoolSettings};
-use tenantry_tenancy::Precondition;
 use tenantry_tenancy::plans::Feature;
 use tenantry_tests::{Options, Person, World, operator_cx};
 
@@ -331,15 +330,7 @@ async fn what_is_agreed_with_a_tenant_is_its_own_and_can_be_taken_back() {
         limits: [("projects".to_owned(), Some(Limit::Of(2)))].into(),
         ..plan::Agreement::default()
     };
-    tenant_plan::agree(
-        &operator_cx(&world.app),
-        world.acme.id,
-        &Precondition::None,
-        agreement,
-        "a test",
-    )
-    .await
-    .unwrap();
+    world.agree(world.acme.id, agreement).await;
     create("Second").await.expect(201);
     let refused = create("Third").await.expect(403).json();
     assert_eq!((&refused["allowed"], &refused["used"]), (&json!(2), &json!(2)));
@@ -361,15 +352,7 @@ async fn what_is_agreed_with_a_tenant_is_its_own_and_can_be_taken_back() {
         limits: [("projects".to_owned(), None)].into(),
         ..plan::Agreement::default()
     };
-    tenant_plan::agree(
-        &operator_cx(&world.app),
-        world.acme.id,
-        &Precondition::None,
-        back,
-        "a test",
-    )
-    .await
-    .unwrap();
+    world.agree(world.acme.id, back).await;
     let cx = world.cx(admin).await;
     cx.require_feature(Feature("sso")).unwrap_err();
     assert_eq!(

@@ -21,7 +21,6 @@ use tenantry_domain::usage::{MeterKey, QuotaDrift, QuotaFinding};
 use tenantry_http::Quotas;
 use tenantry_persistence::PoolSettings;
 use tenantry_system::{FileSpool, QuotaLeases, SystemIds};
-use tenantry_tenancy::Precondition;
 use tenantry_tenancy::operations::job::{Handlers, JobHandler as _};
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
 use tenantry_tenancy::{Cx, Origin, Tenancy};
@@ -45,15 +44,7 @@ pub async fn limit(world: &World, tenant: &TenantWorld, meter: &str, limit: u64)
         meters: [(MeterKey::parse(meter).unwrap(), Some(Limit::Of(limit)))].into(),
         ..Agreement::default()
     };
-    tenant_plan::agree(
-        &operator_cx(&world.app),
-        tenant.id,
-        &Precondition::None,
-        agreement,
-        "a test",
-    )
-    .await
-    .unwrap();
+    world.agree(tenant.id, agreement).await;
 }
 
 /// What the API says of one meter.
@@ -237,15 +228,7 @@ async fn limit_agreed_within_a_period_counts_from_the_ledger() {
             meters: [(calls(), calls_limit)].into(),
             ..Agreement::default()
         };
-        tenant_plan::agree(
-            &operator_cx(&world.app),
-            acme,
-            &Precondition::None,
-            agreement,
-            "a test",
-        )
-        .await
-        .unwrap();
+        world.agree(acme, agreement).await;
     };
     use_up(&world.app, acme, "api_calls", now, 16).await;
     use_up(&world.app, world.globex.id, "api_calls", now, 4).await;

@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
 use tenantry_billing::BillingHandlers as _;
 use tenantry_billing::plans::plan;
-use tenantry_billing::plans::tenant_plan;
 use tenantry_billing::usage;
 use tenantry_billing::usage::quota_drift::{self, Repair};
 use tenantry_billing::usage::usage_rollup::{Keep, RollUp};
@@ -28,7 +27,6 @@ use tenantry_domain::usage::{
 };
 use tenantry_persistence::PoolSettings;
 use tenantry_system::SystemIds;
-use tenantry_tenancy::Precondition;
 use tenantry_tenancy::operations::job::{Handlers, JobHandler as _, Nothing};
 use tenantry_tenancy::{Cx, Origin, Tenancy};
 use tenantry_tests::{
@@ -488,15 +486,7 @@ async fn bound(world: &World, events: u64) {
         limits,
         ..plan::Agreement::default()
     };
-    tenant_plan::agree(
-        &operator_cx(&world.app),
-        world.acme.id,
-        &Precondition::None,
-        agreement,
-        "a test",
-    )
-    .await
-    .unwrap();
+    world.agree(world.acme.id, agreement).await;
 }
 
 /// What the API says of a meter or a limit of acme.
@@ -680,15 +670,7 @@ async fn correction_outlasts_the_usage_that_follows() {
                 meters,
                 ..plan::Agreement::default()
             };
-            tenant_plan::agree(
-                &operator_cx(&world.app),
-                world.acme.id,
-                &Precondition::None,
-                agreement,
-                "a test",
-            )
-            .await
-            .unwrap();
+            world.agree(world.acme.id, agreement).await;
         };
         agree(Limit::Unlimited).await;
         send(&world, &world.acme, &of(name, &format!("{name}last"), 1))
