@@ -21,11 +21,11 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::tenant::NewTenant;
 use tenantry_domain::work::{NewProject, NewResource, NewTask, Priority, TaskStatus};
-use tenantry_http::{AddressRates, Api, HttpSettings, Limits, OperatorRates, Readiness};
-use tenantry_persistence::{Pool, PoolSettings};
+use tenantry_http::{AddressRates, Api, HttpConfig, Limits, OperatorRates, Readiness};
+use tenantry_persistence::{Pool, PoolConfig};
 use tenantry_redis::{Invalidations, Redis};
 use tenantry_system::{
-    Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, LocalLimiter, PasswordCost,
+    Argon2Passwords, CacheConfig, CachedConfigurations, CachedDirectory, LocalLimiter, PasswordCost,
     SigningKey,
 };
 use tenantry_tenancy::admin::operator::{self, NewOperator};
@@ -51,9 +51,9 @@ pub const PASSWORD: &str = "correct horse";
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Connections of the runtime role.
-    pub pool: PoolSettings,
+    pub pool: PoolConfig,
     /// HTTP settings.
-    pub http: HttpSettings,
+    pub http: HttpConfig,
     /// Whether sign-up is open.
     pub signup_enabled: bool,
     /// How long a session lives from its login, in days.
@@ -147,18 +147,18 @@ impl std::fmt::Debug for Mailing {
 
 impl Default for Options {
     fn default() -> Self {
-        let http = HttpSettings {
+        let http = HttpConfig {
             base_domain: Some("example.test".into()),
             // A stream ends after what is to be said at once, so that its answer can be read to the end.
             event_stream_lifetime: Duration::ZERO,
-            ..HttpSettings::default()
+            ..HttpConfig::default()
         };
-        let pool = PoolSettings {
+        let pool = PoolConfig {
             size: 4,
             // Requests of one tenant race each other for a row, with a connection each.
             per_tenant: 100,
             acquire_timeout: Duration::from_secs(10),
-            ..PoolSettings::default()
+            ..PoolConfig::default()
         };
         Self {
             pool,
@@ -558,7 +558,7 @@ impl World {
 
     /// Lets so much time pass that what the API remembers is too old to be used.
     pub fn outlive_the_cache(&self) {
-        let longest = CacheSettings::default().alone_ttl_ms;
+        let longest = CacheConfig::default().alone_ttl_ms;
         self.clock.advance(chrono::Duration::milliseconds(longest));
     }
 
@@ -701,13 +701,13 @@ fn billing_ports(options: &Options) -> Overrides {
 }
 
 /// The settings of a server over this database.
-fn settings(database: &Database, options: &Options) -> tenantry::Settings {
+fn settings(database: &Database, options: &Options) -> tenantry::Configuration {
     let role = if options.bypass_row_security {
         database.bypass_url()
     } else {
         database.app_url()
     };
-    let mut settings = tenantry::Settings::default();
+    let mut settings = tenantry::Configuration::default();
     settings.extension = options.extension.clone().settings(options.definitions.clone());
     settings.database.url = Secret::new(pooled(role, options));
     settings.database.platform_url = Secret::new(pooled(database.platform_url(), options));

@@ -15,7 +15,7 @@ use url::form_urlencoded::Serializer;
 
 /// How the provider is reached.
 #[derive(Clone)]
-pub struct SiteVerifySettings {
+pub struct SiteVerifyConfig {
     /// Where responses are verified, for example `https://challenges.cloudflare.com/turnstile/v0/siteverify`.
     pub url: Url,
     /// The secret of the account.
@@ -30,7 +30,7 @@ pub struct SiteVerifySettings {
 
 /// Verifies the tokens of widgets at their provider.
 pub struct SiteVerify {
-    settings: SiteVerifySettings,
+    config: SiteVerifyConfig,
     client: reqwest::Client,
     /// Bounds the calls that are under way.
     places: Semaphore,
@@ -41,15 +41,15 @@ impl SiteVerify {
     ///
     /// # Errors
     /// Why there is no HTTP client.
-    pub fn new(settings: SiteVerifySettings) -> Result<Self, reqwest::Error> {
+    pub fn new(config: SiteVerifyConfig) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
-            .timeout(settings.timeout)
-            .connect_timeout(settings.timeout)
+            .timeout(config.timeout)
+            .connect_timeout(config.timeout)
             // A secret goes to the configured address and to no other.
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
         Ok(Self {
-            settings,
+            config,
             client,
             places: Semaphore::new(AT_ONCE),
         })
@@ -57,7 +57,7 @@ impl SiteVerify {
 
     fn form(&self, response: &str, address: Option<IpAddr>) -> String {
         let mut form = Serializer::new(String::new());
-        form.append_pair("secret", &self.settings.secret)
+        form.append_pair("secret", &self.config.secret)
             .append_pair("response", response);
         if let Some(address) = address {
             form.append_pair("remoteip", &address.to_string());
@@ -70,7 +70,7 @@ impl SiteVerify {
             .places
             .try_acquire()
             .map_err(|_| unverified(format!("{AT_ONCE} verifications are under way")))?;
-        let request = self.client.post(self.settings.url.clone());
+        let request = self.client.post(self.config.url.clone());
         let request = request
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(ACCEPT, "application/json")
@@ -95,7 +95,7 @@ impl SiteVerify {
 impl ChallengeVerifier for SiteVerify {
     fn offer(&self, _: ChallengePurpose) -> ChallengeOffer {
         ChallengeOffer::Widget {
-            site_key: self.settings.site_key.clone(),
+            site_key: self.config.site_key.clone(),
         }
     }
 
@@ -110,7 +110,7 @@ impl ChallengeVerifier for SiteVerify {
         if !verdict.success {
             return Err(refusal(purpose, &verdict.error_codes));
         }
-        let expected = &self.settings.hostnames;
+        let expected = &self.config.hostnames;
         let hostname = verdict.hostname.unwrap_or_default();
         if expected.is_empty() || expected.iter().any(|name| name.eq_ignore_ascii_case(&hostname)) {
             return Ok(());

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tenantry_challenge::{SiteVerify, SiteVerifySettings};
+use tenantry_challenge::{SiteVerify, SiteVerifyConfig};
 use tenantry_domain::identity::{ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -69,7 +69,7 @@ fn json(body: &str) -> String {
 }
 
 fn verifier(url: &str, hostnames: &[&str], timeout: Duration) -> SiteVerify {
-    let settings = SiteVerifySettings {
+    let settings = SiteVerifyConfig {
         url: url.parse().unwrap(),
         secret: "s3cret & more".into(),
         site_key: "site".into(),

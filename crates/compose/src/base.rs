@@ -6,14 +6,14 @@ use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::identity::PasswordHasher;
 use tenantry_domain::kernel::{Clock, IdSource, PermissionRegistry, StoreError};
 use tenantry_domain::plans::PlanCatalogue;
-use tenantry_persistence::{PgPlanVersions, Pool, PoolSettings, StatementTimeouts};
+use tenantry_persistence::{PgPlanVersions, Pool, PoolConfig, StatementTimeouts};
 use tenantry_system::{
-    AccessTokensError, Argon2Passwords, CacheSettings, PasswordCost, PasswordCostError, SigningKey,
+    AccessTokensError, Argon2Passwords, CacheConfig, PasswordCost, PasswordCostError, SigningKey,
     SystemClock, SystemIds,
 };
 use tenantry_tenancy::customization::product_settings;
 
-use crate::{Credentials, SettingsError};
+use crate::{ConfigurationError, Credentials};
 
 /// The cost of hashing passwords (Argon2id).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,23 +58,23 @@ impl PasswordHashing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pools {
     /// Of the runtime role.
-    pub runtime: PoolSettings,
+    pub runtime: PoolConfig,
     /// Of the platform role.
-    pub platform: PoolSettings,
+    pub platform: PoolConfig,
 }
 
 /// The stock server's, shared by all threads.
 impl Default for Pools {
     fn default() -> Self {
-        let runtime = PoolSettings {
+        let runtime = PoolConfig {
             timeouts: StatementTimeouts {
                 statement: Some(Duration::from_secs(30)),
                 lock: Some(Duration::from_secs(5)),
                 idle_in_transaction: Some(Duration::from_secs(60)),
             },
-            ..PoolSettings::default()
+            ..PoolConfig::default()
         };
-        let platform = PoolSettings {
+        let platform = PoolConfig {
             size: 3,
             // Its few statements look across tenants, where one plan for all values is not always the best.
             generic_plans: false,
@@ -100,7 +100,7 @@ pub struct Base {
     /// The lifetime of access tokens; 1..=3600 seconds.
     pub access_token_seconds: i64,
     /// Sizes and lifetimes of the caches.
-    pub cache: CacheSettings,
+    pub cache: CacheConfig,
     /// The hasher of passwords.
     pub passwords: Arc<dyn PasswordHasher>,
     /// Plans on offer.
@@ -145,7 +145,7 @@ impl Base {
             issuer: credentials.issuer,
             audience: credentials.audience,
             access_token_seconds: credentials.access_token_minutes * 60,
-            cache: CacheSettings::default(),
+            cache: CacheConfig::default(),
             passwords: Arc::new(PasswordHashing::default().hasher()?),
             plans: Arc::new(plans),
             settings: Arc::new(settings.map_err(|error| StoreError::Other(error.to_string()))?),
@@ -164,7 +164,7 @@ pub enum ComposeError {
     Tokens(#[from] AccessTokensError),
     /// A setting is missing or has a value that is not allowed.
     #[error(transparent)]
-    Settings(#[from] SettingsError),
+    Configuration(#[from] ConfigurationError),
     /// The cost of hashing.
     #[error(transparent)]
     Passwords(#[from] PasswordCostError),

@@ -8,10 +8,10 @@ use tenantry_domain::identity::ApiKeyFormat;
 use tenantry_persistence::Transport;
 use tenantry_tenancy::{Forwarding, Policy};
 
-use crate::signing_keys::SigningKeySettings;
-use crate::{Base, ComposeError, Secret, SettingsError};
+use crate::signing_keys::SigningKeyConfig;
+use crate::{Base, ComposeError, ConfigurationError, Secret};
 
-/// The settings that services over one database have in common, as the stock server reads them: from `TENANTRY__SECTION__KEY`, above
+/// The configuration that services over one database have in common, as the stock server reads them: from `TENANTRY__SECTION__KEY`, above
 /// `<profile>.toml` in the folder that `TENANTRY_CONFIG_DIR` names (`config` where it names none; that folder may be missing). All
 /// other settings in there are the server's own and are ignored.
 ///
@@ -85,11 +85,11 @@ impl Default for Credentials {
 }
 
 impl Configuration {
-    /// Reads the settings of this process.
+    /// Reads the configuration of this process.
     ///
     /// # Errors
-    /// [`SettingsError`] for a file or variable that does not fit, and for a folder in `TENANTRY_CONFIG_DIR` without the profile's file.
-    pub fn load() -> Result<Self, SettingsError> {
+    /// [`ConfigurationError`] for a file or variable that does not fit, and for a folder in `TENANTRY_CONFIG_DIR` without the profile's file.
+    pub fn load() -> Result<Self, ConfigurationError> {
         let folder = var_os("TENANTRY_CONFIG_DIR").map(PathBuf::from);
         let profile = var_os("TENANTRY_PROFILE").map_or_else(
             || "production".to_owned(),
@@ -98,25 +98,25 @@ impl Configuration {
         Self::of(folder.as_deref(), &profile)
     }
 
-    /// Reads the settings of a profile, as [`load`](Self::load) does.
+    /// Reads the configuration of a profile, as [`load`](Self::load) does.
     ///
     /// # Errors
     /// As of [`load`](Self::load).
-    pub fn of(folder: Option<&Path>, profile: &str) -> Result<Self, SettingsError> {
+    pub fn of(folder: Option<&Path>, profile: &str) -> Result<Self, ConfigurationError> {
         let file = folder
             .unwrap_or(Path::new("config"))
             .join(format!("{profile}.toml"));
         let of_profile = if file.is_file() {
             Figment::from(Toml::file_exact(file))
         } else if folder.is_some() {
-            return Err(SettingsError::NoFile { file });
+            return Err(ConfigurationError::NoFile { file });
         } else {
             Figment::new()
         };
         let read = of_profile
             .merge(Env::prefixed("TENANTRY__").split("__"))
             .extract::<Self>();
-        let configuration = read.map_err(|error| SettingsError::unreadable(&error))?;
+        let configuration = read.map_err(|error| ConfigurationError::unreadable(&error))?;
         Ok(Self {
             development: profile == "development",
             ..configuration
@@ -126,7 +126,7 @@ impl Configuration {
     /// What the use cases are put together from; connects to nothing yet.
     ///
     /// # Errors
-    /// [`ComposeError::Settings`] with the name of the setting.
+    /// [`ComposeError::Configuration`] with the name of the setting.
     pub fn base(&self) -> Result<Base, ComposeError> {
         let Credentials {
             signing_key,
@@ -142,9 +142,9 @@ impl Configuration {
         let platform = checked("database.platform_url", "tenantry_platform", &urls.platform_url)?;
         if signing_key.is_empty() && signing_key_file.is_none() {
             let problem = "the Ed25519 key of the server over this database is required, in PKCS#8 PEM, or signing_key_file";
-            return Err(SettingsError::invalid("auth.signing_key", problem).into());
+            return Err(ConfigurationError::invalid("auth.signing_key", problem).into());
         }
-        let keys = SigningKeySettings {
+        let keys = SigningKeyConfig {
             key: signing_key,
             file: signing_key_file.as_deref(),
             previous: previous_key_files,
@@ -161,11 +161,11 @@ impl Configuration {
     /// The policy of the stock server, with the configured environment of API keys.
     ///
     /// # Errors
-    /// [`SettingsError`] for an environment that is none.
-    pub fn policy(&self) -> Result<Policy, SettingsError> {
+    /// [`ConfigurationError`] for an environment that is none.
+    pub fn policy(&self) -> Result<Policy, ConfigurationError> {
         let api_keys = ApiKeyFormat::new(&self.auth.api_key_environment).ok_or_else(|| {
             let problem = "must be 1 to 16 characters of a-z and 0-9, for example live";
-            SettingsError::invalid("auth.api_key_environment", problem)
+            ConfigurationError::invalid("auth.api_key_environment", problem)
         })?;
         Ok(Policy {
             api_keys,
@@ -179,12 +179,12 @@ impl Configuration {
     }
 }
 
-fn checked<'a>(key: &'static str, role: &str, url: &'a Secret) -> Result<&'a str, SettingsError> {
+fn checked<'a>(key: &'static str, role: &str, url: &'a Secret) -> Result<&'a str, ConfigurationError> {
     if url.is_empty() {
         let problem = format!("a PostgreSQL URL for {role} is required");
-        return Err(SettingsError::invalid(key, problem));
+        return Err(ConfigurationError::invalid(key, problem));
     }
     let read = Transport::of(url.reveal());
-    read.map_err(|error| SettingsError::invalid(key, error.to_string()))?;
+    read.map_err(|error| ConfigurationError::invalid(key, error.to_string()))?;
     Ok(url.reveal())
 }

@@ -1,7 +1,7 @@
 //! The use cases put together over PostgreSQL, without HTTP.
 //!
 //! The crate `tenantry` builds on it and adds HTTP, Redis, Stripe and commands. A service with another web framework uses it
-//! as it is: [`Configuration`] reads the settings that it shares with the server, [`application`] gives the use cases, and
+//! as it is: [`Configuration`] reads the configuration that it shares with the server, [`application`] gives the use cases, and
 //! [`beside`] runs the service with the loops that they need.
 //!
 //! ```no_run
@@ -20,19 +20,19 @@
 mod base;
 mod caches;
 mod configuration;
+mod configuration_error;
 mod ports;
 mod secret;
-mod settings_error;
 mod signing_keys;
 mod upkeep;
 
 pub use base::{Base, ComposeError, PasswordHashing, Pools};
 pub use caches::Caches;
 pub use configuration::{Configuration, Credentials, DatabaseUrls, Proxy};
+pub use configuration_error::ConfigurationError;
 pub use ports::{application, ports};
 pub use secret::Secret;
-pub use settings_error::SettingsError;
-pub use signing_keys::{DEVELOPMENT_MARK, SigningKeySettings};
+pub use signing_keys::{DEVELOPMENT_MARK, SigningKeyConfig};
 pub use upkeep::{
     Upkeep, beside, chain_audit, follow_keys, mail_workspaces, raise_alerts, read_keys, store_notes,
     stream_audit,

@@ -2,14 +2,14 @@ use std::path::{Path, PathBuf};
 
 use tenantry_system::SigningKey;
 
-use crate::{Secret, SettingsError};
+use crate::{ConfigurationError, Secret};
 
 /// The first line of a key that `tenantry dev` made; production refuses it.
 pub const DEVELOPMENT_MARK: &str = "# made by `tenantry dev`, refused in production";
 
 /// Where the configured signing keys are: in a setting, or in files.
 #[derive(Debug, Clone, Copy)]
-pub struct SigningKeySettings<'a> {
+pub struct SigningKeyConfig<'a> {
     /// `auth.signing_key`: PKCS#8 PEM.
     pub key: &'a Secret,
     /// `auth.signing_key_file`, which counts where there is no key.
@@ -20,12 +20,12 @@ pub struct SigningKeySettings<'a> {
     pub development: bool,
 }
 
-impl SigningKeySettings<'_> {
+impl SigningKeyConfig<'_> {
     /// Reads the signing keys, the present one first.
     ///
     /// # Errors
-    /// [`SettingsError`] for a file or a text that is no key.
-    pub fn read(&self) -> Result<Vec<SigningKey>, SettingsError> {
+    /// [`ConfigurationError`] for a file or a text that is no key.
+    pub fn read(&self) -> Result<Vec<SigningKey>, ConfigurationError> {
         let present = match self.file {
             Some(path) if self.key.is_empty() => self.read_file(path)?,
             _ => self.parse(self.key.reveal())?,
@@ -37,8 +37,8 @@ impl SigningKeySettings<'_> {
         Ok(keys)
     }
 
-    fn read_file(&self, path: &Path) -> Result<SigningKey, SettingsError> {
-        let failed = |problem: String| SettingsError::File {
+    fn read_file(&self, path: &Path) -> Result<SigningKey, ConfigurationError> {
+        let failed = |problem: String| ConfigurationError::File {
             path: path.to_owned(),
             problem,
         };
@@ -46,8 +46,8 @@ impl SigningKeySettings<'_> {
         self.parse(&text).map_err(|error| failed(error.to_string()))
     }
 
-    fn parse(&self, text: &str) -> Result<SigningKey, SettingsError> {
-        let invalid = |problem: String| SettingsError::invalid("auth.signing_key", problem);
+    fn parse(&self, text: &str) -> Result<SigningKey, ConfigurationError> {
+        let invalid = |problem: String| ConfigurationError::invalid("auth.signing_key", problem);
         let text = text.replace("\\n", "\n");
         let pem = match text.strip_prefix(DEVELOPMENT_MARK) {
             Some(_) if !self.development => return Err(invalid("this key was made for development".into())),

@@ -30,14 +30,14 @@ const LONGEST_TXT: usize = 1_024;
 
 /// Which name servers are asked, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DnsSettings {
+pub struct DnsConfig {
     /// The name servers; those of the system when empty.
     pub servers: Vec<SocketAddr>,
     /// The timeout of a whole lookup, with its second attempt.
     pub timeout: Duration,
 }
 
-impl Default for DnsSettings {
+impl Default for DnsConfig {
     fn default() -> Self {
         Self {
             servers: Vec::new(),
@@ -80,25 +80,25 @@ impl HickoryDns {
     ///
     /// # Errors
     /// [`DnsSetupError`].
-    pub fn new(settings: &DnsSettings) -> Result<Self, DnsSetupError> {
-        let servers = if settings.servers.is_empty() {
+    pub fn new(config: &DnsConfig) -> Result<Self, DnsSetupError> {
+        let servers = if config.servers.is_empty() {
             of_system(&std::fs::read_to_string(RESOLV_CONF)?)
         } else {
-            settings.servers.clone()
+            config.servers.clone()
         };
         if servers.is_empty() {
             return Err(DnsSetupError::NoServer);
         }
         let servers = servers.into_iter().map(name_server).collect();
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers);
-        let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
-        *builder.options_mut() = options(settings.timeout);
+        let servers = ResolverConfig::from_parts(None, Vec::new(), servers);
+        let mut builder = Resolver::builder_with_config(servers, TokioRuntimeProvider::default());
+        *builder.options_mut() = options(config.timeout);
         let resolver = builder
             .build()
             .map_err(|error| DnsSetupError::Resolver(error.to_string()))?;
         Ok(Self {
             resolver,
-            timeout: settings.timeout,
+            timeout: config.timeout,
             turns: Semaphore::new(AT_ONCE),
         })
     }

@@ -45,12 +45,12 @@ mod webhook;
 
 pub use app::api::{Api, app, configure};
 pub use app::component::{Component, ComponentState, Seen};
+pub use app::config::HttpConfig;
 pub use app::endpoint::Endpoint;
 pub use app::metrics;
 pub use app::readiness::{HealthCheck, Readiness};
-pub use app::settings::HttpSettings;
 pub use app::tls_ask;
-pub use connection::listen::{ListenSettings, listen};
+pub use connection::listen::{ListenConfig, listen};
 pub use extract::answer::{Answer, created, entity, no_content};
 pub use extract::body::{Body, OptionalBody};
 pub use extract::ctx::Ctx;

@@ -70,13 +70,13 @@ use tenantry_tenancy::plans::Feature;
 use tenantry_tenancy::{BillingPolicy, DomainPolicy, NoTraces, Policy, Ports, Tenancy};
 use uuid::Uuid;
 
-use crate::{Api, HttpSettings, Readiness, app};
+use crate::{Api, HttpConfig, Readiness, app};
 
 /// An id that is well-formed and nobody's.
 pub(crate) const SOME_ID: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
 
 /// The API over the small application.
-pub(crate) fn api(settings: HttpSettings) -> Api {
+pub(crate) fn api(config: HttpConfig) -> Api {
     let fake = Arc::new(Fake::default());
     let ports = Ports {
         units: Units::new(fake.clone()),
@@ -158,7 +158,7 @@ pub(crate) fn api(settings: HttpSettings) -> Api {
     };
     Api::new(
         Arc::new(Tenancy::new(ports, policy)),
-        settings,
+        config,
         Arc::new(Readiness::new()),
     )
 }

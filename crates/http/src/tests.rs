@@ -10,14 +10,14 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::{
-    Api, Body, Ctx, Endpoint, HealthCheck, HttpSettings, Readiness,
+    Api, Body, Ctx, Endpoint, HealthCheck, HttpConfig, Readiness,
     metrics::{Audience, Format},
     permission::ReadProjects,
     testing::{Call, SOME_ID, api},
 };
 
 fn plain() -> Api {
-    api(HttpSettings::default())
+    api(HttpConfig::default())
 }
 
 #[actix_web::test]
@@ -121,9 +121,9 @@ async fn a_failure_inside_is_not_described() {
 
 #[actix_web::test]
 async fn bodies_are_json_of_limited_size() {
-    let api = api(HttpSettings {
+    let api = api(HttpConfig {
         body_limit_bytes: 100,
-        ..HttpSettings::default()
+        ..HttpConfig::default()
     });
     let post = |json: &str| Call::post("/api/v1/projects", json).bearer("member");
     let untyped = |kind: &str| {
@@ -203,9 +203,9 @@ async fn no_malformed_id_differs_from_another() {
 
 #[actix_web::test]
 async fn who_logs_in_names_the_tenant() {
-    let api = api(HttpSettings {
+    let api = api(HttpConfig {
         base_domain: Some("example.com".into()),
-        ..HttpSettings::default()
+        ..HttpConfig::default()
     });
     let body = r#"{"email":"ada@example.com","password":"secret"}"#;
     let with_slug =
@@ -278,9 +278,9 @@ async fn sign_up_may_be_closed() {
 
 #[actix_web::test]
 async fn every_answer_has_the_security_headers() {
-    let api = api(HttpSettings {
+    let api = api(HttpConfig {
         hsts: true,
-        ..HttpSettings::default()
+        ..HttpConfig::default()
     });
     for uri in [
         "/health",
@@ -321,9 +321,9 @@ async fn browsers_are_answered_before_anybody_is_asked_who_they_are() {
             .header("Access-Control-Request-Headers", "authorization,x-tenant-id")
     };
     let allowed = "https://app.example.com";
-    let some = api(HttpSettings {
+    let some = api(HttpConfig {
         cors_origins: vec![allowed.into()],
-        ..HttpSettings::default()
+        ..HttpConfig::default()
     });
     let reply = preflight(allowed).send(&some).await;
     assert_eq!(
@@ -350,9 +350,9 @@ async fn browsers_are_answered_before_anybody_is_asked_who_they_are() {
             .to_lowercase()
             .contains("x-request-id")
     );
-    let any = api(HttpSettings {
+    let any = api(HttpConfig {
         cors_origins: vec!["*".into()],
-        ..HttpSettings::default()
+        ..HttpConfig::default()
     });
     assert_eq!(
         preflight("https://a.example")

@@ -9,7 +9,7 @@ use lettre::transport::smtp::extension::ClientId;
 use tenantry_domain::kernel::Line;
 use tenantry_domain::operations::{Accepted, MailError};
 
-use crate::{SmtpSettings, Tls};
+use crate::{SmtpConfig, Tls};
 
 /// How to log in, the safest first that both know. The oldest (LOGIN) is what some know alone.
 const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
@@ -23,20 +23,16 @@ pub struct Connection {
 
 impl Connection {
     /// Connects, encrypts and logs in, as the settings say. Whatever goes wrong here is not the mail's fault.
-    pub async fn open(
-        settings: &SmtpSettings,
-        tls: &TlsParameters,
-        hello: &ClientId,
-    ) -> Result<Self, MailError> {
-        let server = (settings.host.as_str(), settings.port);
-        let implicit = (settings.tls == Tls::Implicit).then(|| tls.clone());
+    pub async fn open(config: &SmtpConfig, tls: &TlsParameters, hello: &ClientId) -> Result<Self, MailError> {
+        let server = (config.host.as_str(), config.port);
+        let implicit = (config.tls == Tls::Implicit).then(|| tls.clone());
         let connected = AsyncSmtpConnection::connect_tokio1(server, None, hello, implicit, None).await;
         let mut connection = connected.map_err(|error| unusable(&error))?;
-        if settings.tls == Tls::Starttls {
+        if config.tls == Tls::Starttls {
             let encrypted = connection.starttls(tls.clone(), hello).await;
             encrypted.map_err(|error| unusable(&error))?;
         }
-        if let Some(login) = &settings.login {
+        if let Some(login) = &config.login {
             let credentials = Credentials::new(login.user.clone(), login.password.clone());
             let entered = connection.auth(&MECHANISMS, &credentials).await;
             entered.map_err(|error| unusable(&error))?;

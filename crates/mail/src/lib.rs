@@ -25,7 +25,7 @@ pub use crate::templates::CompiledTemplates;
 
 /// How the mail server is reached.
 #[derive(Clone)]
-pub struct SmtpSettings {
+pub struct SmtpConfig {
     /// Its name or address. The certificate has to be for it.
     pub host: String,
     /// Its port; usually 587 with [`Tls::Starttls`], 465 with [`Tls::Implicit`], 25 with [`Tls::None`].
@@ -47,9 +47,9 @@ pub struct SmtpSettings {
     pub from: Mailbox,
 }
 
-impl std::fmt::Debug for SmtpSettings {
+impl std::fmt::Debug for SmtpConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SmtpSettings")
+        f.debug_struct("SmtpConfig")
             .field("host", &self.host)
             .field("port", &self.port)
             .field("tls", &self.tls)
@@ -90,7 +90,7 @@ pub enum Tls {
 
 /// The settings do not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SmtpSettingsError {
+pub enum SmtpConfigError {
     /// The file of certificates cannot be read, or holds none.
     #[error("{0}")]
     Trusted(String),

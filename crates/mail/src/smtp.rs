@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::connection::Connection;
 use crate::message::encode;
-use crate::{SmtpSettings, SmtpSettingsError};
+use crate::{SmtpConfig, SmtpConfigError};
 
 /// For how long nobody tries a server that could not be reached.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -26,7 +26,7 @@ const KEPT: Duration = Duration::from_secs(20);
 /// it is away, and one of them looks again every few seconds; so mail that cannot be sent takes no room from
 /// other work.
 pub struct SmtpMailer {
-    settings: SmtpSettings,
+    config: SmtpConfig,
     tls: TlsParameters,
     hello: ClientId,
     uptime: Uptime,
@@ -47,7 +47,7 @@ struct State {
 impl std::fmt::Debug for SmtpMailer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SmtpMailer")
-            .field("settings", &self.settings)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }
@@ -56,26 +56,26 @@ impl SmtpMailer {
     /// One that uses this server; connects to nothing yet.
     ///
     /// # Errors
-    /// [`SmtpSettingsError`].
-    pub fn new(settings: SmtpSettings) -> Result<Self, SmtpSettingsError> {
+    /// [`SmtpConfigError`].
+    pub fn new(config: SmtpConfig) -> Result<Self, SmtpConfigError> {
         let start = Instant::now();
-        Self::timed_by(settings, move || start.elapsed())
+        Self::timed_by(config, move || start.elapsed())
     }
 
     /// The same with another source of the time that passes, for tests.
     ///
     /// # Errors
-    /// [`SmtpSettingsError`].
+    /// [`SmtpConfigError`].
     pub fn timed_by(
-        settings: SmtpSettings,
+        config: SmtpConfig,
         uptime: impl Fn() -> Duration + Send + Sync + 'static,
-    ) -> Result<Self, SmtpSettingsError> {
-        let tls = tls(&settings)?;
-        let from = settings.from.email.as_str();
+    ) -> Result<Self, SmtpConfigError> {
+        let tls = tls(&config)?;
+        let from = config.from.email.as_str();
         let hello = from.rsplit_once('@').map_or("localhost", |(_, domain)| domain);
         Ok(Self {
             hello: ClientId::Domain(hello.to_owned()),
-            settings,
+            config,
             tls,
             uptime: Box::new(uptime),
             state: Mutex::default(),
@@ -86,13 +86,13 @@ impl SmtpMailer {
         // Whoever stops waiting takes the connection with them: nobody knows how far it was.
         let mut connection = self.connection().await?;
         let handing = connection.hand_over(envelope, message);
-        let Ok(handed) = timeout(self.settings.timeout, handing).await else {
-            let error = self.is_away(too_slow(self.settings.timeout));
+        let Ok(handed) = timeout(self.config.timeout, handing).await else {
+            let error = self.is_away(too_slow(self.config.timeout));
             return Err(connection.in_doubt(error));
         };
         let mut state = self.lock();
         state.away = None;
-        if handed.is_ok() && state.idle.len() < self.settings.pool_size {
+        if handed.is_ok() && state.idle.len() < self.config.pool_size {
             state.idle.push((connection, Instant::now()));
         }
         handed
@@ -101,15 +101,15 @@ impl SmtpMailer {
     /// A connection that has been used before, or a new one.
     async fn connection(&self) -> Result<Connection, MailError> {
         while let Some(mut idle) = self.take_idle() {
-            if timeout(self.settings.connect_timeout, idle.stands()).await == Ok(true) {
+            if timeout(self.config.connect_timeout, idle.stands()).await == Ok(true) {
                 return Ok(idle);
             }
         }
         self.admit()?;
-        let opening = Connection::open(&self.settings, &self.tls, &self.hello);
-        match timeout(self.settings.connect_timeout, opening).await {
+        let opening = Connection::open(&self.config, &self.tls, &self.hello);
+        match timeout(self.config.connect_timeout, opening).await {
             Ok(opened) => opened.map_err(|error| self.is_away(error)),
-            Err(_) => Err(self.is_away(too_slow(self.settings.connect_timeout))),
+            Err(_) => Err(self.is_away(too_slow(self.config.connect_timeout))),
         }
     }
 
@@ -117,7 +117,7 @@ impl SmtpMailer {
     /// others are not until it is known what becomes of it.
     fn admit(&self) -> Result<(), MailError> {
         let now = (self.uptime)();
-        let trying = self.settings.connect_timeout + self.settings.timeout;
+        let trying = self.config.connect_timeout + self.config.timeout;
         match &mut self.lock().away {
             Some((until, error)) if now < *until => Err(error.clone()),
             Some((until, _)) => {
@@ -150,7 +150,7 @@ impl SmtpMailer {
 #[async_trait]
 impl Mailer for SmtpMailer {
     async fn send(&self, mail: &Mail) -> Result<Accepted, MailError> {
-        let (envelope, message) = encode(mail, &self.settings.from)?;
+        let (envelope, message) = encode(mail, &self.config.from)?;
         let sent = self.hand_over(&envelope, &message).await;
         sent.map_err(|error| discreet(error, mail.to.email.as_str()))
     }
@@ -176,10 +176,10 @@ fn discreet(error: MailError, address: &str) -> MailError {
 /// How a certificate begins in PEM (RFC 7468).
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-fn tls(settings: &SmtpSettings) -> Result<TlsParameters, SmtpSettingsError> {
-    let mut builder = TlsParameters::builder(settings.host.clone());
-    if let Some(path) = &settings.ca_file {
-        let unusable = |problem: String| SmtpSettingsError::Trusted(format!("{}: {problem}", path.display()));
+fn tls(config: &SmtpConfig) -> Result<TlsParameters, SmtpConfigError> {
+    let mut builder = TlsParameters::builder(config.host.clone());
+    if let Some(path) = &config.ca_file {
+        let unusable = |problem: String| SmtpConfigError::Trusted(format!("{}: {problem}", path.display()));
         let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
         if !pem.windows(BEGIN.len()).any(|text| text == BEGIN) {
             return Err(unusable("there is no certificate in it".to_owned()));
@@ -191,5 +191,5 @@ fn tls(settings: &SmtpSettings) -> Result<TlsParameters, SmtpSettingsError> {
     }
     builder
         .build_rustls()
-        .map_err(|error| SmtpSettingsError::Tls(error.to_string()))
+        .map_err(|error| SmtpConfigError::Tls(error.to_string()))
 }

@@ -96,7 +96,7 @@ pub use kernel::error::OWN_TABLES;
 pub use kernel::store::{PgUnits, tenant_tx};
 pub use kernel::transport::Transport;
 pub use kernel::tx::{
-    Delete, Find, FindBoth, ListedEntity, Lock, Pool, PoolSettings, RawSql, StatementTimeouts, TenantEntity,
+    Delete, Find, FindBoth, ListedEntity, Lock, Pool, PoolConfig, RawSql, StatementTimeouts, TenantEntity,
     TenantTx, Update,
 };
 pub use kernel::vitals::{Vitals, vitals};

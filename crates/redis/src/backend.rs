@@ -14,7 +14,7 @@ use deadpool_redis::redis::{
 use deadpool_redis::{PoolConfig, Runtime, Timeouts, cluster, sentinel};
 use tokio::sync::Mutex;
 
-use crate::settings::{RedisMode, RedisSettings, RedisUrlError};
+use crate::config::{RedisConfig, RedisMode, RedisUrlError};
 use crate::slots;
 
 /// How long connecting may take.
@@ -61,18 +61,18 @@ pub(crate) enum Unconnected {
 
 impl Backend {
     /// Returns the backend of these settings. It connects to nothing yet.
-    pub(crate) fn new(settings: &RedisSettings) -> Result<Self, RedisUrlError> {
-        let infos = infos(settings)?;
+    pub(crate) fn new(config: &RedisConfig) -> Result<Self, RedisUrlError> {
+        let infos = infos(config)?;
         let pools = PoolConfig {
             timeouts: Timeouts {
                 wait: Some(CONNECT),
                 create: Some(CONNECT),
-                recycle: Some(settings.timeout),
+                recycle: Some(config.timeout),
             },
             ..PoolConfig::new(POOLED)
         };
-        match &settings.mode {
-            RedisMode::Single => single(infos, settings.timeout, pools),
+        match &config.mode {
+            RedisMode::Single => single(infos, config.timeout, pools),
             RedisMode::Sentinel { master, login } => of_sentinels(infos, master, login.as_ref(), pools),
             RedisMode::Cluster => of_cluster(infos, pools),
         }
@@ -262,9 +262,9 @@ fn of_cluster(infos: Vec<ConnectionInfo>, pools: PoolConfig) -> Result<Backend, 
 }
 
 /// The addresses of the settings. Those behind the first have its user, password and database.
-fn infos(settings: &RedisSettings) -> Result<Vec<ConnectionInfo>, RedisUrlError> {
-    let urls = settings.url.split(',').map(str::trim);
-    let infos: Result<Vec<_>, _> = urls.map(|url| info(url, settings)).collect();
+fn infos(config: &RedisConfig) -> Result<Vec<ConnectionInfo>, RedisUrlError> {
+    let urls = config.url.split(',').map(str::trim);
+    let infos: Result<Vec<_>, _> = urls.map(|url| info(url, config)).collect();
     let infos = infos?;
     let first = infos.first().map(|info| info.redis_settings().clone());
     let shared = |info: ConnectionInfo| match &first {
@@ -274,10 +274,10 @@ fn infos(settings: &RedisSettings) -> Result<Vec<ConnectionInfo>, RedisUrlError>
     Ok(infos.into_iter().map(shared).collect())
 }
 
-fn info(url: &str, settings: &RedisSettings) -> Result<ConnectionInfo, RedisUrlError> {
+fn info(url: &str, config: &RedisConfig) -> Result<ConnectionInfo, RedisUrlError> {
     let info = url.into_connection_info().map_err(unusable)?;
-    let trusted = settings.trusted.as_deref();
-    if trusted.is_some() && !matches!(settings.mode, RedisMode::Single) {
+    let trusted = config.trusted.as_deref();
+    if trusted.is_some() && !matches!(config.mode, RedisMode::Single) {
         return Err(RedisUrlError::Trusted(
             "can be used with redis.mode single only; elsewhere the system's certificates are trusted"
                 .to_owned(),

@@ -9,14 +9,14 @@
 
 mod backend;
 mod channel;
+mod config;
 mod invalidations;
 mod limiter;
 mod redis;
-mod settings;
 mod slots;
 
 pub use channel::Channel;
+pub use config::{RedisConfig, RedisMode, RedisUrlError};
 pub use invalidations::Invalidations;
 pub use limiter::{RedisLimiter, Tally};
 pub use redis::{Away, Redis};
-pub use settings::{RedisMode, RedisSettings, RedisUrlError};

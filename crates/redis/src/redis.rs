@@ -7,7 +7,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
 use crate::backend::{Backend, CONNECT, Connection, Unconnected};
-use crate::settings::{RedisSettings, RedisUrlError};
+use crate::config::{RedisConfig, RedisUrlError};
 
 /// How long to wait before connecting again: exponential backoff between these two.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
@@ -70,12 +70,12 @@ pub enum Away {
 }
 
 impl Redis {
-    /// A single Redis at a URL, see [`RedisSettings::single`].
+    /// A single Redis at a URL, see [`RedisConfig::single`].
     ///
     /// # Errors
     /// As [`Redis::with`].
     pub fn new(url: &str, timeout: Duration) -> Result<Self, RedisUrlError> {
-        Self::with(&RedisSettings::single(url, timeout))
+        Self::with(&RedisConfig::single(url, timeout))
     }
 
     /// The Redis of these settings. It connects to nothing yet.
@@ -83,11 +83,11 @@ impl Redis {
     /// # Errors
     /// When a URL is none of Redis, or the certificates to trust are none or cannot be used. The URL is not repeated, since it
     /// may contain a password.
-    pub fn with(settings: &RedisSettings) -> Result<Self, RedisUrlError> {
+    pub fn with(config: &RedisConfig) -> Result<Self, RedisUrlError> {
         Ok(Self {
             shared: Arc::new(Shared {
-                backend: Backend::new(settings)?,
-                timeout: settings.timeout,
+                backend: Backend::new(config)?,
+                timeout: config.timeout,
                 take: Script::new(include_str!("take.lua")),
                 connection: RwLock::new(None),
                 lost: Notify::new(),
@@ -320,7 +320,7 @@ fn is_demotion(failure: &Away) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::settings::RedisMode;
+    use crate::config::RedisMode;
 
     #[test]
     fn a_url_that_leads_nowhere_is_refused_without_repeating_it() {
@@ -350,12 +350,12 @@ mod tests {
         };
         for mode in [sentinel, RedisMode::Cluster] {
             let open = |url: &str, trusted: Option<&str>| {
-                let settings = RedisSettings {
+                let config = RedisConfig {
                     mode: mode.clone(),
                     trusted: trusted.map(Into::into),
-                    ..RedisSettings::single(url, CONNECT)
+                    ..RedisConfig::single(url, CONNECT)
                 };
-                Redis::with(&settings).map(|_| ())
+                Redis::with(&config).map(|_| ())
             };
             assert_eq!(open("redis://:hunter2@one, redis://two:6380", None), Ok(()));
             assert_eq!(open("rediss://one", None), Ok(()));
@@ -369,11 +369,11 @@ mod tests {
     #[test]
     fn who_is_trusted_is_said_in_certificates_and_for_tls_only() {
         let open = |url: &str, trusted: &str| {
-            let settings = RedisSettings {
+            let config = RedisConfig {
                 trusted: Some(trusted.into()),
-                ..RedisSettings::single(url, CONNECT)
+                ..RedisConfig::single(url, CONNECT)
             };
-            Redis::with(&settings).map(|_| ())
+            Redis::with(&config).map(|_| ())
         };
         let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         for (url, trusted) in [

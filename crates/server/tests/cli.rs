@@ -66,9 +66,9 @@ fn tenantry(arguments: &[&str]) -> Command {
     Stock::command(arguments)
 }
 
-fn output(arguments: &[&str], settings: &[(&str, impl AsRef<OsStr>)]) -> Output {
+fn output(arguments: &[&str], config: &[(&str, impl AsRef<OsStr>)]) -> Output {
     tenantry(arguments)
-        .envs(settings.iter().map(|(key, value)| (key, value)))
+        .envs(config.iter().map(|(key, value)| (key, value)))
         .output()
         .unwrap()
 }
@@ -243,8 +243,8 @@ fn serve_names_the_setting_that_is_missing_or_weak() {
         (&[url, platform], "setting auth.signing_key: an Ed25519 key"),
         (&[("TENANTRY__SERVER__PORT", "many")], "server.port: "),
     ];
-    for (settings, complaint) in cases {
-        let output = output(&["serve"], settings);
+    for (config, complaint) in cases {
+        let output = output(&["serve"], config);
         assert!(!output.status.success());
         assert!(
             stderr(&output).contains(complaint),
@@ -269,7 +269,7 @@ fn a_key_made_for_development_is_refused_in_production() {
         "# made by `tenantry dev`, refused in production\n-----BEGIN PRIVATE KEY-----\n",
     )
     .unwrap();
-    let settings = [
+    let config = [
         (
             "TENANTRY__DATABASE__URL",
             "postgres://tenantry_app:a-long-password@127.0.0.1:9/none",
@@ -280,7 +280,7 @@ fn a_key_made_for_development_is_refused_in_production() {
         ),
         ("TENANTRY__AUTH__SIGNING_KEY_FILE", key.to_str().unwrap()),
     ];
-    let output = output(&["serve"], &settings);
+    let output = output(&["serve"], &config);
     assert!(!output.status.success());
     assert!(
         stderr(&output).contains("this key was made for development"),
@@ -306,7 +306,7 @@ fn migrate_does_not_destroy_data_unasked() {
 fn bootstrap_refuses_the_passwords_that_serve_refuses() {
     let with = |owner: &str, app: &str, platform: &str| {
         let url = |role: &str, password: &str| format!("postgres://{role}:{password}@127.0.0.1:9/none");
-        let settings = [
+        let config = [
             ("TENANTRY__DATABASE__ADMIN_URL", url("postgres", "x")),
             ("TENANTRY__DATABASE__OWNER_URL", url("tenantry_owner", owner)),
             ("TENANTRY__DATABASE__URL", url("tenantry_app", app)),
@@ -315,7 +315,7 @@ fn bootstrap_refuses_the_passwords_that_serve_refuses() {
                 url("tenantry_platform", platform),
             ),
         ];
-        let output = output(&["migrate", "up", "--bootstrap"], &settings);
+        let output = output(&["migrate", "up", "--bootstrap"], &config);
         assert!(!output.status.success());
         stderr(&output)
     };
@@ -444,7 +444,7 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
         url(&folder.0, "tenantry_platform"),
     );
     let key = folder.0.join("signing-key.pem");
-    let settings = [
+    let config = [
         ("TENANTRY_PROFILE", "development"),
         ("TENANTRY__DATABASE__URL", runtime.as_str()),
         ("TENANTRY__DATABASE__PLATFORM_URL", platform.as_str()),
@@ -460,12 +460,12 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
     let create = [
         "operator", "create", "--email", email, "--name", "Olga", "--role", "owner",
     ];
-    let created = output(&create, &settings);
+    let created = output(&create, &config);
     let text = String::from_utf8(created.stdout).unwrap();
     let password = text.lines().nth(1).unwrap().strip_prefix("password ").unwrap();
     let (status, answer) = login(email, password);
     assert_eq!(status, 200, "{answer}");
-    let again = output(&create, &settings);
+    let again = output(&create, &config);
     assert!(!again.status.success() && stderr(&again).contains("the address is taken"));
 
     let mut child = tenantry(&[
@@ -479,7 +479,7 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
         "owner",
     ])
     .arg("--password-stdin")
-    .envs(settings)
+    .envs(config)
     .stdin(Stdio::piped())
     .stdout(Stdio::piped())
     .spawn()
@@ -493,7 +493,7 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
     let (status, otto) = login("otto@platform.example", "correct horse");
     assert_eq!(status, 200, "{otto}");
     let otto = bearer_of(&otto);
-    let reset = || output(&["operator", "reset-mfa", "otto@platform.example"], &settings);
+    let reset = || output(&["operator", "reset-mfa", "otto@platform.example"], &config);
     assert!(stderr(&reset()).contains("the operator has no second factor"));
     let enroll = "{\"password\":\"correct horse\"}";
     assert_eq!(
@@ -504,21 +504,21 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
     assert_eq!(dev.request("GET", "/api/v1/admin/tenants", &otto, "").0, 401);
 
     assert!(
-        output(&["operator", "deactivate", email], &settings)
+        output(&["operator", "deactivate", email], &config)
             .status
             .success()
     );
     assert_eq!(login(email, password).0, 401);
     let bearer = bearer_of(&answer);
     assert_eq!(dev.request("GET", "/api/v1/admin/tenants", &bearer, "").0, 401);
-    let list = String::from_utf8(output(&["operator", "list"], &settings).stdout).unwrap();
+    let list = String::from_utf8(output(&["operator", "list"], &config).stdout).unwrap();
     assert!(
         list.contains(&format!("{email} owner deactivated Olga")),
         "{list}"
     );
     assert!(list.contains("otto@platform.example owner active Otto"), "{list}");
 
-    let activated = output(&["operator", "activate", email], &settings);
+    let activated = output(&["operator", "activate", email], &config);
     let line = String::from_utf8(activated.stdout).unwrap();
     assert!(line.contains(&format!("{email} owner active Olga")), "{line}");
     assert_eq!(login(email, password).0, 200);
@@ -661,13 +661,13 @@ fn drip(address: &str, begin: &str, drip: &str) -> (String, std::time::Duration)
 #[test]
 fn clients_that_dawdle_are_turned_away_and_keep_nobody_waiting() {
     let folder = Folder::new("dawdle");
-    let settings = [
+    let config = [
         ("TENANTRY__HTTP__HEADER_TIMEOUT_MS", "500"),
         ("TENANTRY__HTTP__BODY_TIMEOUT_MS", "500"),
         ("TENANTRY__HTTP__KEEP_ALIVE_MS", "500"),
         ("TENANTRY__HTTP__DISCONNECT_TIMEOUT_MS", "200"),
     ];
-    let dev = Dev::start_with(&folder.0, &settings);
+    let dev = Dev::start_with(&folder.0, &config);
     let head = "POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n";
     let ready = "GET /health/liveness HTTP/1.1\r\nHost: x\r\n\r\n";
     // Head trickling, body trickling, nothing at all, nothing after a request.
@@ -714,12 +714,12 @@ fn measurements_have_a_port_of_their_own_and_tell_of_limits_jobs_and_redis() {
         .unwrap();
     let port = free.port().to_string();
     let folder = Folder::new("metrics");
-    let settings = [
+    let config = [
         ("TENANTRY__METRICS__PORT", port.as_str()),
         ("REDIS_URL", "redis://127.0.0.1:1"),
         ("TENANTRY__JOBS__POLL_MS", "50"),
     ];
-    let mut dev = Dev::start_with(&folder.0, &settings);
+    let mut dev = Dev::start_with(&folder.0, &config);
     assert_eq!(
         dev.request("GET", "/metrics", "", "").0,
         404,
@@ -806,13 +806,13 @@ fn traces_arrive_at_the_collector_and_one_that_is_away_disturbs_nobody() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let folder = Folder::new("traces");
-    let settings = [
+    let config = [
         ("TENANTRY__TRACING__OTLP_ENDPOINT", endpoint.as_str()),
         ("TENANTRY__TRACING__SERVICE_NAME", "shop-backend"),
         // A quiet log has no fewer traces.
         ("TENANTRY__LOG__LEVEL", "error"),
     ];
-    let dev = Dev::start_with(&folder.0, &settings);
+    let dev = Dev::start_with(&folder.0, &config);
     let trace = [
         0x4b, 0xf9, 0x2f, 0x35, 0x77, 0xb3, 0x4d, 0xa6, 0xa3, 0xce, 0x92, 0x9d, 0x0e, 0x0e, 0x47, 0x36,
     ];
@@ -835,7 +835,7 @@ fn traces_arrive_at_the_collector_and_one_that_is_away_disturbs_nobody() {
     assert!(sent.contains("application/x-protobuf"), "{sent}");
 
     // The collector is gone with the thread that was it.
-    let dev = Dev::start_with(&folder.0, &settings);
+    let dev = Dev::start_with(&folder.0, &config);
     let token = dev.login("acme");
     dev.get(&token, "/api/v1/tasks");
     assert_eq!(dev.stop(), Some(0));
@@ -849,7 +849,7 @@ fn a_collector_over_https_gets_every_signal_with_headers() {
     let endpoint = format!("https://{}/otlp", listener.local_addr().unwrap());
     let certificate = authority.certificate();
     let folder = Folder::new("otlp");
-    let settings = [
+    let config = [
         ("TENANTRY__TRACING__OTLP_ENDPOINT", endpoint.as_str()),
         ("TENANTRY__TRACING__OTLP_HEADERS", "x-team=hush%2Chush"),
         (
@@ -858,7 +858,7 @@ fn a_collector_over_https_gets_every_signal_with_headers() {
         ),
         ("SSL_CERT_FILE", certificate.to_str().unwrap()),
     ];
-    let dev = Dev::start_with(&folder.0, &settings);
+    let dev = Dev::start_with(&folder.0, &config);
     let collecting = std::thread::spawn(move || {
         let wanted: [&[u8]; 7] = [
             b"POST /otlp/v1/traces",
@@ -892,14 +892,14 @@ fn nothing_is_served_from_a_database_that_does_not_keep_tenants_apart_unless_tol
         url(&folder.0, "tenantry_platform"),
     );
     let key = folder.0.join("signing-key.pem");
-    let settings = [
+    let config = [
         ("TENANTRY_PROFILE", "development"),
         ("TENANTRY__DATABASE__URL", runtime.as_str()),
         ("TENANTRY__DATABASE__PLATFORM_URL", platform.as_str()),
         ("TENANTRY__AUTH__SIGNING_KEY_FILE", key.to_str().unwrap()),
         ("TENANTRY__SERVER__PORT", "0"),
     ];
-    let refused = output(&["serve"], &settings);
+    let refused = output(&["serve"], &config);
     assert!(!refused.status.success());
     let complaint = stderr(&refused);
     assert!(
@@ -908,7 +908,7 @@ fn nothing_is_served_from_a_database_that_does_not_keep_tenants_apart_unless_tol
     );
 
     let mut serving = tenantry(&["serve"])
-        .envs(settings)
+        .envs(config)
         .env("TENANTRY__GUARD__SERVE_ANYWAY", "true")
         .stderr(Stdio::piped())
         .spawn()

@@ -8,7 +8,7 @@ use url::Url;
 
 /// How an HTTP receiver is reached.
 #[derive(Clone)]
-pub struct HttpReceiverSettings {
+pub struct HttpReceiverConfig {
     /// Where batches are posted to.
     pub url: Url,
     /// The whole value of `Authorization`, such as `Bearer …`; no such header when absent.
@@ -31,30 +31,30 @@ impl HttpReceiver {
     ///
     /// # Errors
     /// Why there is no HTTP client: a certificate that cannot be read, or a token with characters that no header has.
-    pub fn new(settings: HttpReceiverSettings) -> Result<Self, String> {
+    pub fn new(config: HttpReceiverConfig) -> Result<Self, String> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
-        if let Some(authorization) = &settings.authorization {
+        if let Some(authorization) = &config.authorization {
             let value = HeaderValue::from_str(authorization);
             let mut value = value.map_err(|_| "the token has characters that no header can have")?;
             value.set_sensitive(true);
             headers.insert(AUTHORIZATION, value);
         }
         let mut builder = reqwest::Client::builder()
-            .timeout(settings.timeout)
-            .connect_timeout(settings.timeout)
+            .timeout(config.timeout)
+            .connect_timeout(config.timeout)
             .default_headers(headers)
             // Entries go to the configured address and to no other.
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .user_agent("tenantry");
-        if let Some(authorities) = &settings.authorities {
+        if let Some(authorities) = &config.authorities {
             let read = reqwest::Certificate::from_pem_bundle(authorities);
             let certificates = read.map_err(|error| error.to_string())?;
             builder = builder.tls_certs_only(certificates);
         }
         Ok(Self {
-            url: settings.url,
+            url: config.url,
             client: builder.build().map_err(|error| error.to_string())?,
         })
     }

@@ -6,6 +6,6 @@ mod http;
 mod message;
 mod syslog;
 
-pub use http::{HttpReceiver, HttpReceiverSettings};
+pub use http::{HttpReceiver, HttpReceiverConfig};
 pub use message::frame;
-pub use syslog::{SyslogReceiver, SyslogSettings, SyslogSettingsError};
+pub use syslog::{SyslogConfig, SyslogConfigError, SyslogReceiver};

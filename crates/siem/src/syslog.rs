@@ -16,7 +16,7 @@ use crate::message::frame;
 
 /// How a syslog receiver is reached.
 #[derive(Clone)]
-pub struct SyslogSettings {
+pub struct SyslogConfig {
     /// The host, which the receiver's certificate must name.
     pub host: String,
     /// The port; 6514 is that of syslog over TLS.
@@ -33,7 +33,7 @@ pub struct SyslogSettings {
 
 /// What is wrong with the settings of a syslog receiver.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SyslogSettingsError {
+pub enum SyslogConfigError {
     /// The host is neither a name nor an address.
     #[error("must be the name or address of a host, with a port")]
     Host,
@@ -67,19 +67,19 @@ impl SyslogReceiver {
     /// A receiver. It is not connected to yet.
     ///
     /// # Errors
-    /// [`SyslogSettingsError`].
-    pub fn new(settings: SyslogSettings) -> Result<Self, SyslogSettingsError> {
-        let name = ServerName::try_from(settings.host.clone()).map_err(|_| SyslogSettingsError::Host)?;
-        let roots = roots(settings.authorities.as_deref())?;
+    /// [`SyslogConfigError`].
+    pub fn new(config: SyslogConfig) -> Result<Self, SyslogConfigError> {
+        let name = ServerName::try_from(config.host.clone()).map_err(|_| SyslogConfigError::Host)?;
+        let roots = roots(config.authorities.as_deref())?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
-            .map_err(|error| SyslogSettingsError::Authorities(error.to_string()))?
+            .map_err(|error| SyslogConfigError::Authorities(error.to_string()))?
             .with_root_certificates(roots);
-        let config = match &settings.client {
+        let tls = match &config.client {
             None => builder.with_no_client_auth(),
             Some((certificates, key)) => {
-                let wrong = |error: String| SyslogSettingsError::Client(error);
+                let wrong = |error: String| SyslogConfigError::Client(error);
                 let certificates = certificates_of(certificates).map_err(wrong)?;
                 let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| wrong(error.to_string()))?;
                 let built = builder.with_client_auth_cert(certificates, key);
@@ -87,11 +87,11 @@ impl SyslogReceiver {
             }
         };
         Ok(Self {
-            connector: TlsConnector::from(Arc::new(config)),
+            connector: TlsConnector::from(Arc::new(tls)),
             name,
-            address: (settings.host, settings.port),
-            accept_plain_close: settings.accept_plain_close,
-            timeout: settings.timeout,
+            address: (config.host, config.port),
+            accept_plain_close: config.accept_plain_close,
+            timeout: config.timeout,
         })
     }
 
@@ -140,8 +140,8 @@ impl AuditSink for SyslogReceiver {
     }
 }
 
-fn roots(authorities: Option<&[u8]>) -> Result<RootCertStore, SyslogSettingsError> {
-    let wrong = |problem: String| SyslogSettingsError::Authorities(problem);
+fn roots(authorities: Option<&[u8]>) -> Result<RootCertStore, SyslogConfigError> {
+    let wrong = |problem: String| SyslogConfigError::Authorities(problem);
     let certificates = match authorities {
         Some(pem) => certificates_of(pem).map_err(wrong)?,
         None => rustls_native_certs::load_native_certs().certs,

@@ -66,7 +66,7 @@ pub enum Exhausted {
 
 /// How the fake begins.
 #[derive(Debug, Clone)]
-pub struct FakeSettings {
+pub struct FakeConfig {
     /// The port on 127.0.0.1; 0 is any that is free.
     pub port: u16,
     /// What callers must present.
@@ -94,7 +94,7 @@ pub struct FakeSettings {
     pub journal: Option<PathBuf>,
 }
 
-impl Default for FakeSettings {
+impl Default for FakeConfig {
     fn default() -> Self {
         Self {
             port: 0,
@@ -126,11 +126,11 @@ impl StripeFake {
     ///
     /// # Errors
     /// When the port is taken, the thread cannot be made, or the file of calls cannot be read.
-    pub fn start(settings: FakeSettings) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, settings.port)))?;
+    pub fn start(config: FakeConfig) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, config.port)))?;
         listener.set_nonblocking(true)?;
         let url = format!("http://{}", listener.local_addr()?);
-        let shared = Arc::new(Shared::new(&settings, url.clone())?);
+        let shared = Arc::new(Shared::new(&config, url.clone())?);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;

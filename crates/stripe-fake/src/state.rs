@@ -13,7 +13,7 @@ use crate::journal::{Earlier, Entry, Journal};
 use crate::params::Params;
 use crate::problem::Problem;
 use crate::webhooks::{Delivery, Parcel, shuffle};
-use crate::{Card, Exhausted, FakeSettings, control, routes};
+use crate::{Card, Exhausted, FakeConfig, control, routes};
 
 /// A call of the API that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -231,15 +231,15 @@ impl State {
 
 impl Shared {
     /// One at this address; with what an earlier one has done, where the settings name a file.
-    pub fn new(settings: &FakeSettings, url: String) -> std::io::Result<Self> {
-        let now = settings.now.timestamp();
+    pub fn new(config: &FakeConfig, url: String) -> std::io::Result<Self> {
+        let now = config.now.timestamp();
         // Where time is real, somebody may keep what an earlier fake gave out.
-        let run = if settings.runs {
-            format!("{}{:x}", settings.run, settings.now.timestamp_millis())
+        let run = if config.runs {
+            format!("{}{:x}", config.run, config.now.timestamp_millis())
         } else {
-            settings.run.clone()
+            config.run.clone()
         };
-        let (journal, earlier) = match &settings.journal {
+        let (journal, earlier) = match &config.journal {
             Some(path) => {
                 let (journal, earlier) = Journal::open(path, &run)?;
                 (Some(journal), earlier)
@@ -251,12 +251,12 @@ impl Shared {
         };
         let start = earlier.entries.first().map_or(now, |first| first.at);
         let shared = Self {
-            secret_key: settings.secret_key.clone(),
-            hang: settings.hang,
-            webhook_attempts: settings.webhook_attempts,
-            webhook_backoff: settings.webhook_backoff,
+            secret_key: config.secret_key.clone(),
+            hang: config.hang,
+            webhook_attempts: config.webhook_attempts,
+            webhook_backoff: config.webhook_backoff,
             state: Mutex::new(State {
-                account: Account::new(url, earlier.run, start, settings.card, settings.exhausted),
+                account: Account::new(url, earlier.run, start, config.card, config.exhausted),
                 clock: Clock {
                     start,
                     since: None,
@@ -282,7 +282,7 @@ impl Shared {
         let mut state = shared.state();
         state.clock = Clock {
             start: now,
-            since: settings.runs.then(Instant::now),
+            since: config.runs.then(Instant::now),
             ahead: earlier.entries.last().map_or(0, |last| last.ahead),
         };
         // The receivers of events are gone, and register again.

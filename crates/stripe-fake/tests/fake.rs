@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::Value;
-use tenantry_stripe_fake::{Card, Delivery, Exhausted, Failure, FakeSettings, Held, Matcher, StripeFake};
+use tenantry_stripe_fake::{Card, Delivery, Exhausted, Failure, FakeConfig, Held, Matcher, StripeFake};
 
 struct Client<'a>(&'a StripeFake);
 
@@ -60,11 +60,11 @@ impl Client<'_> {
 }
 
 fn start(card: Card) -> StripeFake {
-    let settings = FakeSettings {
+    let settings = FakeConfig {
         card,
         hang: Duration::from_millis(50),
         webhook_backoff: Duration::from_millis(5),
-        ..FakeSettings::default()
+        ..FakeConfig::default()
     };
     StripeFake::start(settings).unwrap()
 }
@@ -267,10 +267,10 @@ fn open_checkouts_are_listed_and_expire_once() {
 #[test]
 fn ids_of_two_runs_have_nothing_in_common() {
     let customer_of = |seconds: i64| {
-        let settings = FakeSettings {
-            now: FakeSettings::default().now + chrono::Duration::seconds(seconds),
+        let settings = FakeConfig {
+            now: FakeConfig::default().now + chrono::Duration::seconds(seconds),
             runs: true,
-            ..FakeSettings::default()
+            ..FakeConfig::default()
         };
         let fake = StripeFake::start(settings).unwrap();
         Client(&fake).made("/v1/customers", "name=Acme")
@@ -282,9 +282,9 @@ fn ids_of_two_runs_have_nothing_in_common() {
 #[test]
 fn ids_of_two_fakes_beside_each_other_have_nothing_in_common() {
     let customer_of = |run: &str| {
-        let settings = FakeSettings {
+        let settings = FakeConfig {
             run: run.to_owned(),
-            ..FakeSettings::default()
+            ..FakeConfig::default()
         };
         let fake = StripeFake::start(settings).unwrap();
         Client(&fake).made("/v1/customers", "name=Acme")
@@ -840,10 +840,10 @@ impl Journal {
     }
 
     fn start(&self) -> StripeFake {
-        let settings = FakeSettings {
+        let settings = FakeConfig {
             journal: Some(self.0.clone()),
             run: "x".into(),
-            ..FakeSettings::default()
+            ..FakeConfig::default()
         };
         StripeFake::start(settings).unwrap()
     }

@@ -29,7 +29,7 @@ pub const API_VERSION: &str = "2026-09-30.endive";
 
 /// How Stripe is reached.
 #[derive(Clone)]
-pub struct StripeSettings {
+pub struct StripeConfig {
     /// `sk_live_…`, `sk_test_…`, or a restricted key (`rk_…`).
     pub secret_key: String,
     /// The secrets of webhook endpoints (`whsec_…`); several while one takes the place of another.
@@ -42,10 +42,10 @@ pub struct StripeSettings {
     pub clock: Option<Arc<dyn Clock>>,
 }
 
-impl std::fmt::Debug for StripeSettings {
+impl std::fmt::Debug for StripeConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Secrets are never printed.
-        f.debug_struct("StripeSettings")
+        f.debug_struct("StripeConfig")
             .field("webhook_secrets", &self.webhook_secrets.len())
             .field("api_base", &self.api_base.as_ref().map(Url::as_str))
             .field("timeout", &self.timeout)
@@ -72,17 +72,17 @@ impl StripePayments {
     ///
     /// # Errors
     /// [`ProviderError::Unauthenticated`] when the key cannot be sent at all.
-    pub fn new(settings: &StripeSettings) -> Result<Self, ProviderError> {
-        let mut builder = ClientBuilder::new(settings.secret_key.clone()).timeout(settings.timeout);
-        if let Some(base) = &settings.api_base {
+    pub fn new(config: &StripeConfig) -> Result<Self, ProviderError> {
+        let mut builder = ClientBuilder::new(config.secret_key.clone()).timeout(config.timeout);
+        if let Some(base) = &config.api_base {
             // It is put before `v1/…` as it is.
             builder = builder.url(format!("{}/", base.as_str().trim_end_matches('/')));
         }
         let client = builder.build().map_err(|_| ProviderError::Unauthenticated)?;
         Ok(Self {
             client,
-            clock: settings.clock.clone(),
-            webhook_secrets: event::Secrets::new(&settings.webhook_secrets),
+            clock: config.clock.clone(),
+            webhook_secrets: event::Secrets::new(&config.webhook_secrets),
             catalogue: Catalogue::default(),
         })
     }

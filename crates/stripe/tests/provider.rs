@@ -19,8 +19,8 @@ use tenantry_domain::billing::{
 use tenantry_domain::kernel::{Currency, Interval, Limit, Period, Price, Reset, TenantId, Time};
 use tenantry_domain::plans::PlanTerms;
 use tenantry_domain::usage::{Aggregation, Meter, MeterKey, MeterTerms, Meters, OveragePrice};
-use tenantry_stripe::{Published, StripePayments, StripeSettings};
-use tenantry_stripe_fake::{Card, Failure, FakeSettings, Matcher, StripeFake, sign};
+use tenantry_stripe::{Published, StripeConfig, StripePayments};
+use tenantry_stripe_fake::{Card, Failure, FakeConfig, Matcher, StripeFake, sign};
 
 struct World {
     fake: StripeFake,
@@ -89,7 +89,7 @@ fn plans() -> [PlanTerms; 2] {
 }
 
 fn stripe_of(fake: &StripeFake, secret_key: &str) -> StripePayments {
-    let settings = StripeSettings {
+    let settings = StripeConfig {
         secret_key: secret_key.into(),
         webhook_secrets: vec!["whsec_new".into(), "whsec_old".into()],
         api_base: Some(fake.url().parse().unwrap()),
@@ -100,10 +100,10 @@ fn stripe_of(fake: &StripeFake, secret_key: &str) -> StripePayments {
 }
 
 async fn world(card: Card) -> World {
-    let settings = FakeSettings {
+    let settings = FakeConfig {
         card,
         hang: Duration::from_secs(2),
-        ..FakeSettings::default()
+        ..FakeConfig::default()
     };
     let fake = StripeFake::start(settings).unwrap();
     let stripe = stripe_of(&fake, fake.secret_key());
@@ -208,7 +208,7 @@ async fn what_is_published_once_is_not_published_again() {
 
 #[tokio::test]
 async fn publishing_goes_on_where_it_was_broken_off() {
-    let fake = StripeFake::start(FakeSettings::default()).unwrap();
+    let fake = StripeFake::start(FakeConfig::default()).unwrap();
     let stripe = stripe_of(&fake, fake.secret_key());
     let mut rounds = 0;
     for path in ["/v1/products", "/v1/prices", "/v1/billing/meters"] {
@@ -922,7 +922,7 @@ async fn what_was_never_told_is_in_the_list_of_events() {
 }
 
 fn reader() -> StripePayments {
-    let settings = StripeSettings {
+    let settings = StripeConfig {
         secret_key: "sk_test_x".into(),
         webhook_secrets: vec!["whsec_test_secret".into(), String::new(), "whsec_old".into()],
         api_base: None,
@@ -1066,7 +1066,7 @@ async fn events_of_other_versions_are_read_as_far_as_is_needed() {
 
 #[test]
 fn settings_do_not_tell_their_secrets() {
-    let settings = StripeSettings {
+    let settings = StripeConfig {
         secret_key: "sk_live_secret".into(),
         webhook_secrets: vec!["whsec_secret".into()],
         api_base: None,
@@ -1078,7 +1078,7 @@ fn settings_do_not_tell_their_secrets() {
         !shown.contains("live_secret") && !shown.contains("whsec"),
         "{shown}"
     );
-    let broken = StripeSettings {
+    let broken = StripeConfig {
         secret_key: "sk\n".into(),
         ..settings
     };

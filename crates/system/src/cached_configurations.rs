@@ -5,7 +5,7 @@ use tenantry_domain::customization::{Configurations, TenantConfiguration};
 use tenantry_domain::kernel::{Change, Clock, InvalidatedCache, StoreError, TenantId};
 use tenantry_domain::tenant::TenantScope;
 
-use crate::{CacheSettings, CacheStats, ConfigurationCache};
+use crate::{CacheConfig, CacheStats, ConfigurationCache};
 
 /// Configurations that were read a moment ago, by tenant and by nothing else.
 pub struct CachedConfigurations {
@@ -21,10 +21,10 @@ impl std::fmt::Debug for CachedConfigurations {
 
 impl CachedConfigurations {
     /// Remembers what `stored` reads.
-    pub fn new(stored: Arc<dyn Configurations>, clock: Arc<dyn Clock>, settings: CacheSettings) -> Self {
+    pub fn new(stored: Arc<dyn Configurations>, clock: Arc<dyn Clock>, config: CacheConfig) -> Self {
         Self {
             stored,
-            cache: ConfigurationCache::new(clock, settings),
+            cache: ConfigurationCache::new(clock, config),
         }
     }
 

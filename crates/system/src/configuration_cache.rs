@@ -7,7 +7,7 @@ use tenantry_domain::kernel::{Change, Clock, InvalidatedCache, StoreError, Tenan
 use crate::epochs::{Epoch, Epochs};
 use crate::freshness::Freshness;
 use crate::single_flight::SingleFlight;
-use crate::{CacheSettings, CacheStats};
+use crate::{CacheConfig, CacheStats};
 
 /// A tenant's configuration is never used for longer than this after it was loaded, in milliseconds.
 const LONGEST_MS: i64 = 30_000;
@@ -43,16 +43,16 @@ impl<V> std::fmt::Debug for ConfigurationCache<V> {
 impl<V: Send + Sync + 'static> ConfigurationCache<V> {
     /// An empty cache. The short TTL applies until [`InvalidatedCache::set_live`] says otherwise; no TTL is longer than thirty
     /// seconds.
-    pub fn new(clock: Arc<dyn Clock>, settings: CacheSettings) -> Self {
-        let longest = CacheSettings {
-            ttl_ms: settings.ttl_ms.min(LONGEST_MS),
-            ..settings
+    pub fn new(clock: Arc<dyn Clock>, config: CacheConfig) -> Self {
+        let longest = CacheConfig {
+            ttl_ms: config.ttl_ms.min(LONGEST_MS),
+            ..config
         };
         Self {
             clock,
             freshness: Freshness::new(longest),
             epochs: Epochs::default(),
-            entries: SingleFlight::new(settings.entries),
+            entries: SingleFlight::new(config.entries),
             hits: AtomicU64::new(0),
             loads: AtomicU64::new(0),
         }
@@ -161,7 +161,7 @@ mod tests {
         fn new() -> Self {
             let start = Utc.with_ymd_and_hms(2026, 1, 1, 0, 0, 0).unwrap();
             let clock = Arc::new(StandingClock(Mutex::new(start)));
-            let cache = ConfigurationCache::new(clock.clone(), CacheSettings::default());
+            let cache = ConfigurationCache::new(clock.clone(), CacheConfig::default());
             Self {
                 clock,
                 cache,

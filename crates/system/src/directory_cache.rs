@@ -15,7 +15,7 @@ use crate::single_flight::SingleFlight;
 
 /// The size and the lifetimes of a [`CachedDirectory`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheSettings {
+pub struct CacheConfig {
     /// At most so many memberships, as many API keys and as many names of tenants.
     pub entries: u64,
     /// TTL in milliseconds while invalidations of other processes arrive.
@@ -25,7 +25,7 @@ pub struct CacheSettings {
     pub alone_ttl_ms: i64,
 }
 
-impl Default for CacheSettings {
+impl Default for CacheConfig {
     fn default() -> Self {
         Self {
             entries: 50_000,
@@ -87,15 +87,15 @@ impl std::fmt::Debug for CachedDirectory {
 
 impl CachedDirectory {
     /// An empty cache before `directory`. The short TTL applies until [`InvalidatedCache::set_live`] says otherwise.
-    pub fn new(directory: Arc<dyn Directory>, clock: Arc<dyn Clock>, settings: CacheSettings) -> Self {
+    pub fn new(directory: Arc<dyn Directory>, clock: Arc<dyn Clock>, config: CacheConfig) -> Self {
         Self {
             directory,
             clock,
             epochs: Epochs::default(),
-            memberships: SingleFlight::new(settings.entries),
-            api_keys: SingleFlight::new(settings.entries),
-            tenants: SingleFlight::new(settings.entries),
-            freshness: Freshness::new(settings),
+            memberships: SingleFlight::new(config.entries),
+            api_keys: SingleFlight::new(config.entries),
+            tenants: SingleFlight::new(config.entries),
+            freshness: Freshness::new(config),
             counters: Counters::default(),
         }
     }
@@ -468,9 +468,9 @@ mod tests {
                 read: Semaphore::new(0),
             });
             let clock = Arc::new(StandingClock(Mutex::new(start())));
-            let settings = CacheSettings::default();
+            let config = CacheConfig::default();
             let directory = Arc::clone(&stored) as Arc<dyn Directory>;
-            let cache = CachedDirectory::new(directory, Arc::clone(&clock) as Arc<dyn Clock>, settings);
+            let cache = CachedDirectory::new(directory, Arc::clone(&clock) as Arc<dyn Clock>, config);
             cache.set_live(true);
             *clock.0.lock().unwrap() += Duration::milliseconds(1);
             Self {
@@ -507,13 +507,13 @@ mod tests {
     #[tokio::test]
     async fn entries_are_bounded_by_the_settings() {
         let mut world = World::new();
-        let settings = CacheSettings {
+        let config = CacheConfig {
             entries: 10,
-            ..CacheSettings::default()
+            ..CacheConfig::default()
         };
         let directory = Arc::clone(&world.stored) as Arc<dyn Directory>;
         let clock = Arc::clone(&world.clock) as Arc<dyn Clock>;
-        world.cache = Arc::new(CachedDirectory::new(directory, clock, settings));
+        world.cache = Arc::new(CachedDirectory::new(directory, clock, config));
         for number in 0..500 {
             let session = Uuid::from_u128(number).into();
             world.cache.membership(tenant(), user(), session).await.unwrap();

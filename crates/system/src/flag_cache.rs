@@ -6,7 +6,7 @@ use tenantry_domain::kernel::{Change, Clock, InvalidatedCache, StoreError, Syste
 use tenantry_domain::tenant::TenantScope;
 use uuid::Uuid;
 
-use crate::{CacheSettings, CacheStats, ConfigurationCache};
+use crate::{CacheConfig, CacheStats, ConfigurationCache};
 
 /// A cache of the definitions of flags, one for all tenants.
 ///
@@ -24,10 +24,10 @@ impl std::fmt::Debug for CachedDefinitions {
 
 impl CachedDefinitions {
     /// A memory before the definitions as they are stored.
-    pub fn new(inner: Arc<dyn FlagDefinitions>, clock: Arc<dyn Clock>, settings: CacheSettings) -> Self {
+    pub fn new(inner: Arc<dyn FlagDefinitions>, clock: Arc<dyn Clock>, config: CacheConfig) -> Self {
         Self {
             inner,
-            cache: ConfigurationCache::new(clock, halved(settings)),
+            cache: ConfigurationCache::new(clock, halved(config)),
         }
     }
 }
@@ -65,12 +65,12 @@ impl CachedFlags {
         definitions: Arc<CachedDefinitions>,
         inner: Arc<dyn FlagSource>,
         clock: Arc<dyn Clock>,
-        settings: CacheSettings,
+        config: CacheConfig,
     ) -> Self {
         Self {
             definitions,
             inner,
-            cache: ConfigurationCache::new(clock, halved(settings)),
+            cache: ConfigurationCache::new(clock, halved(config)),
         }
     }
 
@@ -82,11 +82,11 @@ impl CachedFlags {
 
 /// Sets are derived from definitions that are cached themselves: each has half of the TTL, so that the sum is not
 /// longer than the settings say.
-fn halved(settings: CacheSettings) -> CacheSettings {
-    CacheSettings {
-        ttl_ms: settings.ttl_ms.min(30_000) / 2,
-        alone_ttl_ms: settings.alone_ttl_ms / 2,
-        ..settings
+fn halved(config: CacheConfig) -> CacheConfig {
+    CacheConfig {
+        ttl_ms: config.ttl_ms.min(30_000) / 2,
+        alone_ttl_ms: config.alone_ttl_ms / 2,
+        ..config
     }
 }
 

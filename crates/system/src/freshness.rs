@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use tenantry_domain::kernel::Time;
 
-use crate::CacheSettings;
+use crate::CacheConfig;
 
 /// The time after an invalidation during which loaded values are cached for the short time only, in milliseconds: its
 /// publisher may have given up while the commit was still under way.
@@ -14,16 +14,16 @@ const NEVER: i64 = i64::MAX;
 /// Decides how long loaded values may be used.
 #[derive(Debug)]
 pub(crate) struct Freshness {
-    settings: CacheSettings,
+    config: CacheConfig,
     /// The time since which invalidations of other processes arrive, in milliseconds since 1970; [`NEVER`] when they do not.
     live_since: AtomicI64,
 }
 
 impl Freshness {
     /// The short time applies until [`Freshness::set_live`] says otherwise.
-    pub(crate) fn new(settings: CacheSettings) -> Self {
+    pub(crate) fn new(config: CacheConfig) -> Self {
         Self {
-            settings,
+            config,
             live_since: AtomicI64::new(NEVER),
         }
     }
@@ -39,9 +39,9 @@ impl Freshness {
         // A value that was loaded before invalidations arrived may be stale.
         let live = loaded_at.timestamp_millis() >= self.live_since.load(Ordering::SeqCst);
         let ttl = if found && quiet_for >= SETTLING_MS && live {
-            self.settings.ttl_ms
+            self.config.ttl_ms
         } else {
-            self.settings.alone_ttl_ms.min(self.settings.ttl_ms)
+            self.config.alone_ttl_ms.min(self.config.ttl_ms)
         };
         // A clock that was set back makes nothing younger.
         (0..ttl).contains(&(now - loaded_at).num_milliseconds())

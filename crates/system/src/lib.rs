@@ -53,7 +53,7 @@ pub use archive_writer::FileArchiveWriter;
 pub use cached_configurations::CachedConfigurations;
 pub use clock::SystemClock;
 pub use configuration_cache::ConfigurationCache;
-pub use directory_cache::{CacheSettings, CacheStats, CachedDirectory};
+pub use directory_cache::{CacheConfig, CacheStats, CachedDirectory};
 pub use flag_cache::{CachedDefinitions, CachedFlags};
 pub use ids::SystemIds;
 pub use invitation_token::HmacInvitationTokens;

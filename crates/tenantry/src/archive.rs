@@ -15,7 +15,7 @@ use tenantry_tenancy::archive::{self, ArchiveProgress, diff, file_export, read};
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::{Booted, boot};
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::reason::Reason;
 use crate::tenant::{find_any, other};
 use crate::{CommandError, console};
@@ -141,8 +141,8 @@ impl TenantAction {
 }
 
 /// Runs `tenantry export`.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     let Action::Verify { file, trust } = &args.action;
     let done = verify(&booted, file, &trust.keys()).await;
     booted.finish().await;

@@ -5,7 +5,7 @@ use tenantry_tenancy::audit::verify::{self, Verified};
 
 use crate::all_tenants::{FailedTenants, TenantPages};
 use crate::boot::{Booted, boot};
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
 
@@ -32,8 +32,8 @@ enum Action {
 
 const BECAUSE: SystemScope = SystemScope::because("an operator verifies audit logs");
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     let read = tenantry_compose::read_keys(&booted.app).await;
     read.map_err(|error| other(&error))?;

@@ -16,7 +16,7 @@ use tenantry_stripe::StripePayments;
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::{Booted, boot};
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::reason::Reason;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
@@ -88,8 +88,8 @@ enum Action {
 const BECAUSE: SystemScope = SystemScope::because("an operator looks after billing on the command line");
 
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     if booted.app.ports.payments.is_none() {
         return Err(CommandError::Other(
             "payments are not set up; see billing.stripe.secret_key".into(),

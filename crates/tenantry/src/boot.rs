@@ -1,4 +1,4 @@
-//! Composition: settings in, application out.
+//! Composition: configuration in, application out.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tenantry_billing::plans::PlanBook;
 use tenantry_billing::usage::quota_lending::StoredQuotas;
-use tenantry_challenge::{SiteVerify, SiteVerifySettings};
-use tenantry_compose::{Base, Caches, ComposeError, DEVELOPMENT_MARK, PasswordHashing, SigningKeySettings};
+use tenantry_challenge::{SiteVerify, SiteVerifyConfig};
+use tenantry_compose::{Base, Caches, ComposeError, DEVELOPMENT_MARK, PasswordHashing, SigningKeyConfig};
 use tenantry_domain::archive::ArchiveStore;
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
@@ -21,11 +21,11 @@ use tenantry_domain::operations::{MailLimits, Mailer};
 use tenantry_domain::plans::PlanCatalogue as _;
 use tenantry_http::Limits;
 use tenantry_mail::TalliedMailer;
-use tenantry_persistence::{PgPlanVersions, PgSpentChallenges, Pool, PoolSettings, StatementTimeouts};
-use tenantry_redis::{Invalidations, Redis, RedisLimiter, RedisMode, RedisSettings, RedisUrlError};
-use tenantry_stripe::{StripePayments, StripeSettings};
+use tenantry_persistence::{PgPlanVersions, PgSpentChallenges, Pool, PoolConfig, StatementTimeouts};
+use tenantry_redis::{Invalidations, Redis, RedisConfig, RedisLimiter, RedisMode, RedisUrlError};
+use tenantry_stripe::{StripeConfig, StripePayments};
 use tenantry_system::{
-    ArchiveFolder, Argon2Passwords, CacheSettings, CachedConfigurations, CachedDirectory, CachedFlags,
+    ArchiveFolder, Argon2Passwords, CacheConfig, CachedConfigurations, CachedDirectory, CachedFlags,
     FileSpool, LocalCaches, ProofOfWork, QuotaLeases, SigningKey, SystemClock, SystemIds,
 };
 use tenantry_tenancy::billing::Subscriptions;
@@ -37,7 +37,7 @@ use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::audit_stream;
-use crate::config::{self, Cache, ChallengeProvider, Profile, Settings, SettingsError};
+use crate::config::{self, Cache, ChallengeProvider, Configuration, ConfigurationError, Profile};
 use crate::domains;
 use crate::limits::{limits, shared};
 use crate::mail;
@@ -48,7 +48,7 @@ use crate::routes::RouteError;
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     #[error(transparent)]
-    Settings(#[from] SettingsError),
+    Configuration(#[from] ConfigurationError),
     #[error("{0}")]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -66,7 +66,7 @@ pub struct Booted {
     pub cache: Arc<CachedDirectory>,
     pub configurations: Arc<CachedConfigurations>,
     pub flags: Arc<CachedFlags>,
-    /// What is shared with other servers, where the settings name it; it has no connection before it is kept.
+    /// What is shared with other servers, where the configuration names it; it has no connection before it is kept.
     pub redis: Option<Redis>,
     /// What other servers are told, and hear from.
     pub invalidations: Option<Invalidations>,
@@ -78,7 +78,7 @@ pub struct Booted {
     pub plans: KnownPlans,
     /// Calls that wait to be recorded.
     pub calls: Arc<FileSpool>,
-    /// Whom tenants pay, where the settings name a key.
+    /// Whom tenants pay, where the configuration names a key.
     pub stripe: Option<Arc<StripePayments>>,
     /// Whoever delivers mail, and what became of it.
     pub mailer: Arc<TalliedMailer>,
@@ -101,7 +101,7 @@ impl Booted {
     }
 }
 
-/// What takes the place of what the settings would give. [`Default`] replaces nothing.
+/// What takes the place of what the configuration would give. [`Default`] replaces nothing.
 #[derive(Clone, Default)]
 pub struct Overrides {
     /// Time.
@@ -109,7 +109,7 @@ pub struct Overrides {
     /// The clock that payments are due by, for a stand-in of Stripe with a clock of its own.
     pub payment_clock: Option<Arc<dyn Clock>>,
     /// Connections of the runtime role.
-    pub pool: Option<PoolSettings>,
+    pub pool: Option<PoolConfig>,
     /// The signing keys, the present one first.
     pub keys: Vec<SigningKey>,
     /// What hashes passwords.
@@ -142,25 +142,25 @@ pub struct Overrides {
 ///
 /// # Errors
 /// [`BootError`].
-pub fn boot(settings: &Settings) -> Result<Booted, BootError> {
-    compose(settings, Overrides::default())
+pub fn boot(config: &Configuration) -> Result<Booted, BootError> {
+    compose(config, Overrides::default())
 }
 
 /// [`boot`], with other parts in the place of some.
 ///
 /// # Errors
 /// [`BootError`].
-pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, BootError> {
-    settings.extension.check_routes()?;
+pub fn compose(config: &Configuration, overrides: Overrides) -> Result<Booted, BootError> {
+    config.extension.check_routes()?;
     let plans = match &overrides.plans {
         Some(given) => Arc::clone(given),
-        None => Arc::new(plan::book(&settings.plans)?),
+        None => Arc::new(plan::book(&config.plans)?),
     };
     let redis = match &overrides.redis {
         Some(given) => Some(given.clone()),
-        None => redis(settings)?,
+        None => redis(config)?,
     };
-    let base = base(settings, &overrides, &plans)?;
+    let base = base(config, &overrides, &plans)?;
     let (clock, platform) = (Arc::clone(&base.clock), base.platform.clone());
     let caches = Caches::new(&base);
     let plans_changed = Arc::new(Notify::new());
@@ -173,19 +173,19 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
         Some(everywhere) => Arc::new(everywhere),
         None => local_caches,
     };
-    let shared_limits = shared(&settings.limits, redis.clone(), Arc::clone(&clock));
-    let limits = limits(&settings.limits, Arc::clone(&plans), shared_limits.clone(), clock)?;
+    let shared_limits = shared(&config.limits, redis.clone(), Arc::clone(&clock));
+    let limits = limits(&config.limits, Arc::clone(&plans), shared_limits.clone(), clock)?;
     let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&publisher));
     // One name for what this process notes and for what it holds of quotas: what its calls in the ledger do not account for is
     // given back after its death.
     let instance = base.ids.uuid();
-    let outside = Outside::new(settings, &base, overrides.payment_clock.clone(), instance)?;
+    let outside = Outside::new(config, &base, overrides.payment_clock.clone(), instance)?;
     let ports = tenantry_compose::ports(&base, &caches, publisher).map_err(unusable)?;
-    let ports = ports_of(settings, &base, overrides, &outside, ports)?;
-    let ports = settings.extension.replace_ports(ports);
-    let app = Arc::new(Tenancy::new(ports, policy(settings)));
+    let ports = ports_of(config, &base, overrides, &outside, ports)?;
+    let ports = config.extension.replace_ports(ports);
+    let app = Arc::new(Tenancy::new(ports, policy(config)));
     Ok(Booted {
-        quotas: quotas(settings, &app, instance),
+        quotas: quotas(config, &app, instance),
         app,
         limits: limits.map(|limits| limits.spread_by(Arc::clone(&base.ids))),
         runtime: base.runtime,
@@ -204,38 +204,38 @@ pub fn compose(settings: &Settings, overrides: Overrides) -> Result<Booted, Boot
 }
 
 /// What the use cases are put together from.
-fn base(settings: &Settings, overrides: &Overrides, plans: &Arc<PlanBook>) -> Result<Base, BootError> {
-    let permissions = Arc::new(settings.extension.permissions()?);
-    let own = |size| pool(settings, size);
+fn base(config: &Configuration, overrides: &Overrides, plans: &Arc<PlanBook>) -> Result<Base, BootError> {
+    let permissions = Arc::new(config.extension.permissions()?);
+    let own = |size| pool(config, size);
     let runtime = overrides.pool.clone();
-    let runtime = runtime.unwrap_or_else(|| own(settings.database.pool_size));
-    let size = settings.database.platform_pool_size;
-    let platform = overrides.pool.clone().map(|given| PoolSettings { size, ..given });
-    let platform = PoolSettings {
+    let runtime = runtime.unwrap_or_else(|| own(config.database.pool_size));
+    let size = config.database.platform_pool_size;
+    let platform = overrides.pool.clone().map(|given| PoolConfig { size, ..given });
+    let platform = PoolConfig {
         // Its few statements look across tenants, where one plan for all values is not always the best.
         generic_plans: false,
         ..platform.unwrap_or_else(|| own(size))
     };
     let keys = match overrides.keys.as_slice() {
-        [] => signing_keys(settings)?,
+        [] => signing_keys(config)?,
         given => given.to_vec(),
     };
     let passwords: Arc<dyn PasswordHasher> = match &overrides.passwords {
         Some(given) => Arc::clone(given),
-        None => Arc::new(passwords(settings)?),
+        None => Arc::new(passwords(config)?),
     };
     let clock = overrides.clock.clone();
     Ok(Base {
-        runtime: Pool::new(settings.database.url.reveal(), &runtime)?,
-        platform: Pool::new(settings.database.platform_url.reveal(), &platform)?,
+        runtime: Pool::new(config.database.url.reveal(), &runtime)?,
+        platform: Pool::new(config.database.platform_url.reveal(), &platform)?,
         keys,
-        issuer: settings.auth.issuer.clone(),
-        audience: settings.auth.audience.clone(),
-        access_token_seconds: settings.auth.access_token_minutes * 60,
-        cache: cache_settings(&settings.cache),
+        issuer: config.auth.issuer.clone(),
+        audience: config.auth.audience.clone(),
+        access_token_seconds: config.auth.access_token_minutes * 60,
+        cache: cache_settings(&config.cache),
         passwords,
         plans: plans.clone(),
-        settings: Arc::new(registry(settings, plans)?),
+        settings: Arc::new(registry(config, plans)?),
         permissions,
         clock: clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
         ids: Arc::new(SystemIds),
@@ -251,24 +251,24 @@ struct Outside {
 
 impl Outside {
     fn new(
-        settings: &Settings,
+        config: &Configuration,
         base: &Base,
         payment_clock: Option<Arc<dyn Clock>>,
         instance: Uuid,
-    ) -> Result<Self, SettingsError> {
-        let spool = &settings.metering.spool_dir;
+    ) -> Result<Self, ConfigurationError> {
+        let spool = &config.metering.spool_dir;
         let folder = (!spool.as_os_str().is_empty()).then(|| spool.clone());
         Ok(Self {
             calls: Arc::new(FileSpool::new(folder, instance.to_string())),
-            stripe: stripe(settings, payment_clock)?.map(Arc::new),
-            mailer: Arc::new(mail::mailer(&settings.mail, Arc::clone(&base.clock))?),
+            stripe: stripe(config, payment_clock)?.map(Arc::new),
+            mailer: Arc::new(mail::mailer(&config.mail, Arc::clone(&base.clock))?),
         })
     }
 }
 
-/// The ports of a server: those of the settings, and those that are replaced.
+/// The ports of a server: those of the configuration, and those that are replaced.
 fn ports_of(
-    settings: &Settings,
+    config: &Configuration,
     base: &Base,
     overrides: Overrides,
     outside: &Outside,
@@ -298,12 +298,12 @@ fn ports_of(
     let secret = base.keys[0].derive_secret("challenges");
     let challenges = match given_challenges {
         Some(given) => Some(given),
-        None => challenges(settings, &secret, &base.platform, &base.clock)?,
+        None => challenges(config, &secret, &base.platform, &base.clock)?,
     };
     Ok(Ports {
-        passkeys: passkeys(settings)?,
-        archive_store: archive_store(settings),
-        traces: traces.unwrap_or_else(|| crate::traces::port(&settings.tracing)),
+        passkeys: passkeys(config)?,
+        archive_store: archive_store(config),
+        traces: traces.unwrap_or_else(|| crate::traces::port(&config.tracing)),
         calls: outside.calls.clone(),
         usage_recorder: usage_recorder.unwrap_or(ports.usage_recorder),
         quota_recovery: quota_recovery.unwrap_or(ports.quota_recovery),
@@ -313,8 +313,8 @@ fn ports_of(
         mailer: mailer.unwrap_or_else(|| outside.mailer.clone()),
         challenges,
         resolver: resolver.unwrap_or(ports.resolver),
-        dns: domains::dns(settings)?,
-        audit_receiver: audit_stream::receiver(&settings.audit.stream)?,
+        dns: domains::dns(config)?,
+        audit_receiver: audit_stream::receiver(&config.audit.stream)?,
         ..ports
     })
 }
@@ -325,7 +325,7 @@ pub fn development_key(path: &Path) -> Result<(), BootError> {
         return Ok(());
     }
     let text = format!("{DEVELOPMENT_MARK}\n{}", SigningKey::generate().to_pem());
-    let failed = |error: std::io::Error| SettingsError::File {
+    let failed = |error: std::io::Error| ConfigurationError::File {
         path: path.to_owned(),
         problem: error.to_string(),
     };
@@ -333,90 +333,90 @@ pub fn development_key(path: &Path) -> Result<(), BootError> {
 }
 
 /// The relying party of passkeys, when there is one.
-fn passkeys(settings: &Settings) -> Result<Option<Arc<dyn PasskeyCeremonies>>, BootError> {
-    let party = settings.auth.passkeys.relying_party()?;
+fn passkeys(config: &Configuration) -> Result<Option<Arc<dyn PasskeyCeremonies>>, BootError> {
+    let party = config.auth.passkeys.relying_party()?;
     Ok(party.map(|party| Arc::new(party) as Arc<dyn PasskeyCeremonies>))
 }
 
-/// Where the archives of exports are kept, when the settings name a folder.
-fn archive_store(settings: &Settings) -> Option<Arc<dyn ArchiveStore>> {
-    let folder = settings.archive.directory.clone();
+/// Where the archives of exports are kept, when the configuration names a folder.
+fn archive_store(config: &Configuration) -> Option<Arc<dyn ArchiveStore>> {
+    let folder = config.archive.directory.clone();
     (!folder.as_os_str().is_empty()).then(|| Arc::new(ArchiveFolder::new(folder)) as Arc<dyn ArchiveStore>)
 }
 
 /// What this server holds of quotas. It has a new name with each start, so that nobody takes it for the one before.
-fn quotas(settings: &Settings, app: &Arc<Tenancy>, instance: Uuid) -> Option<QuotaLeases> {
+fn quotas(config: &Configuration, app: &Arc<Tenancy>, instance: Uuid) -> Option<QuotaLeases> {
     let lender = Arc::new(StoredQuotas::new(Arc::clone(app)));
     let clock = Arc::clone(&app.ports.clock);
-    let ttl = Duration::from_secs(settings.quotas.lease_seconds);
-    let enforced = settings.quotas.enforce_api_calls;
+    let ttl = Duration::from_secs(config.quotas.lease_seconds);
+    let enforced = config.quotas.enforce_api_calls;
     enforced.then(|| QuotaLeases::new(lender, clock, instance, ttl))
 }
 
-fn cache_settings(cache: &Cache) -> CacheSettings {
-    CacheSettings {
+fn cache_settings(cache: &Cache) -> CacheConfig {
+    CacheConfig {
         entries: cache.entries,
         ttl_ms: cache.ttl_ms.cast_signed(),
         alone_ttl_ms: cache.alone_ttl_ms.cast_signed(),
     }
 }
 
-/// A timeout of the settings, where 0 leaves it to the role.
+/// A timeout of the configuration, where 0 leaves it to the role.
 fn after(ms: u64) -> Option<Duration> {
     (ms > 0).then(|| Duration::from_millis(ms))
 }
 
-fn pool(settings: &Settings, size: usize) -> PoolSettings {
-    PoolSettings {
+fn pool(config: &Configuration, size: usize) -> PoolConfig {
+    PoolConfig {
         size,
-        acquire_timeout: Duration::from_millis(settings.database.acquire_timeout_ms),
-        connect_timeout: Duration::from_millis(settings.database.connect_timeout_ms),
-        check_after_idle: Duration::from_secs(settings.database.check_after_idle_seconds),
-        max_lifetime: Duration::from_secs(settings.database.max_lifetime_seconds),
-        behind_pooler: settings.database.behind_pooler,
+        acquire_timeout: Duration::from_millis(config.database.acquire_timeout_ms),
+        connect_timeout: Duration::from_millis(config.database.connect_timeout_ms),
+        check_after_idle: Duration::from_secs(config.database.check_after_idle_seconds),
+        max_lifetime: Duration::from_secs(config.database.max_lifetime_seconds),
+        behind_pooler: config.database.behind_pooler,
         timeouts: StatementTimeouts {
-            statement: after(settings.database.statement_timeout_ms),
-            lock: after(settings.database.lock_timeout_ms),
-            idle_in_transaction: after(settings.database.idle_in_transaction_timeout_ms),
+            statement: after(config.database.statement_timeout_ms),
+            lock: after(config.database.lock_timeout_ms),
+            idle_in_transaction: after(config.database.idle_in_transaction_timeout_ms),
         },
         generic_plans: true,
-        threads: settings.server.threads(),
-        per_tenant: settings.database.per_tenant,
-        queue: settings.database.queue,
+        threads: config.server.threads(),
+        per_tenant: config.database.per_tenant,
+        queue: config.database.queue,
     }
 }
 
-/// What the settings say of tokens, with the name of the setting.
+/// What the configuration says of tokens, with the name of the setting.
 fn unusable(error: ComposeError) -> BootError {
     match error {
         ComposeError::Store(error) => error.into(),
-        ComposeError::Settings(error) => error.into(),
+        ComposeError::Configuration(error) => error.into(),
         error @ (ComposeError::Tokens(_) | ComposeError::Passwords(_) | ComposeError::Plans(_)) => {
-            SettingsError::invalid("auth.signing_key", error.to_string()).into()
+            ConfigurationError::invalid("auth.signing_key", error.to_string()).into()
         }
     }
 }
 
-/// The signing keys of the settings, the present one first.
-fn signing_keys(settings: &Settings) -> Result<Vec<SigningKey>, SettingsError> {
-    let keys = SigningKeySettings {
-        key: &settings.auth.signing_key,
-        file: settings.auth.signing_key_file.as_deref(),
-        previous: &settings.auth.previous_key_files,
-        development: settings.profile == Profile::Development,
+/// The signing keys of the configuration, the present one first.
+fn signing_keys(config: &Configuration) -> Result<Vec<SigningKey>, ConfigurationError> {
+    let keys = SigningKeyConfig {
+        key: &config.auth.signing_key,
+        file: config.auth.signing_key_file.as_deref(),
+        previous: &config.auth.previous_key_files,
+        development: config.profile == Profile::Development,
     };
     keys.read()
 }
 
-fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
-    let redis = &settings.redis;
+fn redis(config: &Configuration) -> Result<Option<Redis>, ConfigurationError> {
+    let redis = &config.redis;
     if redis.url.is_empty() {
         return Ok(None);
     }
     let read = |path: &PathBuf| {
         std::fs::read(path).map_err(|error| {
             let problem = format!("{}: {error}", path.display());
-            SettingsError::invalid("redis.ca_file", problem)
+            ConfigurationError::invalid("redis.ca_file", problem)
         })
     };
     let login = (
@@ -431,30 +431,30 @@ fn redis(settings: &Settings) -> Result<Option<Redis>, SettingsError> {
             login: (!login.1.is_empty()).then_some(login),
         },
     };
-    let place = RedisSettings {
+    let place = RedisConfig {
         url: redis.url.reveal().to_owned(),
         mode,
         trusted: redis.ca_file.as_ref().map(read).transpose()?,
         timeout: Duration::from_millis(redis.timeout_ms),
     };
     Redis::with(&place).map(Some).map_err(|error| match error {
-        RedisUrlError::Url(problem) => SettingsError::invalid("redis.url", problem),
-        RedisUrlError::Trusted(problem) => SettingsError::invalid("redis.ca_file", problem),
+        RedisUrlError::Url(problem) => ConfigurationError::invalid("redis.url", problem),
+        RedisUrlError::Trusted(problem) => ConfigurationError::invalid("redis.ca_file", problem),
     })
 }
 
 fn stripe(
-    settings: &Settings,
+    config: &Configuration,
     clock: Option<Arc<dyn Clock>>,
-) -> Result<Option<StripePayments>, SettingsError> {
-    let stripe = &settings.billing.stripe;
+) -> Result<Option<StripePayments>, ConfigurationError> {
+    let stripe = &config.billing.stripe;
     if stripe.secret_key.is_empty() {
         return Ok(None);
     }
-    let wrong = |key, problem: String| SettingsError::invalid(key, problem);
+    let wrong = |key, problem: String| ConfigurationError::invalid(key, problem);
     let base = (!stripe.api_base.is_empty()).then(|| stripe.api_base.parse());
     let secrets = stripe.webhook_secrets.iter();
-    let settings = StripeSettings {
+    let config = StripeConfig {
         secret_key: stripe.secret_key.reveal().to_owned(),
         webhook_secrets: secrets.map(|secret| secret.reveal().to_owned()).collect(),
         api_base: base
@@ -463,20 +463,20 @@ fn stripe(
         timeout: Duration::from_millis(stripe.timeout_ms),
         clock,
     };
-    let payments = StripePayments::new(&settings);
+    let payments = StripePayments::new(&config);
     payments
         .map(Some)
         .map_err(|error| wrong("billing.stripe.secret_key", error.to_string()))
 }
 
-/// What keeps programs from signing up. The settings were checked.
+/// What keeps programs from signing up. The configuration was checked.
 fn challenges(
-    settings: &Settings,
+    config: &Configuration,
     secret: &[u8; 32],
     platform: &Pool,
     clock: &Arc<dyn Clock>,
-) -> Result<Option<Challenges>, SettingsError> {
-    let challenge = &settings.signup.challenge;
+) -> Result<Option<Challenges>, ConfigurationError> {
+    let challenge = &config.signup.challenge;
     let verifier: Arc<dyn ChallengeVerifier> = match challenge.provider {
         ChallengeProvider::None => return Ok(None),
         ChallengeProvider::ProofOfWork => Arc::new(ProofOfWork::new(
@@ -498,21 +498,21 @@ fn challenges(
     }))
 }
 
-fn site_verify(challenge: &config::Challenge) -> Result<SiteVerify, SettingsError> {
-    let invalid = |problem: String| SettingsError::invalid("signup.challenge.url", problem);
+fn site_verify(challenge: &config::Challenge) -> Result<SiteVerify, ConfigurationError> {
+    let invalid = |problem: String| ConfigurationError::invalid("signup.challenge.url", problem);
     let url = challenge.url.parse();
-    let settings = SiteVerifySettings {
+    let config = SiteVerifyConfig {
         url: url.map_err(|error: url::ParseError| invalid(error.to_string()))?,
         secret: challenge.secret.reveal().to_owned(),
         site_key: challenge.site_key.clone(),
         hostnames: challenge.hostnames.clone(),
         timeout: Duration::from_millis(challenge.timeout_ms),
     };
-    SiteVerify::new(settings).map_err(|error| invalid(error.to_string()))
+    SiteVerify::new(config).map_err(|error| invalid(error.to_string()))
 }
 
-fn passwords(settings: &Settings) -> Result<Argon2Passwords, SettingsError> {
-    let auth = &settings.auth;
+fn passwords(config: &Configuration) -> Result<Argon2Passwords, ConfigurationError> {
+    let auth = &config.auth;
     let hashing = PasswordHashing {
         memory_kib: auth.password_memory_kib,
         iterations: auth.password_iterations,
@@ -521,12 +521,12 @@ fn passwords(settings: &Settings) -> Result<Argon2Passwords, SettingsError> {
         queue: auth.password_queue,
     };
     let hasher = hashing.hasher();
-    hasher.map_err(|error| SettingsError::invalid("auth.password_memory_kib", error.to_string()))
+    hasher.map_err(|error| ConfigurationError::invalid("auth.password_memory_kib", error.to_string()))
 }
 
 /// The settings that tenants have. What the plans say of them must hold.
-fn registry(settings: &Settings, plans: &PlanBook) -> Result<SettingRegistry, BootError> {
-    let own = settings.extension.definitions.iter().cloned();
+fn registry(config: &Configuration, plans: &PlanBook) -> Result<SettingRegistry, BootError> {
+    let own = config.extension.definitions.iter().cloned();
     let registry = SettingRegistry::new(product_settings::definitions().into_iter().chain(own));
     let registry = registry.map_err(|error| StoreError::Other(error.to_string()))?;
     for terms in plans.on_offer() {
@@ -534,44 +534,44 @@ fn registry(settings: &Settings, plans: &PlanBook) -> Result<SettingRegistry, Bo
             let checked = registry.check_plan(key, value);
             checked.map_err(|problem| {
                 let problem = format!("plan {}, settings.{key}: {problem}", terms.name);
-                SettingsError::invalid("plans.file", problem)
+                ConfigurationError::invalid("plans.file", problem)
             })?;
         }
     }
     Ok(registry)
 }
 
-fn policy(settings: &Settings) -> Policy {
+fn policy(config: &Configuration) -> Policy {
     Policy {
-        signup_enabled: settings.signup.enabled,
+        signup_enabled: config.signup.enabled,
         default_settings: tenantry_domain::tenant::Settings {
-            self_registration: settings.signup.self_registration,
-            timezone: settings.signup.timezone.clone(),
-            locale: settings.signup.locale.clone(),
+            self_registration: config.signup.self_registration,
+            timezone: config.signup.timezone.clone(),
+            locale: config.signup.locale.clone(),
         },
-        session_days: settings.auth.session_days,
-        session_max_days: settings.auth.session_max_days,
-        operator_mfa_required: settings.auth.operators_need_factor(settings.profile),
-        // The settings were checked.
-        api_keys: ApiKeyFormat::new(&settings.auth.api_key_environment).unwrap_or_default(),
-        name_quarantine_days: settings.signup.name_quarantine_days,
-        purge_after_days: settings.tenants.purge_after_days,
-        quota_thresholds: settings.quotas.alert_thresholds.clone(),
-        enforce_api_calls: settings.quotas.enforce_api_calls,
-        app_url: settings.mail.app_url.clone(),
-        alert_rules: settings.alerts.rules.clone(),
+        session_days: config.auth.session_days,
+        session_max_days: config.auth.session_max_days,
+        operator_mfa_required: config.auth.operators_need_factor(config.profile),
+        // The configuration was checked.
+        api_keys: ApiKeyFormat::new(&config.auth.api_key_environment).unwrap_or_default(),
+        name_quarantine_days: config.signup.name_quarantine_days,
+        purge_after_days: config.tenants.purge_after_days,
+        quota_thresholds: config.quotas.alert_thresholds.clone(),
+        enforce_api_calls: config.quotas.enforce_api_calls,
+        app_url: config.mail.app_url.clone(),
+        alert_rules: config.alerts.rules.clone(),
         mail_limits: MailLimits {
-            recipient: settings.mail.recipient_per_day,
-            tenant: settings.mail.tenant_per_day,
+            recipient: config.mail.recipient_per_day,
+            tenant: config.mail.tenant_per_day,
         },
-        domains: domains::policy(settings),
+        domains: domains::policy(config),
         billing: BillingPolicy {
-            return_url: settings.billing.return_url.clone(),
-            automatic_tax: settings.billing.automatic_tax,
-            delete_after_days: (settings.billing.dunning.delete_after_days > 0)
-                .then_some(settings.billing.dunning.delete_after_days),
+            return_url: config.billing.return_url.clone(),
+            automatic_tax: config.billing.automatic_tax,
+            delete_after_days: (config.billing.dunning.delete_after_days > 0)
+                .then_some(config.billing.dunning.delete_after_days),
         },
-        distrusted_keys: settings.archive.distrusted_keys.clone(),
+        distrusted_keys: config.archive.distrusted_keys.clone(),
     }
 }
 
@@ -584,30 +584,30 @@ mod tests {
     /// Services over `tenantry-compose` have them without these settings.
     #[test]
     fn defaults_of_compose_are_those_of_the_settings() {
-        let settings = Settings::default();
-        let set = policy(&settings);
+        let config = Configuration::default();
+        let set = policy(&config);
         assert_eq!(Policy::default(), set);
         let urls = "postgres://tenantry_app@localhost/x";
         let base = Base::new(urls, urls, vec![SigningKey::generate()]).unwrap();
         assert_eq!(
             (base.issuer, base.audience, base.access_token_seconds),
             (
-                settings.auth.issuer.clone(),
-                settings.auth.audience.clone(),
-                settings.auth.access_token_minutes * 60
+                config.auth.issuer.clone(),
+                config.auth.audience.clone(),
+                config.auth.access_token_minutes * 60
             )
         );
-        assert_eq!(base.cache, cache_settings(&settings.cache));
+        assert_eq!(base.cache, cache_settings(&config.cache));
         assert_eq!(
             base.permissions.all(),
-            settings.extension.permissions().unwrap().all()
+            config.extension.permissions().unwrap().all()
         );
-        let alone = |pool: PoolSettings| PoolSettings { threads: 0, ..pool };
+        let alone = |pool: PoolConfig| PoolConfig { threads: 0, ..pool };
         let Pools { runtime, platform } = Pools::default();
-        assert_eq!(runtime, alone(pool(&settings, settings.database.pool_size)));
-        let expected = PoolSettings {
+        assert_eq!(runtime, alone(pool(&config, config.database.pool_size)));
+        let expected = PoolConfig {
             generic_plans: false,
-            ..pool(&settings, settings.database.platform_pool_size)
+            ..pool(&config, config.database.platform_pool_size)
         };
         assert_eq!(platform, alone(expected));
     }
@@ -617,21 +617,21 @@ mod tests {
     fn configuration_is_a_part_of_the_settings() {
         let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../config"));
         for profile in [Profile::Development, Profile::Production] {
-            let settings = Settings::load(Some(folder), profile).unwrap();
+            let config = Configuration::load(Some(folder), profile).unwrap();
             let shared = tenantry_compose::Configuration::of(Some(folder), profile.as_str()).unwrap();
             let given = (
-                &settings.auth.issuer,
-                &settings.auth.audience,
-                &settings.auth.api_key_environment,
+                &config.auth.issuer,
+                &config.auth.audience,
+                &config.auth.api_key_environment,
             );
             let auth = &shared.auth;
             assert_eq!(given, (&auth.issuer, &auth.audience, &auth.api_key_environment));
-            assert_eq!(settings.auth.access_token_minutes, auth.access_token_minutes);
-            assert_eq!(settings.auth.previous_key_files, auth.previous_key_files);
-            assert_eq!(settings.auth.signing_key_file, auth.signing_key_file);
-            assert_eq!(settings.http.trust_forwarded_for, shared.http.trust_forwarded_for);
-            assert_eq!(settings.database.url, shared.database.url);
-            assert_eq!(settings.database.platform_url, shared.database.platform_url);
+            assert_eq!(config.auth.access_token_minutes, auth.access_token_minutes);
+            assert_eq!(config.auth.previous_key_files, auth.previous_key_files);
+            assert_eq!(config.auth.signing_key_file, auth.signing_key_file);
+            assert_eq!(config.http.trust_forwarded_for, shared.http.trust_forwarded_for);
+            assert_eq!(config.database.url, shared.database.url);
+            assert_eq!(config.database.platform_url, shared.database.platform_url);
         }
     }
 }

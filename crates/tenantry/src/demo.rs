@@ -1,7 +1,7 @@
 //! The demo that `tenantry dev` serves, and how commands in other terminals find it.
 //!
-//! While the demo runs it holds a lock on `demo.lock` in its data folder, and `demo.json` beside it has the settings that
-//! it runs with: database, signing key, Redis, payment provider, mail. Both have the mode 0600, because the settings hold
+//! While the demo runs it holds a lock on `demo.lock` in its data folder, and `demo.json` beside it has the configuration that
+//! it runs with: database, signing key, Redis, payment provider, mail. Both have the mode 0600, because the configuration holds
 //! passwords. The operating system releases the lock however the demo ends, so a killed demo is never mistaken for a
 //! running one.
 
@@ -12,20 +12,20 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::CommandError;
-use crate::config::Settings;
+use crate::config::Configuration;
 
 /// A running demo, as a command sees it.
 #[derive(Serialize, Deserialize)]
 pub struct Demo {
     /// Where it serves, `http://host:port`.
     pub address: String,
-    /// The settings that it runs with; relative paths are resolved.
-    pub settings: Settings,
+    /// The configuration that it runs with; relative paths are resolved.
+    pub config: Configuration,
 }
 
-/// The claim of `tenantry dev` on its data folder. Dropping it removes the settings and releases the folder.
+/// The claim of `tenantry dev` on its data folder. Dropping it removes the configuration and releases the folder.
 pub struct Claim {
-    settings: PathBuf,
+    config: PathBuf,
     _lock: File,
 }
 
@@ -47,32 +47,32 @@ impl Claim {
             Err(TryLockError::Error(error)) => return Err(unusable(data_dir, &error)),
         }
         let claim = Self {
-            settings: settings_file(data_dir),
+            config: config_file(data_dir),
             _lock: lock,
         };
-        // A killed demo has left its settings behind.
-        claim.remove_settings()?;
+        // A killed demo has left its configuration behind.
+        claim.remove_config()?;
         Ok(claim)
     }
 
-    /// Tells commands in other terminals where the demo is and which settings it runs with.
+    /// Tells commands in other terminals where the demo is and which configuration it runs with.
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn publish(&self, address: &str, settings: &Settings) -> Result<(), CommandError> {
+    pub fn publish(&self, address: &str, config: &Configuration) -> Result<(), CommandError> {
         let demo = Demo {
             address: address.to_owned(),
-            settings: settings.with_absolute_paths(),
+            config: config.with_absolute_paths(),
         };
         let text = serde_json::to_string(&demo).map_err(|error| CommandError::Other(error.to_string()))?;
         // Written under another name first, so that a reader never sees a part of it.
-        let partial = self.settings.with_extension("partial");
+        let partial = self.config.with_extension("partial");
         crate::dev::write_private(&partial, &text).map_err(|error| unusable(&partial, &error))?;
-        std::fs::rename(&partial, &self.settings).map_err(|error| unusable(&self.settings, &error))
+        std::fs::rename(&partial, &self.config).map_err(|error| unusable(&self.config, &error))
     }
 
-    fn remove_settings(&self) -> Result<(), CommandError> {
-        for path in [&self.settings, &self.settings.with_extension("partial")] {
+    fn remove_config(&self) -> Result<(), CommandError> {
+        for path in [&self.config, &self.config.with_extension("partial")] {
             match std::fs::remove_file(path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(unusable(path, &error));
@@ -87,19 +87,19 @@ impl Claim {
 impl Drop for Claim {
     fn drop(&mut self) {
         // What stays behind is not used without the lock.
-        let _ = self.remove_settings();
+        let _ = self.remove_config();
     }
 }
 
 /// Returns the demo that runs over a data folder; `None` when none does.
 ///
 /// # Errors
-/// When it is still starting, or its settings cannot be read.
+/// When it is still starting, or its configuration cannot be read.
 pub fn running(data_dir: &Path) -> Result<Option<Demo>, CommandError> {
     if !is_running(data_dir)? {
         return Ok(None);
     }
-    let path = settings_file(data_dir);
+    let path = config_file(data_dir);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -139,7 +139,7 @@ fn lock_file(data_dir: &Path) -> PathBuf {
     data_dir.join("demo.lock")
 }
 
-fn settings_file(data_dir: &Path) -> PathBuf {
+fn config_file(data_dir: &Path) -> PathBuf {
     data_dir.join("demo.json")
 }
 
@@ -164,31 +164,31 @@ mod tests {
         assert!(running(&folder).unwrap().is_none());
         let claim = Claim::of(&folder).unwrap();
         assert!(running(&folder).is_err_and(|error| error.to_string().contains("still starting")));
-        let mut settings = Settings::default();
-        settings.metering.spool_dir = "usage".into();
-        claim.publish("http://127.0.0.1:8080", &settings).unwrap();
+        let mut config = Configuration::default();
+        config.metering.spool_dir = "usage".into();
+        claim.publish("http://127.0.0.1:8080", &config).unwrap();
         let demo = running(&folder).unwrap().unwrap();
         assert_eq!(demo.address, "http://127.0.0.1:8080");
-        assert!(demo.settings.metering.spool_dir.is_absolute());
+        assert!(demo.config.metering.spool_dir.is_absolute());
         let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(
-            (mode(settings_file(&folder)), mode(lock_file(&folder))),
+            (mode(config_file(&folder)), mode(lock_file(&folder))),
             (0o600, 0o600)
         );
         assert!(Claim::of(&folder).is_err_and(|error| error.to_string().contains("already")));
         drop(claim);
-        assert!(running(&folder).unwrap().is_none() && !settings_file(&folder).exists());
+        assert!(running(&folder).unwrap().is_none() && !config_file(&folder).exists());
         std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
-    fn settings_of_a_killed_demo_are_not_used() {
+    fn configuration_of_a_killed_demo_is_not_used() {
         let folder = scratch("killed");
         std::fs::write(lock_file(&folder), "").unwrap();
-        std::fs::write(settings_file(&folder), "{}").unwrap();
+        std::fs::write(config_file(&folder), "{}").unwrap();
         assert!(running(&folder).unwrap().is_none());
         let claim = Claim::of(&folder).unwrap();
-        assert!(!settings_file(&folder).exists());
+        assert!(!config_file(&folder).exists());
         drop(claim);
         std::fs::remove_dir_all(&folder).unwrap();
     }

@@ -8,11 +8,11 @@ use tenantry_devdb::{Cluster, ClusterOptions, Durability};
 use tenantry_domain::identity::PasswordHasher as _;
 use tenantry_domain::kernel::Clock;
 use tenantry_migration::{Bootstrap, RolePasswords};
-use tenantry_stripe_fake::{FakeSettings, StripeFake};
+use tenantry_stripe_fake::{FakeConfig, StripeFake};
 use tenantry_system::{Argon2Passwords, PasswordCost, SystemClock};
 
 use crate::boot::{self, Overrides, compose};
-use crate::config::{self, Profile, Secret, Settings, SettingsError};
+use crate::config::{self, Configuration, ConfigurationError, Profile, Secret};
 use crate::console::progress;
 use crate::demo::Claim;
 use crate::demo_payments::{self, FakeTime};
@@ -47,36 +47,36 @@ enum Stripe {
 
 /// Starts the database, makes roles, schema and demo, and serves until it is told to stop.
 pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
-    let mut settings = sources.load(Profile::Development)?;
-    log::init(&settings.log, &settings.tracing);
+    let mut config = sources.load(Profile::Development)?;
+    log::init(&config.log, &config.tracing);
     let data_dir = &sources.data_dir;
     std::fs::create_dir_all(data_dir).map_err(|error| unusable(data_dir, &error))?;
     let claim = Claim::of(data_dir)?;
     let key = data_dir.join("signing-key.pem");
-    if settings.auth.signing_key.is_empty() && settings.auth.signing_key_file.is_none() {
+    if config.auth.signing_key.is_empty() && config.auth.signing_key_file.is_none() {
         boot::development_key(&key)?;
-        settings.auth.signing_key_file = Some(key);
+        config.auth.signing_key_file = Some(key);
     }
-    if settings.archive.directory.as_os_str().is_empty() {
-        settings.archive.directory = data_dir.join("exports");
+    if config.archive.directory.as_os_str().is_empty() {
+        config.archive.directory = data_dir.join("exports");
     }
-    if settings.metering.spool_dir.as_os_str().is_empty() {
-        settings.metering.spool_dir = data_dir.join("usage");
+    if config.metering.spool_dir.as_os_str().is_empty() {
+        config.metering.spool_dir = data_dir.join("usage");
     }
     if let Some(url) = given("REDIS_URL") {
-        settings.redis.url = Secret::new(url);
+        config.redis.url = Secret::new(url);
     }
     let stripe = match args.stripe {
-        Some(Stripe::Fake) => Some(start_fake(&mut settings, data_dir)?),
+        Some(Stripe::Fake) => Some(start_fake(&mut config, data_dir)?),
         None => None,
     };
-    let existing = existing_server(&settings);
+    let existing = existing_server(&config);
     let cluster = match &existing {
         Some(_) => None,
         None => Some(start_cluster(data_dir).await?),
     };
     let database = (existing, cluster.as_ref());
-    let outcome = bring_up(&mut settings, (sources, args), database, stripe.as_ref(), &claim).await;
+    let outcome = bring_up(&mut config, (sources, args), database, stripe.as_ref(), &claim).await;
     if let Some(cluster) = &cluster {
         progress("stopping PostgreSQL");
         cluster.stop().await?;
@@ -95,9 +95,9 @@ pub fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 /// The server that the user has, as its administrator.
-fn existing_server(settings: &Settings) -> Option<String> {
+fn existing_server(config: &Configuration) -> Option<String> {
     given("DATABASE_URL").or_else(|| {
-        let url = &settings.database.admin_url;
+        let url = &config.database.admin_url;
         (!url.is_empty()).then(|| url.reveal().to_owned())
     })
 }
@@ -118,7 +118,7 @@ async fn start_cluster(data_dir: &Path) -> Result<Cluster, CommandError> {
 }
 
 async fn bring_up(
-    settings: &mut Settings,
+    config: &mut Configuration,
     (sources, args): (&Sources, &Args),
     (existing, cluster): (Option<String>, Option<&Cluster>),
     stripe: Option<&StripeFake>,
@@ -150,30 +150,29 @@ async fn bring_up(
         sources.extension.schema,
     )
     .await?;
-    settings.database.url = role_url(&admin_url, "tenantry_app", &passwords.app, &database)?;
-    settings.database.platform_url =
-        role_url(&admin_url, "tenantry_platform", &passwords.platform, &database)?;
-    settings.database.owner_url = role_url(&admin_url, "tenantry_owner", &passwords.owner, &database)?;
-    let listener = serve::free_port(&settings.server)?;
+    config.database.url = role_url(&admin_url, "tenantry_app", &passwords.app, &database)?;
+    config.database.platform_url = role_url(&admin_url, "tenantry_platform", &passwords.platform, &database)?;
+    config.database.owner_url = role_url(&admin_url, "tenantry_owner", &passwords.owner, &database)?;
+    let listener = serve::free_port(&config.server)?;
     let address = listener
         .local_addr()
         .map_err(|error| CommandError::Other(error.to_string()))?;
     let address = format!("http://{address}");
-    lead_here(settings, &format!("{address}/"));
-    settings.validate()?;
+    lead_here(config, &format!("{address}/"));
+    config.validate()?;
     let clock = stripe.map(|fake| Arc::new(FakeTime(fake.clock())) as Arc<dyn Clock>);
     let overrides = Overrides {
         payment_clock: clock,
         ..Overrides::default()
     };
-    let booted = compose(settings, overrides)?;
+    let booted = compose(config, overrides)?;
     booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     if stripe.is_some() {
         demo_payments::prepare(&booted).await?;
     }
     seed::seed(&booted.app).await?;
-    let guard = Guard::before_serving(settings).await?;
-    claim.publish(&address, settings)?;
+    let guard = Guard::before_serving(config).await?;
+    claim.publish(&address, config)?;
     let stop = StopSignals::listen()?;
     welcome(&address, sources);
     if let Some(fake) = stripe {
@@ -186,37 +185,37 @@ async fn bring_up(
     if let Some(fake) = stripe {
         demo_payments::follow(Arc::clone(&booted.app), fake.clock());
     }
-    serve::serve(settings, booted, guard, (listener, stop)).await
+    serve::serve(config, booted, guard, (listener, stop)).await
 }
 
-/// Where people use the product and come back to is this server, unless the settings say otherwise.
-fn lead_here(settings: &mut Settings, address: &str) {
-    if settings.mail.app_url == config::Mail::default().app_url {
-        address.clone_into(&mut settings.mail.app_url);
+/// Where people use the product and come back to is this server, unless the configuration says otherwise.
+fn lead_here(config: &mut Configuration, address: &str) {
+    if config.mail.app_url == config::Mail::default().app_url {
+        address.clone_into(&mut config.mail.app_url);
     }
-    if settings.billing.return_url == config::Billing::default().return_url {
-        address.clone_into(&mut settings.billing.return_url);
+    if config.billing.return_url == config::Billing::default().return_url {
+        address.clone_into(&mut config.billing.return_url);
     }
 }
 
 /// What the stand-in signs webhooks with.
 const FAKE_WEBHOOK_SECRET: &str = "whsec_fake";
 
-/// Starts the fake of Stripe with what it had at its last start over this data, and lets the settings lead to it.
-fn start_fake(settings: &mut Settings, data_dir: &Path) -> Result<StripeFake, CommandError> {
-    let fake = StripeFake::start(FakeSettings {
+/// Starts the fake of Stripe with what it had at its last start over this data, and lets the configuration lead to it.
+fn start_fake(config: &mut Configuration, data_dir: &Path) -> Result<StripeFake, CommandError> {
+    let fake = StripeFake::start(FakeConfig {
         secret_key: config::Stripe::FAKE_KEY.into(),
         now: SystemClock::new().now(),
         runs: true,
         journal: Some(data_dir.join("stripe-fake.jsonl")),
-        ..FakeSettings::default()
+        ..FakeConfig::default()
     });
     let fake = fake.map_err(|error| CommandError::Other(format!("the stand-in for Stripe: {error}")))?;
-    settings.billing.stripe = config::Stripe {
+    config.billing.stripe = config::Stripe {
         secret_key: Secret::new(config::Stripe::FAKE_KEY.into()),
         webhook_secrets: vec![Secret::new(FAKE_WEBHOOK_SECRET.into())],
         api_base: fake.url().to_owned(),
-        ..settings.billing.stripe.clone()
+        ..config.billing.stripe.clone()
     };
     Ok(fake)
 }
@@ -296,8 +295,14 @@ fn role_passwords(data_dir: &Path) -> Result<StoredPasswords, CommandError> {
 }
 
 /// The administrator's URL with another user, password and database; host, port and parameters stay.
-fn role_url(admin_url: &str, role: &str, password: &str, database: &str) -> Result<Secret, SettingsError> {
-    let invalid = || SettingsError::invalid("database.admin_url", "must be postgres://user@host/database");
+fn role_url(
+    admin_url: &str,
+    role: &str,
+    password: &str,
+    database: &str,
+) -> Result<Secret, ConfigurationError> {
+    let invalid =
+        || ConfigurationError::invalid("database.admin_url", "must be postgres://user@host/database");
     let (scheme, rest) = admin_url.split_once("://").ok_or_else(invalid)?;
     let (authority, tail) = rest.split_once('/').unwrap_or((rest, ""));
     let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
@@ -357,13 +362,13 @@ fn for_another_terminal(sources: &Sources) -> String {
         format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
     };
     let config_dir = sources.config_dir.as_deref().unwrap_or(Path::new("config"));
-    // Without a folder the settings that are compiled in apply, wherever the command is given.
-    let settings = match config_dir.join("development.toml").is_file() {
+    // Without a folder the configuration that is compiled in applies, wherever the command is given.
+    let config = match config_dir.join("development.toml").is_file() {
         true => format!(" TENANTRY_CONFIG_DIR={}", quoted(config_dir)),
         false => String::new(),
     };
     format!(
-        "export PATH={}:\"$PATH\" TENANTRY_PROFILE=development TENANTRY_DATA_DIR={}{settings}",
+        "export PATH={}:\"$PATH\" TENANTRY_PROFILE=development TENANTRY_DATA_DIR={}{config}",
         quoted(folder),
         quoted(&sources.data_dir),
     )

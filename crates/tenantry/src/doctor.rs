@@ -7,7 +7,7 @@ use tenantry_domain::kernel::Clock as _;
 use tenantry_persistence::Transport;
 use tenantry_system::SystemClock;
 
-use crate::config::SettingsError;
+use crate::config::ConfigurationError;
 use crate::sources::Sources;
 use crate::{CommandError, Extension, console};
 
@@ -120,7 +120,7 @@ pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
     )))
 }
 
-/// The database that the options or the environment name, else that of the settings or of the running demo.
+/// The database that the options or the environment name, else that of the configuration or of the running demo.
 fn url(sources: &Sources, args: &Args) -> Result<String, CommandError> {
     let given = args
         .url
@@ -131,12 +131,12 @@ fn url(sources: &Sources, args: &Args) -> Result<String, CommandError> {
             .map_err(|error| CommandError::Other(format!("--url, or DATABASE_URL: {error}")))?;
         return Ok(url);
     }
-    let settings = sources.of_database_command()?;
-    if settings.database.url.is_empty() {
+    let config = sources.of_database_command()?;
+    if config.database.url.is_empty() {
         let problem = "a PostgreSQL URL is required, or --url, or DATABASE_URL";
-        return Err(sources.hinted(SettingsError::invalid("database.url", problem).into()));
+        return Err(sources.hinted(ConfigurationError::invalid("database.url", problem).into()));
     }
-    Ok(settings.database.url.reveal().to_owned())
+    Ok(config.database.url.reveal().to_owned())
 }
 
 fn options(sources: &Sources, args: &Args) -> Result<Options, CommandError> {

@@ -8,7 +8,7 @@ use tenantry_tenancy::flags::flag_definition::{self, DefinitionError, Definition
 use tenantry_tenancy::{OperatorCx, Precondition, Tenancy};
 
 use crate::boot::boot;
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::reason::Reason;
 use crate::tenant::{invalid, other};
 use crate::{CommandError, console};
@@ -58,8 +58,8 @@ enum Action {
 }
 
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     let done = act(&booted.app, &args.action).await;
     booted.finish().await;
     done

@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::CommandError;
-use crate::config::{Secret, Settings};
+use crate::config::{Configuration, Secret};
 use crate::doctor::{definer_functions, failed, global_tables, migrated};
 use crate::sources::place;
 
@@ -85,12 +85,12 @@ impl Guard {
     /// # Errors
     /// When a check of severity error or critical fails and the settings do not say to serve anyway; each finding with what
     /// mends it. When the database cannot be asked.
-    pub async fn before_serving(settings: &Settings) -> Result<Arc<Self>, CommandError> {
-        let options = options(settings)?;
-        let url = settings.database.url.clone();
+    pub async fn before_serving(config: &Configuration) -> Result<Arc<Self>, CommandError> {
+        let options = options(config)?;
+        let url = config.database.url.clone();
         let report = check(&url, &options).await?;
         let found = Found::of(&report);
-        let serve_anyway = settings.guard.serve_anyway;
+        let serve_anyway = config.guard.serve_anyway;
         if found.is_grave() && !serve_anyway {
             return Err(CommandError::Other(format!(
                 "this database does not keep tenants apart, so nothing is served:\n{}\nmend it ({} doctor --fix \
@@ -258,20 +258,20 @@ impl Found {
 
 /// The user of the platform's URL is examined as well, whatever it is called. The users of the owner's and the administrator's
 /// URLs may have every right.
-fn options(settings: &Settings) -> Result<Options, CommandError> {
+fn options(config: &Configuration) -> Result<Options, CommandError> {
     let mut options = Options {
-        global_tables: global_tables(&settings.guard.global_tables),
+        global_tables: global_tables(&config.guard.global_tables),
         allowed_definer_functions: definer_functions(&[]),
-        allowed_objects: settings.guard.allow.clone(),
-        expected: Some(migrated(&settings.extension, &settings.guard.catalogues)?),
+        allowed_objects: config.guard.allow.clone(),
+        expected: Some(migrated(&config.extension, &config.guard.catalogues)?),
         ..Options::default()
     };
-    let platform = user_of(settings.database.platform_url.reveal()).map_err(failed)?;
+    let platform = user_of(config.database.platform_url.reveal()).map_err(failed)?;
     if !options.platform_roles.contains(&platform) {
         options.platform_roles.push(platform);
     }
-    let runtime = user_of(settings.database.url.reveal()).map_err(failed)?;
-    let urls = [&settings.database.owner_url, &settings.database.admin_url];
+    let runtime = user_of(config.database.url.reveal()).map_err(failed)?;
+    let urls = [&config.database.owner_url, &config.database.admin_url];
     for url in urls.into_iter().filter(|url| !url.is_empty()) {
         let user = user_of(url.reveal()).map_err(failed)?;
         let ours = options.owner_roles.iter().chain(&options.platform_roles);

@@ -16,18 +16,18 @@ use tenantry_redis::Redis;
 use tenantry_system::{CacheStats, CachedConfigurations, CachedDirectory, CachedFlags, FileSpool};
 
 use crate::boot::Booted;
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::guard::Guard;
 
 /// Readiness with everything that can be asked how it is.
 pub fn with_components(
     readiness: Readiness,
-    settings: &Settings,
+    config: &Configuration,
     booted: &Booted,
     guard: &Arc<Guard>,
 ) -> Readiness {
     let database = Database {
-        migrations: settings.extension.schema.names,
+        migrations: config.extension.schema.names,
         runtime: booted.runtime.clone(),
         platform: booted.platform.clone(),
     };
@@ -44,10 +44,10 @@ pub fn with_components(
         .with_component("database", true, Arc::new(database))
         .with_component("redis", false, Arc::new(RedisSeen(booted.redis.clone())))
         .with_component("jobs", false, Arc::new(jobs))
-        .with_component("mail", false, Arc::new(MailSeen::new(settings, booted)))
+        .with_component("mail", false, Arc::new(MailSeen::new(config, booted)))
         .with_component("caches", false, Arc::new(caches))
         .with_component("spool", false, Arc::new(SpoolSeen(Arc::clone(&booted.calls))))
-        .with_component("disk", false, Arc::new(Disk::of(&settings.metering.spool_dir)))
+        .with_component("disk", false, Arc::new(Disk::of(&config.metering.spool_dir)))
         .with_component("memory", false, Arc::new(Memory))
         .with_component("guard", false, Arc::<Guard>::clone(guard))
 }
@@ -144,9 +144,9 @@ struct MailSeen {
 }
 
 impl MailSeen {
-    fn new(settings: &Settings, booted: &Booted) -> Self {
+    fn new(config: &Configuration, booted: &Booted) -> Self {
         Self {
-            configured: !settings.mail.smtp.host.is_empty(),
+            configured: !config.mail.smtp.host.is_empty(),
             mailer: Arc::clone(&booted.mailer),
         }
     }

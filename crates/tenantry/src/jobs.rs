@@ -11,12 +11,12 @@ use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::admin::operator_job::{self, JobStep, OperatorJobError};
 use tenantry_tenancy::operations::job;
 use tenantry_tenancy::operations::job::{Handlers, JobError};
-use tenantry_tenancy::operations::worker::{Queues, Worker, WorkerSettings};
+use tenantry_tenancy::operations::worker::{Queues, Worker, WorkerConfig};
 use tenantry_tenancy::tenant::purge::PurgeSystemJobs;
 
 use crate::all_tenants::{FailedTenants, TenantPages};
 use crate::boot::{Booted, boot};
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::reason::MandatoryReason;
 use crate::tenant::{find, invalid, other};
 use crate::{CommandError, console};
@@ -68,8 +68,8 @@ struct Which {
 }
 
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     match &args.action {
         Action::List { tenant, state } => list(&booted, tenant.as_deref(), *state).await?,
         Action::Replay(which) => step(&booted.app, which, JobStep::Replay).await?,
@@ -80,13 +80,13 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
 }
 
 /// The worker of a server.
-pub fn worker(booted: &Booted, settings: &Settings) -> Worker {
-    let jobs = &settings.jobs;
+pub fn worker(booted: &Booted, config: &Configuration) -> Worker {
+    let jobs = &config.jobs;
     let queues = Queues {
         jobs: Arc::new(PgJobQueue::new(booted.platform.clone())),
         system_jobs: Arc::new(PgSystemJobs::new(booted.platform.clone())),
     };
-    let terms = WorkerSettings {
+    let terms = WorkerConfig {
         poll: Duration::from_millis(jobs.poll_ms),
         at_once: jobs.at_once,
         per_tenant: jobs.per_tenant,
@@ -99,7 +99,7 @@ pub fn worker(booted: &Booted, settings: &Settings) -> Worker {
         None => Handlers::standard().with_usage(),
     };
     let handlers = handlers.with_system(PurgeSystemJobs::new(Arc::clone(&queues.system_jobs)));
-    let handlers = settings.extension.handlers(handlers);
+    let handlers = config.extension.handlers(handlers);
     Worker::new(Arc::clone(&booted.app), queues, handlers, terms)
 }
 

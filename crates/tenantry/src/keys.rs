@@ -11,7 +11,7 @@ use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::all_tenants::{FailedTenants, TenantPages};
 use crate::boot::boot;
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::console::moment;
 use crate::reason::Reason;
 use crate::tenant::{find, invalid, other};
@@ -65,8 +65,8 @@ enum Action {
 }
 
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     let because = SystemScope::because("signing keys are administered from the command line");
     let app = &booted.app;
     let done = match &args.action {
@@ -92,8 +92,8 @@ pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
 }
 
 /// Checks the data keys of all tenants.
-pub async fn run_check(settings: &Settings) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run_check(config: &Configuration) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     let done = check(&booted.app, None).await;
     booted.finish().await;
     done

@@ -85,7 +85,7 @@ pub use tenantry_tenancy::Ports;
 
 pub use crate::boot::{BootError, Booted, Overrides, boot, compose};
 pub use crate::config::{
-    Challenge, ChallengeProvider, Profile, Secret, Settings, SettingsError, Stream as AuditStream,
+    Challenge, ChallengeProvider, Configuration, ConfigurationError, Profile, Secret, Stream as AuditStream,
     StreamKind as AuditStreamKind,
 };
 pub use crate::extension::Extension;
@@ -111,7 +111,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve the API on the database of the settings.
+    /// Serve the API on the database of the configuration.
     #[command(
         after_help = "Example: TENANTRY__DATABASE__URL='postgres://tenantry_app:…@db/tenantry?sslmode=verify-full' \\\n         \
                             TENANTRY__DATABASE__PLATFORM_URL='postgres://tenantry_platform:…@db/tenantry?sslmode=verify-full' \\\n         \
@@ -255,7 +255,7 @@ const SIGXFSZ: i32 = 25;
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error(transparent)]
-    Settings(#[from] config::SettingsError),
+    Configuration(#[from] config::ConfigurationError),
     #[error(transparent)]
     Boot(#[from] boot::BootError),
     #[error(transparent)]
@@ -284,9 +284,9 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         }
         Command::Dev(args) => dev::run(&sources, &args).await,
         Command::Serve => {
-            let settings = sources.of_server()?;
-            log::init(&settings.log, &settings.tracing);
-            serve::run(&settings).await
+            let config = sources.of_server()?;
+            log::init(&config.log, &config.tracing);
+            serve::run(&config).await
         }
         Command::Migrate(args) => migrate::run(&sources, &args).await,
         Command::Doctor(args) => match doctor::run(&sources, &args).await {

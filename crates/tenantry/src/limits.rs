@@ -11,37 +11,37 @@ use tenantry_http::{AddressRates, Limits, OperatorRates};
 use tenantry_redis::{Redis, RedisLimiter};
 use tenantry_system::LocalLimiter;
 
-use crate::config::{AgreedRates, Limits as LimitSettings, SettingsError};
+use crate::config::{AgreedRates, ConfigurationError, Limits as LimitConfig};
 
-/// The limiter that servers over one Redis share, where the settings ask for it.
+/// The limiter that servers over one Redis share, where the configuration asks for it.
 pub fn shared(
-    settings: &LimitSettings,
+    config: &LimitConfig,
     redis: Option<Redis>,
     clock: Arc<dyn Clock>,
 ) -> Option<Arc<RedisLimiter>> {
-    let redis = redis.filter(|_| settings.enabled && settings.shared)?;
-    let alone = Arc::new(LocalLimiter::new(clock).one_of(settings.instances));
+    let redis = redis.filter(|_| config.enabled && config.shared)?;
+    let alone = Arc::new(LocalLimiter::new(clock).one_of(config.instances));
     Some(Arc::new(RedisLimiter::new(redis, alone)))
 }
 
 /// The limits that requests are held to; none when they are switched off.
 pub fn limits(
-    settings: &LimitSettings,
+    config: &LimitConfig,
     plans: Arc<PlanBook>,
     shared: Option<Arc<RedisLimiter>>,
     clock: Arc<dyn Clock>,
-) -> Result<Option<Limits>, SettingsError> {
-    let rates = rates(settings, plans)?;
-    let addresses = addresses(settings)?;
-    let (per_minute, burst) = (settings.billing_per_minute, settings.billing_burst);
-    let billing = rate("limits.billing_per_minute", per_minute, burst, settings)?;
-    let operators = operators(settings)?;
-    if !settings.enabled {
+) -> Result<Option<Limits>, ConfigurationError> {
+    let rates = rates(config, plans)?;
+    let addresses = addresses(config)?;
+    let (per_minute, burst) = (config.billing_per_minute, config.billing_burst);
+    let billing = rate("limits.billing_per_minute", per_minute, burst, config)?;
+    let operators = operators(config)?;
+    if !config.enabled {
         return Ok(None);
     }
     let limiter: Arc<dyn RateLimiter> = match shared {
         Some(shared) => shared,
-        None => Arc::new(LocalLimiter::new(clock).one_of(settings.instances)),
+        None => Arc::new(LocalLimiter::new(clock).one_of(config.instances)),
     };
     let limits = Limits::new(limiter, Arc::new(rates), addresses, billing);
     Ok(Some(limits.operators(operators)))
@@ -51,62 +51,58 @@ fn rate(
     key: &'static str,
     per_minute: u32,
     burst: u32,
-    settings: &LimitSettings,
-) -> Result<Rate, SettingsError> {
-    let rate = Rate::new(per_minute, burst).map(|rate| rate.times(settings.factor));
-    rate.ok_or_else(|| SettingsError::invalid(key, "must not be 0"))
+    config: &LimitConfig,
+) -> Result<Rate, ConfigurationError> {
+    let rate = Rate::new(per_minute, burst).map(|rate| rate.times(config.factor));
+    rate.ok_or_else(|| ConfigurationError::invalid(key, "must not be 0"))
 }
 
-fn operators(settings: &LimitSettings) -> Result<OperatorRates, SettingsError> {
+fn operators(config: &LimitConfig) -> Result<OperatorRates, ConfigurationError> {
     Ok(OperatorRates {
         admin: rate(
             "limits.operator_per_minute",
-            settings.operator_per_minute,
-            settings.operator_burst,
-            settings,
+            config.operator_per_minute,
+            config.operator_burst,
+            config,
         )?,
         support: rate(
             "limits.support_per_minute",
-            settings.support_per_minute,
-            settings.support_burst,
-            settings,
+            config.support_per_minute,
+            config.support_burst,
+            config,
         )?,
     })
 }
 
-fn addresses(settings: &LimitSettings) -> Result<AddressRates, SettingsError> {
-    let rate = |key, per_minute, burst| rate(key, per_minute, burst, settings);
+fn addresses(config: &LimitConfig) -> Result<AddressRates, ConfigurationError> {
+    let rate = |key, per_minute, burst| rate(key, per_minute, burst, config);
     let (credential, visitor) = ("limits.credential_per_minute", "limits.visitor_per_minute");
     Ok(AddressRates {
-        credential: rate(
-            credential,
-            settings.credential_per_minute,
-            settings.credential_burst,
-        )?,
-        visitor: rate(visitor, settings.visitor_per_minute, settings.visitor_burst)?,
+        credential: rate(credential, config.credential_per_minute, config.credential_burst)?,
+        visitor: rate(visitor, config.visitor_per_minute, config.visitor_burst)?,
         account: AccountRates {
             network: rate(
                 "limits.account_per_minute",
-                settings.account_per_minute,
-                settings.account_burst,
+                config.account_per_minute,
+                config.account_burst,
             )?,
             anywhere: rate(
                 "limits.account_anywhere_per_minute",
-                settings.account_anywhere_per_minute,
-                settings.account_anywhere_burst,
+                config.account_anywhere_per_minute,
+                config.account_anywhere_burst,
             )?,
         },
     })
 }
 
-fn rates(settings: &LimitSettings, plans: Arc<PlanBook>) -> Result<PlanRates, SettingsError> {
-    let agreed = agreed(&settings.overrides)?;
-    PlanRates::new(plans, agreed, settings.factor).map_err(|error| {
+fn rates(config: &LimitConfig, plans: Arc<PlanBook>) -> Result<PlanRates, ConfigurationError> {
+    let agreed = agreed(&config.overrides)?;
+    PlanRates::new(plans, agreed, config.factor).map_err(|error| {
         let key = match error {
             RateError::Missing { .. } | RateError::OutOfRange { .. } => "plans.file",
             RateError::Override { .. } => OVERRIDES,
         };
-        SettingsError::invalid(key, error.to_string())
+        ConfigurationError::invalid(key, error.to_string())
     })
 }
 
@@ -114,9 +110,12 @@ const OVERRIDES: &str = "limits.overrides";
 
 fn agreed(
     overrides: &BTreeMap<String, AgreedRates>,
-) -> Result<BTreeMap<String, RateOverride>, SettingsError> {
+) -> Result<BTreeMap<String, RateOverride>, ConfigurationError> {
     if let Some(slug) = overrides.keys().find(|slug| Slug::parse(slug).is_none()) {
-        return Err(SettingsError::invalid(OVERRIDES, format!("'{slug}' is no slug")));
+        return Err(ConfigurationError::invalid(
+            OVERRIDES,
+            format!("'{slug}' is no slug"),
+        ));
     }
     let agreed = |rates: &AgreedRates| RateOverride {
         requests_per_minute: rates.requests_per_minute,
@@ -137,9 +136,9 @@ mod tests {
 
     use super::*;
 
-    fn with(settings: &LimitSettings) -> Result<bool, String> {
+    fn with(config: &LimitConfig) -> Result<bool, String> {
         let limits = limits(
-            settings,
+            config,
             Arc::new(PlanBook::new(Plans::standard()).unwrap()),
             None,
             Arc::new(SystemClock::new()),
@@ -151,21 +150,21 @@ mod tests {
 
     #[test]
     fn limits_are_on_unless_they_are_switched_off() {
-        let settings = LimitSettings::default();
-        assert_eq!(with(&settings), Ok(true));
+        let config = LimitConfig::default();
+        assert_eq!(with(&config), Ok(true));
         let enabled = false;
-        assert_eq!(with(&LimitSettings { enabled, ..settings }), Ok(false));
+        assert_eq!(with(&LimitConfig { enabled, ..config }), Ok(false));
     }
 
     #[test]
     fn buckets_are_shared_only_with_a_redis_and_unless_the_settings_say_otherwise() {
         let redis = Redis::new("redis://127.0.0.1:1", std::time::Duration::from_millis(1)).unwrap();
         let is_shared = |redis: Option<Redis>, is_shared: bool| {
-            let settings = LimitSettings {
+            let config = LimitConfig {
                 shared: is_shared,
-                ..LimitSettings::default()
+                ..LimitConfig::default()
             };
-            shared(&settings, redis, Arc::new(SystemClock::new())).is_some()
+            shared(&config, redis, Arc::new(SystemClock::new())).is_some()
         };
         assert!(is_shared(Some(redis.clone()), true));
         assert!(!is_shared(Some(redis), false));
@@ -179,11 +178,11 @@ mod tests {
                 requests_per_minute: Some(requests),
                 ..AgreedRates::default()
             };
-            let settings = LimitSettings {
+            let config = LimitConfig {
                 overrides: BTreeMap::from([(slug.to_owned(), rates)]),
-                ..LimitSettings::default()
+                ..LimitConfig::default()
             };
-            with(&settings).err().unwrap_or_default()
+            with(&config).err().unwrap_or_default()
         };
         assert_eq!(complaint("acme", 5), "");
         assert!(complaint("Acme!", 5).contains("limits.overrides: 'Acme!' is no slug"));

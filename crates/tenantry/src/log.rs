@@ -17,18 +17,18 @@ use crate::log_lines::Lines;
 use crate::otlp;
 
 /// Logs as the settings want them. `RUST_LOG` narrows or widens it for one run.
-pub fn init(settings: &Log, tracing: &Tracing) {
+pub fn init(config: &Log, tracing: &Tracing) {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(lines_of_thread())
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal());
-    let lines: Box<dyn Layer<Registry> + Send + Sync> = match settings.format {
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
         LogFormat::Json => Box::new(lines.json().flatten_event(true).with_span_list(false)),
         LogFormat::Pretty => Box::new(lines),
     };
     let given = EnvFilter::try_from_default_env().ok();
     // Names and levels are all that a line of settings needs; what else an `EnvFilter` can do costs at every span.
-    let named = settings.level.parse::<Targets>().map(without_faults_of_others);
+    let named = config.level.parse::<Targets>().map(without_faults_of_others);
     // A second subscriber can only come from a test that has its own; that one is fine too.
     let (traces, logs) = (otlp::traces(tracing), otlp::logs(tracing));
     if traces.is_none() && logs.is_none() {
@@ -38,7 +38,7 @@ pub fn init(settings: &Log, tracing: &Tracing) {
             (None, Ok(targets)) => registry().with(lines).with(targets).try_init(),
             (None, Err(_)) => registry()
                 .with(lines)
-                .with(EnvFilter::new(&settings.level))
+                .with(EnvFilter::new(&config.level))
                 .try_init(),
         };
         return;
@@ -48,7 +48,7 @@ pub fn init(settings: &Log, tracing: &Tracing) {
     let lines = match (given, named) {
         (Some(filter), _) => lines.with_filter(filter).boxed(),
         (None, Ok(targets)) => lines.with_filter(targets).boxed(),
-        (None, Err(_)) => lines.with_filter(EnvFilter::new(&settings.level)).boxed(),
+        (None, Err(_)) => lines.with_filter(EnvFilter::new(&config.level)).boxed(),
     };
     let _ = registry()
         .with(std::iter::once(lines).chain(traces).collect::<Vec<_>>())
@@ -60,7 +60,7 @@ pub fn init(settings: &Log, tracing: &Tracing) {
 /// warns of every answer of 4xx, also of those that are expected; our adapter logs the others.
 const NO_FAULTS: [&str; 2] = ["actix_http::h1::dispatcher", "stripe::hyper"];
 
-/// Switches off what is no fault, unless the settings name the library.
+/// Switches off what is no fault, unless the configuration names the library.
 fn without_faults_of_others(targets: Targets) -> Targets {
     let named: Vec<String> = targets.iter().map(|(target, _)| target.to_owned()).collect();
     let is_named = |quiet: &str| {

@@ -1,4 +1,4 @@
-//! How mail goes out: what the settings say of it, and `tenantry mail`.
+//! How mail goes out: what the configuration says of it, and `tenantry mail`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tenantry_domain::identity::Email;
 use tenantry_domain::kernel::{Clock, IdSource as _, Line};
 use tenantry_domain::operations::{Mail, Mailbox, Mailer as _, MessageId};
-use tenantry_mail::{LogMailer, Login, SmtpMailer, SmtpSettings, SmtpSettingsError, TalliedMailer, Tls};
+use tenantry_mail::{LogMailer, Login, SmtpConfig, SmtpConfigError, SmtpMailer, TalliedMailer, Tls};
 use tenantry_system::{SystemClock, SystemIds};
 
-use crate::config::{self, Profile, Settings, SettingsError, SmtpTls};
+use crate::config::{self, Configuration, ConfigurationError, Profile, SmtpTls};
 use crate::{CommandError, console};
 
 /// What to do.
@@ -39,9 +39,9 @@ fn address(text: &str) -> Result<Email, String> {
 }
 
 /// Runs the command.
-pub async fn run(settings: &config::Mail, args: &Args) -> Result<(), CommandError> {
+pub async fn run(config: &config::Mail, args: &Args) -> Result<(), CommandError> {
     let Action::Test { to } = &args.action;
-    settings.check()?;
+    config.check()?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let mail = Mail {
         id: MessageId::once(SystemIds.uuid()),
@@ -57,37 +57,37 @@ pub async fn run(settings: &config::Mail, args: &Args) -> Result<(), CommandErro
         html: None,
         written_at: clock.now(),
     };
-    let sent = mailer(settings, clock)?.send(&mail).await;
+    let sent = mailer(config, clock)?.send(&mail).await;
     let accepted = sent.map_err(|error| CommandError::Other(error.to_string()))?;
-    console::say(&format!("{}: {}", place(settings), accepted.0));
+    console::say(&format!("{}: {}", place(config), accepted.0));
     Ok(())
 }
 
 /// Whoever delivers mail with these settings.
-pub fn mailer(settings: &config::Mail, clock: Arc<dyn Clock>) -> Result<TalliedMailer, SettingsError> {
-    if settings.smtp.host.is_empty() {
-        let log = LogMailer::new(settings.log_contents);
+pub fn mailer(config: &config::Mail, clock: Arc<dyn Clock>) -> Result<TalliedMailer, ConfigurationError> {
+    if config.smtp.host.is_empty() {
+        let log = LogMailer::new(config.log_contents);
         return Ok(TalliedMailer::new(Box::new(log), clock));
     }
-    let smtp = SmtpMailer::new(smtp(settings)?).map_err(|error| match error {
-        SmtpSettingsError::Trusted(problem) => SettingsError::invalid("mail.smtp.ca_file", problem),
-        SmtpSettingsError::Tls(problem) => SettingsError::invalid("mail.smtp.tls", problem),
+    let smtp = SmtpMailer::new(smtp(config)?).map_err(|error| match error {
+        SmtpConfigError::Trusted(problem) => ConfigurationError::invalid("mail.smtp.ca_file", problem),
+        SmtpConfigError::Tls(problem) => ConfigurationError::invalid("mail.smtp.tls", problem),
     })?;
     Ok(TalliedMailer::new(Box::new(smtp), clock))
 }
 
 /// Where mail goes, for people.
-fn place(settings: &config::Mail) -> String {
-    let smtp = &settings.smtp;
+fn place(config: &config::Mail) -> String {
+    let smtp = &config.smtp;
     if smtp.host.is_empty() {
         return "the log (mail.smtp.host is not set)".to_owned();
     }
     format!("{}:{}", smtp.host, smtp.port())
 }
 
-fn smtp(settings: &config::Mail) -> Result<SmtpSettings, SettingsError> {
-    let smtp = &settings.smtp;
-    Ok(SmtpSettings {
+fn smtp(config: &config::Mail) -> Result<SmtpConfig, ConfigurationError> {
+    let smtp = &config.smtp;
+    Ok(SmtpConfig {
         host: smtp.host.clone(),
         port: smtp.port(),
         tls: match smtp.tls {
@@ -103,16 +103,16 @@ fn smtp(settings: &config::Mail) -> Result<SmtpSettings, SettingsError> {
         connect_timeout: Duration::from_millis(smtp.connect_timeout_ms),
         timeout: Duration::from_millis(smtp.timeout_ms),
         pool_size: smtp.pool_size,
-        from: settings.sender()?,
+        from: config.sender()?,
     })
 }
 
 /// Says at the start that mail goes nowhere.
-pub fn warn(settings: &Settings) {
-    if settings.mail.smtp.host.is_empty() {
+pub fn warn(config: &Configuration) {
+    if config.mail.smtp.host.is_empty() {
         let message = "mail.smtp.host is not set: mail is written to the log and sent to nobody";
         // In development that is how it is meant.
-        match settings.profile {
+        match config.profile {
             Profile::Development => tracing::info!(message),
             Profile::Production => tracing::warn!(message),
         }

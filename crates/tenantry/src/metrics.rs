@@ -23,7 +23,7 @@ use tokio::task::JoinHandle;
 
 use crate::CommandError;
 use crate::boot::Booted;
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::guard::{Guard, Outcome};
 
 /// Adds pools, cache and Redis to what is measured.
@@ -397,12 +397,12 @@ fn redis(metrics: &Metrics, booted: &Booted) {
 
 /// Serves `/metrics`, and `/tls/ask` where there are custom domains, on the port of its own, when it has one.
 pub fn serve(
-    settings: &Settings,
+    config: &Configuration,
     metrics: &Arc<Metrics>,
     tenancy: &Arc<Tenancy>,
 ) -> Result<Option<ServerHandle>, CommandError> {
-    let (host, port) = (settings.server.host.as_str(), settings.metrics.port);
-    if !settings.metrics.enabled || port == 0 {
+    let (host, port) = (config.server.host.as_str(), config.metrics.port);
+    if !config.metrics.enabled || port == 0 {
         return Ok(None);
     }
     let metrics = Data::from(Arc::clone(metrics));

@@ -2,7 +2,7 @@
 
 use tenantry_migration::{Bootstrap, RolePasswords};
 
-use crate::config::{self, Settings, SettingsError};
+use crate::config::{self, Configuration, ConfigurationError};
 use crate::sources::Sources;
 use crate::{CommandError, console};
 
@@ -41,9 +41,9 @@ enum Direction {
 /// Runs the command as the owner of the tables: `DATABASE_URL`, else database.owner_url.
 pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
     if args.bootstrap {
-        let settings = sources.of_database_command()?;
-        settings.check_transport()?;
-        bootstrap(&settings, args.reset_passwords).await?;
+        let config = sources.of_database_command()?;
+        config.check_transport()?;
+        bootstrap(&config, args.reset_passwords).await?;
     }
     let url = owner_url(sources)?;
     if matches!(args.direction, Direction::Down | Direction::Fresh) && !args.yes {
@@ -80,34 +80,34 @@ fn owner_url(sources: &Sources) -> Result<String, CommandError> {
             .check_database_transport("database.owner_url", &url)?;
         return Ok(url);
     }
-    let settings = sources.of_database_command()?;
-    if settings.database.owner_url.is_empty() {
+    let config = sources.of_database_command()?;
+    if config.database.owner_url.is_empty() {
         let problem = "a PostgreSQL URL for tenantry_owner is required, or DATABASE_URL";
-        return Err(sources.hinted(SettingsError::invalid("database.owner_url", problem).into()));
+        return Err(sources.hinted(ConfigurationError::invalid("database.owner_url", problem).into()));
     }
-    let url = settings.database.owner_url.reveal();
-    settings.check_database_transport("database.owner_url", url)?;
+    let url = config.database.owner_url.reveal();
+    config.check_database_transport("database.owner_url", url)?;
     Ok(url.to_owned())
 }
 
-async fn bootstrap(settings: &Settings, reset_passwords: bool) -> Result<(), CommandError> {
+async fn bootstrap(config: &Configuration, reset_passwords: bool) -> Result<(), CommandError> {
     let required = |key: &'static str, url: &crate::config::Secret| {
         let problem = "a PostgreSQL URL is required for --bootstrap";
         if url.is_empty() {
-            Err(SettingsError::invalid(key, problem))
+            Err(ConfigurationError::invalid(key, problem))
         } else {
             Ok(url.reveal().to_owned())
         }
     };
-    let database = &settings.database;
+    let database = &config.database;
     let admin_url = required("database.admin_url", &database.admin_url)?;
     let owner = required("database.owner_url", &database.owner_url)?;
     let app = required("database.url", &database.url)?;
     let platform = required("database.platform_url", &database.platform_url)?;
     // The roles get the passwords of these URLs, so they are held to what every later command asks of them.
-    config::check_url("database.owner_url", &database.owner_url, settings.profile)?;
-    config::check_url("database.url", &database.url, settings.profile)?;
-    config::check_url("database.platform_url", &database.platform_url, settings.profile)?;
+    config::check_url("database.owner_url", &database.owner_url, config.profile)?;
+    config::check_url("database.url", &database.url, config.profile)?;
+    config::check_url("database.platform_url", &database.platform_url, config.profile)?;
     let plan = Bootstrap {
         admin_url,
         database: database_of(&owner).to_owned(),
@@ -129,7 +129,7 @@ pub fn database_of(url: &str) -> &str {
     after_host.split('?').next().unwrap_or_default()
 }
 
-fn password_of(key: &'static str, url: &str) -> Result<String, SettingsError> {
+fn password_of(key: &'static str, url: &str) -> Result<String, ConfigurationError> {
     let user = url
         .split("://")
         .nth(1)
@@ -139,9 +139,9 @@ fn password_of(key: &'static str, url: &str) -> Result<String, SettingsError> {
         .and_then(|user| user.split_once(':'))
         .map(|(_, password)| password);
     let password =
-        password.ok_or_else(|| SettingsError::invalid(key, "must hold a password for --bootstrap"))?;
+        password.ok_or_else(|| ConfigurationError::invalid(key, "must hold a password for --bootstrap"))?;
     if password.contains('%') {
-        return Err(SettingsError::invalid(
+        return Err(ConfigurationError::invalid(
             key,
             "the password must not need percent-encoding for --bootstrap",
         ));

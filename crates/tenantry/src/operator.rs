@@ -9,7 +9,7 @@ use tenantry_tenancy::admin::operator_mfa;
 use tenantry_tenancy::{OperatorCx, Precondition, Tenancy};
 
 use crate::boot::boot;
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::reason::Reason;
 use crate::tenant::other;
 use crate::{CommandError, console};
@@ -100,8 +100,8 @@ enum Action {
 }
 
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     let app = &booted.app;
     match &args.action {
         Action::Create {

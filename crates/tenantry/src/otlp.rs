@@ -27,23 +27,23 @@ static LOGS: OnceLock<SdkLoggerProvider> = OnceLock::new();
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Returns the layer that makes spans of requests and jobs into traces; `None` where none are sent.
-pub fn traces(settings: &Tracing) -> Option<BoxedLayer> {
-    if !settings.sends(OtlpSignal::Traces) {
+pub fn traces(config: &Tracing) -> Option<BoxedLayer> {
+    if !config.sends(OtlpSignal::Traces) {
         return None;
     }
     let exporter = SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(endpoint(settings, OtlpSignal::Traces))
-        .with_headers(headers(settings))
+        .with_endpoint(endpoint(config, OtlpSignal::Traces))
+        .with_headers(headers(config))
         .with_timeout(TIMEOUT)
         .build();
     let exporter = usable(exporter, OtlpSignal::Traces)?;
-    let ratio = Sampler::TraceIdRatioBased(settings.sampling_ratio);
+    let ratio = Sampler::TraceIdRatioBased(config.sampling_ratio);
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         .with_sampler(Sampler::ParentBased(Box::new(ratio)))
-        .with_resource(resource(settings))
+        .with_resource(resource(config))
         .build();
     let tracer = provider.tracer("tenantry");
     // Ours only: the spans of libraries show how those work inside.
@@ -59,21 +59,21 @@ pub fn traces(settings: &Tracing) -> Option<BoxedLayer> {
 }
 
 /// Returns the layer that sends log events, with the trace that they belong to; `None` where none are sent.
-pub fn logs(settings: &Tracing) -> Option<BoxedLayer> {
-    if !settings.sends(OtlpSignal::Logs) {
+pub fn logs(config: &Tracing) -> Option<BoxedLayer> {
+    if !config.sends(OtlpSignal::Logs) {
         return None;
     }
     let exporter = LogExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(endpoint(settings, OtlpSignal::Logs))
-        .with_headers(headers(settings))
+        .with_endpoint(endpoint(config, OtlpSignal::Logs))
+        .with_headers(headers(config))
         .with_timeout(TIMEOUT)
         .build();
     let exporter = usable(exporter, OtlpSignal::Logs)?;
     let provider = SdkLoggerProvider::builder()
         .with_batch_exporter(exporter)
-        .with_resource(resource(settings))
+        .with_resource(resource(config))
         .build();
     // What the exporter itself logs would be sent by it, and make it log again.
     let not_of_the_exporter = FilterFn::new(|event| {
@@ -99,19 +99,19 @@ pub async fn finish() {
 }
 
 /// Where a signal is sent.
-pub fn endpoint(settings: &Tracing, signal: OtlpSignal) -> String {
-    let base = settings.otlp_endpoint.trim_end_matches('/');
+pub fn endpoint(config: &Tracing, signal: OtlpSignal) -> String {
+    let base = config.otlp_endpoint.trim_end_matches('/');
     format!("{base}/v1/{}", signal.as_str())
 }
 
 /// The headers of each request to the collector.
-pub fn headers(settings: &Tracing) -> HashMap<String, String> {
-    settings.headers().into_iter().flatten().collect()
+pub fn headers(config: &Tracing) -> HashMap<String, String> {
+    config.headers().into_iter().flatten().collect()
 }
 
-fn resource(settings: &Tracing) -> Resource {
+fn resource(config: &Tracing) -> Resource {
     Resource::builder()
-        .with_service_name(settings.service_name.clone())
+        .with_service_name(config.service_name.clone())
         .build()
 }
 

@@ -38,15 +38,15 @@ pub struct MetricsExport {
 }
 
 impl MetricsExport {
-    /// Returns the export that the settings ask for; `None` where metrics are not sent.
-    pub fn new(settings: &Tracing, metrics: &Arc<Metrics>) -> Option<Self> {
-        if !settings.sends(OtlpSignal::Metrics) {
+    /// Returns the export that the configuration asks for; `None` where metrics are not sent.
+    pub fn new(config: &Tracing, metrics: &Arc<Metrics>) -> Option<Self> {
+        if !config.sends(OtlpSignal::Metrics) {
             return None;
         }
         let client = reqwest::Client::builder().timeout(otlp::TIMEOUT).build();
         let built = client.and_then(|client| {
-            let mut request = client.post(otlp::endpoint(settings, OtlpSignal::Metrics));
-            for (name, value) in otlp::headers(settings) {
+            let mut request = client.post(otlp::endpoint(config, OtlpSignal::Metrics));
+            for (name, value) in otlp::headers(config) {
                 request = request.header(name, value);
             }
             let request = request.header("Content-Type", "application/x-protobuf").build()?;
@@ -57,7 +57,7 @@ impl MetricsExport {
             metrics: Arc::clone(metrics),
             client,
             request,
-            service_name: settings.service_name.clone(),
+            service_name: config.service_name.clone(),
             began: now(),
         })
     }

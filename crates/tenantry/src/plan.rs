@@ -14,7 +14,7 @@ use tenantry_tenancy::Precondition;
 use tokio::sync::Notify;
 
 use crate::boot::{Booted, boot};
-use crate::config::{Plans as PlanSettings, Settings, SettingsError};
+use crate::config::{Configuration, ConfigurationError, Plans as PlanSettings};
 use crate::reason::{MandatoryReason, context};
 use crate::tenant::{find, invalid, other};
 use crate::{CommandError, console};
@@ -82,8 +82,8 @@ enum Action {
 const BECAUSE: SystemScope = SystemScope::because("an operator looks after the plans of tenants");
 
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     match &args.action {
         Action::List => list(&booted).await?,
@@ -278,21 +278,21 @@ impl InvalidatedCache for Waker {
     }
 }
 
-/// The plans on offer: those of the file, or those compiled in, with what the settings say otherwise.
-pub fn book(settings: &PlanSettings) -> Result<PlanBook, SettingsError> {
-    let plans = match &settings.file {
+/// The plans on offer: those of the file, or those compiled in, with what the configuration says otherwise.
+pub fn book(config: &PlanSettings) -> Result<PlanBook, ConfigurationError> {
+    let plans = match &config.file {
         Some(path) => read(path)?,
         None => Plans::standard(),
     };
     let plans = plans
-        .overridden(&settings.overrides)
-        .map_err(|error| SettingsError::invalid("plans.overrides", error.to_string()))?;
-    PlanBook::new(plans).map_err(|error| SettingsError::invalid("plans.file", error.to_string()))
+        .overridden(&config.overrides)
+        .map_err(|error| ConfigurationError::invalid("plans.overrides", error.to_string()))?;
+    PlanBook::new(plans).map_err(|error| ConfigurationError::invalid("plans.file", error.to_string()))
 }
 
-fn read(path: &Path) -> Result<Plans, SettingsError> {
+fn read(path: &Path) -> Result<Plans, ConfigurationError> {
     let complain =
-        |problem: String| SettingsError::invalid("plans.file", format!("{}: {problem}", path.display()));
+        |problem: String| ConfigurationError::invalid("plans.file", format!("{}: {problem}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| complain(error.to_string()))?;
     Plans::parse(&text).map_err(|error: PlanError| complain(error.to_string()))
 }

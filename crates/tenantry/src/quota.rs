@@ -9,7 +9,7 @@ use crate::all_tenants::{FailedTenants, TenantPages};
 use tenantry_tenancy::OperatorCx;
 
 use crate::boot::boot;
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::reason::{MandatoryReason, Reason};
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
@@ -64,8 +64,8 @@ fn meter(text: &str) -> Result<MeterKey, String> {
 
 const BECAUSE: SystemScope = SystemScope::because("an operator compares quotas with the ledger");
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     let done = match &args.action {
         Action::Reconcile {

@@ -148,11 +148,11 @@ mod tests {
 
     #[test]
     fn a_service_with_a_wrong_route_does_not_start() {
-        let settings = crate::Settings {
+        let config = crate::Configuration {
             extension: Extension::new("notes").serve(right()).serve(other_path()),
-            ..crate::Settings::default()
+            ..crate::Configuration::default()
         };
-        let error = crate::boot(&settings).err().unwrap().to_string();
+        let error = crate::boot(&config).err().unwrap().to_string();
         assert!(error.contains("GET /api/v1/note/{id}"), "{error}");
     }
 }

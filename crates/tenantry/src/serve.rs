@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tenantry_billing::usage::metering;
 use tenantry_domain::usage::CallSpool as _;
-use tenantry_http::{Api, HealthCheck, HttpSettings, ListenSettings, Quotas, Readiness};
+use tenantry_http::{Api, HealthCheck, HttpConfig, ListenConfig, Quotas, Readiness};
 use tenantry_persistence::Pool;
 use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::operations::worker::Worker;
@@ -16,27 +16,27 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use crate::boot::{Booted, boot};
-use crate::config::{Http, Profile, Server, Settings};
+use crate::config::{Configuration, Http, Profile, Server};
 use crate::guard::Guard;
 use crate::otlp_metrics::MetricsExport;
 use crate::{CommandError, billing_command, health, jobs, mail, metrics, otlp};
 
 /// Serves until it is told to stop.
-pub async fn run(settings: &Settings) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
-    let guard = Guard::before_serving(settings).await?;
+pub async fn run(config: &Configuration) -> Result<(), CommandError> {
+    let booted = boot(config)?;
+    let guard = Guard::before_serving(config).await?;
     let synced = booted.plans.sync(&booted).await;
     synced.map_err(|error| CommandError::Other(format!("the plans cannot be stored: {error}")))?;
     let read = tenantry_compose::read_keys(&booted.app).await;
     read.map_err(|error| CommandError::Other(format!("the signing keys cannot be read: {error}")))?;
-    let address = (settings.server.host.as_str(), settings.server.port);
+    let address = (config.server.host.as_str(), config.server.port);
     let listener = TcpListener::bind(address).map_err(|error| {
         CommandError::Other(format!(
             "cannot listen on {}:{}: {error}; see server.port",
             address.0, address.1
         ))
     })?;
-    serve(settings, booted, guard, (listener, StopSignals::listen()?)).await
+    serve(config, booted, guard, (listener, StopSignals::listen()?)).await
 }
 
 /// The signals that stop a server. They are listened for before anybody is told where the server is: one that came earlier would end
@@ -59,7 +59,7 @@ impl StopSignals {
     }
 }
 
-/// A listener on the port of the settings, or on the next one that is free.
+/// A listener on the port of the configuration, or on the next one that is free.
 pub fn free_port(server: &Server) -> Result<TcpListener, CommandError> {
     let ports = server.port..=server.port.saturating_add(99);
     for port in ports.clone() {
@@ -81,29 +81,29 @@ pub fn free_port(server: &Server) -> Result<TcpListener, CommandError> {
 /// requests in flight finish, stores what is buffered, and closes the database connections. That the database was
 /// asked before anybody heard of the address is a parameter.
 pub async fn serve(
-    settings: &Settings,
+    config: &Configuration,
     booted: Booted,
     guard: Arc<Guard>,
     (listener, mut stop): (TcpListener, StopSignals),
 ) -> Result<(), CommandError> {
     let hangup = signal(SignalKind::hangup()).map_err(failed)?;
-    spool(settings, &booted)?;
-    warn(settings);
+    spool(config, &booted)?;
+    warn(config);
     let address = listener.local_addr().map_err(failed)?;
-    lengthen(&listener, settings.server.backlog).map_err(failed)?;
-    let readiness = Arc::new(readiness(settings, &booted, &guard));
-    let api = api(settings, &booted, &readiness);
+    lengthen(&listener, config.server.backlog).map_err(failed)?;
+    let readiness = Arc::new(readiness(config, &booted, &guard));
+    let api = api(config, &booted, &readiness);
     metrics::register(api.metrics(), &booted);
     metrics::guard(api.metrics(), &guard);
-    let worker = settings
+    let worker = config
         .jobs
         .enabled
-        .then(|| Arc::new(jobs::worker(&booted, settings)));
+        .then(|| Arc::new(jobs::worker(&booted, config)));
     let counting = metrics::jobs(api.metrics(), &booted, worker.as_deref());
     let lagging = metrics::metering(api.metrics(), &booted);
-    let scraped = metrics::serve(settings, api.metrics(), &booted.app)?;
-    let exported = MetricsExport::new(&settings.tracing, api.metrics()).map(MetricsExport::start);
-    let workers = settings.server.threads();
+    let scraped = metrics::serve(config, api.metrics(), &booted.app)?;
+    let exported = MetricsExport::new(&config.tracing, api.metrics()).map(MetricsExport::start);
+    let workers = config.server.threads();
     let runtime = booted.runtime.clone();
     // Once on each worker's thread.
     let on_each = move || {
@@ -111,11 +111,11 @@ pub async fn serve(
         actix_web::rt::spawn(async move { runtime.open_all().await });
         api.clone()
     };
-    let server = tenantry_http::listen(on_each, listener, listen_settings(settings)).map_err(failed)?;
+    let server = tenantry_http::listen(on_each, listener, listen_settings(config)).map_err(failed)?;
     let handle = server.handle();
     let running = tokio::spawn(server);
-    let loops = Loops::start(settings, &booted);
-    let every = Duration::from_secs(settings.guard.every_minutes * 60);
+    let loops = Loops::start(config, &booted);
+    let every = Duration::from_secs(config.guard.every_minutes * 60);
     let mut watching = tokio::spawn(guard.watch(every, hangup));
     let jobs = JobsRunning::start(worker);
     tracing::info!(%address, workers, "serving");
@@ -129,7 +129,7 @@ pub async fn serve(
     tracing::info!("stopping: readiness is off, requests in flight finish");
     readiness.drain();
     // The load balancer looks at readiness from time to time, and sends requests until it has.
-    tokio::time::sleep(Duration::from_secs(settings.server.drain_seconds)).await;
+    tokio::time::sleep(Duration::from_secs(config.server.drain_seconds)).await;
     tokio::join!(jobs.stop(), handle.stop(true));
     running
         .await
@@ -141,7 +141,7 @@ pub async fn serve(
     counting.abort();
     lagging.abort();
     loops.stop(&booted).await;
-    store_all(&booted, Duration::from_secs(settings.server.shutdown_seconds)).await;
+    store_all(&booted, Duration::from_secs(config.server.shutdown_seconds)).await;
     if let Some(quotas) = &booted.quotas {
         quotas.close().await;
     }
@@ -160,9 +160,9 @@ fn failed(error: std::io::Error) -> CommandError {
 }
 
 /// Logs settings that are allowed and weaken something.
-fn warn(settings: &Settings) {
-    mail::warn(settings);
-    for setting in settings.plaintext() {
+fn warn(config: &Configuration) {
+    mail::warn(config);
+    for setting in config.plaintext() {
         tracing::warn!(
             setting,
             "connections over a network without verified TLS are accepted"
@@ -171,7 +171,7 @@ fn warn(settings: &Settings) {
 }
 
 /// What readiness asks before it says that this server takes requests.
-fn readiness(settings: &Settings, booted: &Booted, guard: &Arc<Guard>) -> Readiness {
+fn readiness(config: &Configuration, booted: &Booted, guard: &Arc<Guard>) -> Readiness {
     let database = Arc::new(DatabaseCheck(booted.runtime.clone()));
     let isolation = Arc::clone(guard);
     let mut readiness = Readiness::new()
@@ -181,22 +181,22 @@ fn readiness(settings: &Settings, booted: &Booted, guard: &Arc<Guard>) -> Readin
         let state = move || if redis.is_there() { "ok" } else { "degraded" };
         readiness = readiness.with_state("redis", state);
     }
-    if !settings.metering.spool_dir.as_os_str().is_empty() {
+    if !config.metering.spool_dir.as_os_str().is_empty() {
         let calls = Arc::clone(&booted.calls);
         let state = move || calls.tally().trouble.map_or("ok", |_| "degraded");
         readiness = readiness.with_state("spool", state);
     }
-    health::with_components(readiness, settings, booted, guard)
+    health::with_components(readiness, config, booted, guard)
 }
 
 /// The API with the routes of the service, its limits and its quotas.
-fn api(settings: &Settings, booted: &Booted, readiness: &Arc<Readiness>) -> Api {
-    let http = HttpSettings {
-        serve_metrics: settings.metrics.enabled && settings.metrics.port == 0,
-        ..http_settings(&settings.http)
+fn api(config: &Configuration, booted: &Booted, readiness: &Arc<Readiness>) -> Api {
+    let http = HttpConfig {
+        serve_metrics: config.metrics.enabled && config.metrics.port == 0,
+        ..http_settings(&config.http)
     };
     let api = Api::new(Arc::clone(&booted.app), http, Arc::clone(readiness));
-    let api = settings.extension.extend(api);
+    let api = config.extension.extend(api);
     let api = match booted.limits.clone() {
         Some(limits) => api.with_limits(limits),
         None => api,
@@ -218,9 +218,9 @@ struct Loops {
 }
 
 impl Loops {
-    fn start(settings: &Settings, booted: &Booted) -> Self {
+    fn start(config: &Configuration, booted: &Booted) -> Self {
         let app = || Arc::clone(&booted.app);
-        let every = Duration::from_millis(settings.metering.flush_interval_ms);
+        let every = Duration::from_millis(config.metering.flush_interval_ms);
         let redis = booted.redis.as_ref().map(|redis| tokio::spawn(redis.keep()));
         let announcing = booted.invalidations.clone();
         let announcing = announcing.map(|everywhere| tokio::spawn(everywhere.run()));
@@ -230,11 +230,11 @@ impl Loops {
             tokio::spawn(billing_command::offer(plans, stripe))
         });
         // Mail is for servers that have a worker.
-        let mailing = settings.jobs.enabled;
+        let mailing = config.jobs.enabled;
         let mailing = mailing.then(|| tokio::spawn(tenantry_compose::mail_workspaces(app())));
         Self {
             storing: vec![
-                tokio::spawn(flush_views(app(), settings.views.flush_seconds)),
+                tokio::spawn(flush_views(app(), config.views.flush_seconds)),
                 tokio::spawn(store_calls(app(), every)),
             ],
             reading: [
@@ -270,9 +270,9 @@ impl Loops {
 }
 
 /// Says at the start, and not when the first call is counted, that there is no place for calls to wait.
-fn spool(settings: &Settings, booted: &Booted) -> Result<(), CommandError> {
-    let folder = &settings.metering.spool_dir;
-    if folder.as_os_str().is_empty() && settings.profile == Profile::Production {
+fn spool(config: &Configuration, booted: &Booted) -> Result<(), CommandError> {
+    let folder = &config.metering.spool_dir;
+    if folder.as_os_str().is_empty() && config.profile == Profile::Production {
         tracing::warn!(
             "metering.spool_dir is not set: a killed server loses the calls that are not stored yet"
         );
@@ -313,8 +313,8 @@ impl JobsRunning {
     }
 }
 
-fn http_settings(http: &Http) -> HttpSettings {
-    HttpSettings {
+fn http_settings(http: &Http) -> HttpConfig {
+    HttpConfig {
         base_domain: (!http.base_domain.is_empty()).then(|| http.base_domain.clone()),
         body_limit_bytes: http.body_limit_bytes,
         cors_origins: http.cors_origins.clone(),
@@ -325,22 +325,22 @@ fn http_settings(http: &Http) -> HttpSettings {
         event_stream_lifetime: Duration::from_secs(http.event_stream_seconds),
         event_streams: http.event_streams,
         event_streams_per_tenant: http.event_streams_per_tenant,
-        ..HttpSettings::default()
+        ..HttpConfig::default()
     }
 }
 
-fn listen_settings(settings: &Settings) -> ListenSettings {
-    let http = &settings.http;
-    let per_network = settings.server.connections_per_network;
-    ListenSettings {
-        workers: settings.server.threads(),
-        max_connections: settings.server.max_connections,
+fn listen_settings(config: &Configuration) -> ListenConfig {
+    let http = &config.http;
+    let per_network = config.server.connections_per_network;
+    ListenConfig {
+        workers: config.server.threads(),
+        max_connections: config.server.max_connections,
         // All connections come from the proxy where there is one.
         connections_per_network: (per_network > 0 && !http.trust_forwarded_for).then_some(per_network),
         head_timeout: Duration::from_millis(http.header_timeout_ms),
         idle_timeout: Duration::from_millis(http.keep_alive_ms),
         disconnect_timeout: Duration::from_millis(http.disconnect_timeout_ms),
-        shutdown_seconds: settings.server.shutdown_seconds,
+        shutdown_seconds: config.server.shutdown_seconds,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::{Profile, Secret, Settings};
+use crate::config::{Configuration, Profile, Secret};
 use crate::demo::{self, Demo};
 use crate::{CommandError, Extension, console};
 
@@ -17,7 +17,7 @@ pub struct Sources {
     #[arg(long, global = true, env = "TENANTRY_DATA_DIR", default_value = "data/dev")]
     pub data_dir: PathBuf,
     /// Which settings file applies, and how strict the checks are. With `development`, commands use the running demo
-    /// unless the settings name a database.
+    /// unless the configuration names a database.
     #[arg(long, global = true, env = "TENANTRY_PROFILE", value_enum)]
     pub profile: Option<Profile>,
     /// What the service adds to the backend.
@@ -27,21 +27,21 @@ pub struct Sources {
 
 impl Sources {
     /// The checked settings of a server. They never come from the demo.
-    pub fn of_server(&self) -> Result<Settings, CommandError> {
-        let settings = self.given()?;
-        settings.validate().map_err(|error| self.refused(error.into()))?;
-        Ok(settings)
+    pub fn of_server(&self) -> Result<Configuration, CommandError> {
+        let config = self.given()?;
+        config.validate().map_err(|error| self.refused(error.into()))?;
+        Ok(config)
     }
 
     /// The checked settings of a command that works on what tenants have.
-    pub fn of_command(&self) -> Result<Settings, CommandError> {
-        let settings = self.of_database_command()?;
-        settings.validate().map_err(|error| self.hinted(error.into()))?;
-        Ok(settings)
+    pub fn of_command(&self) -> Result<Configuration, CommandError> {
+        let config = self.of_database_command()?;
+        config.validate().map_err(|error| self.hinted(error.into()))?;
+        Ok(config)
     }
 
     /// The settings, unchecked, of a command that needs a part of them.
-    pub fn of_database_command(&self) -> Result<Settings, CommandError> {
+    pub fn of_database_command(&self) -> Result<Configuration, CommandError> {
         let given = self.given()?;
         if given.profile == Profile::Production || given.database.is_named() {
             return Ok(given);
@@ -57,7 +57,7 @@ impl Sources {
     }
 
     /// The settings, unchecked, of a command that needs no database; the demo's, where one runs.
-    pub fn of_other_command(&self) -> Result<Settings, CommandError> {
+    pub fn of_other_command(&self) -> Result<Configuration, CommandError> {
         let given = self.given()?;
         if given.profile == Profile::Production || given.database.is_named() {
             return Ok(given);
@@ -68,18 +68,18 @@ impl Sources {
         }
     }
 
-    /// The settings of the profile, unchecked and without the demo's. Outside of `tenantry dev` the strict profile is the
+    /// The configuration of the profile, unchecked and without the demo's. Outside of `tenantry dev` the strict profile is the
     /// default.
-    pub fn given(&self) -> Result<Settings, CommandError> {
+    pub fn given(&self) -> Result<Configuration, CommandError> {
         let profile = self.profile.unwrap_or(Profile::Production);
         self.load(profile)
     }
 
-    /// The settings of a profile, unchecked.
-    pub fn load(&self, profile: Profile) -> Result<Settings, CommandError> {
-        let mut settings = Settings::load(self.config_dir.as_deref(), profile)?;
-        settings.extension = self.extension.clone();
-        Ok(settings)
+    /// The configuration of a profile, unchecked.
+    pub fn load(&self, profile: Profile) -> Result<Configuration, CommandError> {
+        let mut config = Configuration::load(self.config_dir.as_deref(), profile)?;
+        config.extension = self.extension.clone();
+        Ok(config)
     }
 
     /// Adds to an error that a demo is at hand, where the caller has not chosen a profile.
@@ -103,30 +103,30 @@ impl Sources {
         ))
     }
 
-    /// The settings of a running demo, below those of the environment. Says which they are.
-    fn beside(&self, demo: &Demo) -> Result<Settings, CommandError> {
-        let mut settings = Settings::load_over(&demo.settings)?;
-        settings.extension = self.extension.clone();
+    /// The configuration of a running demo, below those of the environment. Says which they are.
+    fn beside(&self, demo: &Demo) -> Result<Configuration, CommandError> {
+        let mut config = Configuration::load_over(&demo.config)?;
+        config.extension = self.extension.clone();
         console::progress(&format!(
             "using the demo at {} ({}): {}",
             demo.address,
             self.data_dir.display(),
-            description(&settings)
+            description(&config)
         ));
-        Ok(settings)
+        Ok(config)
     }
 }
 
 /// What a command is about to use, without passwords.
-fn description(settings: &Settings) -> String {
-    let mut parts = vec![format!("database {}", place(&settings.database.url))];
-    if let Some(key) = &settings.auth.signing_key_file {
+fn description(config: &Configuration) -> String {
+    let mut parts = vec![format!("database {}", place(&config.database.url))];
+    if let Some(key) = &config.auth.signing_key_file {
         parts.push(format!("signing key {}", key.display()));
     }
-    if !settings.redis.url.is_empty() {
-        parts.push(format!("Redis {}", place(&settings.redis.url)));
+    if !config.redis.url.is_empty() {
+        parts.push(format!("Redis {}", place(&config.redis.url)));
     }
-    let stripe = &settings.billing.stripe;
+    let stripe = &config.billing.stripe;
     if !stripe.secret_key.is_empty() {
         let base = Some(stripe.api_base.as_str()).filter(|base| !base.is_empty());
         parts.push(format!("Stripe {}", base.unwrap_or("itself")));
@@ -147,13 +147,13 @@ mod tests {
 
     #[test]
     fn what_is_used_is_described_without_passwords() {
-        let mut settings = Settings::default();
-        settings.database.url = Secret::new("postgres://app:hush@127.0.0.1:5433/tenantry?x=hush".into());
-        settings.redis.url = Secret::new("redis://:hush@127.0.0.1".into());
-        settings.billing.stripe.secret_key = Secret::new("sk_test_hush".into());
-        settings.billing.stripe.api_base = "http://127.0.0.1:9".into();
+        let mut config = Configuration::default();
+        config.database.url = Secret::new("postgres://app:hush@127.0.0.1:5433/tenantry?x=hush".into());
+        config.redis.url = Secret::new("redis://:hush@127.0.0.1".into());
+        config.billing.stripe.secret_key = Secret::new("sk_test_hush".into());
+        config.billing.stripe.api_base = "http://127.0.0.1:9".into();
         assert_eq!(
-            description(&settings),
+            description(&config),
             "database 127.0.0.1:5433/tenantry, Redis 127.0.0.1, Stripe http://127.0.0.1:9"
         );
     }

@@ -12,7 +12,7 @@ use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::all_tenants::TenantPages;
 use crate::boot::boot;
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::reason::{MandatoryReason, Reason};
 use crate::{CommandError, archive, console};
 
@@ -102,8 +102,8 @@ enum Action {
 const BECAUSE: SystemScope = SystemScope::because("a tenant is changed from the command line");
 
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
     let app = &booted.app;
     match &args.action {

@@ -10,7 +10,7 @@ use tenantry_tenancy::identity::{reseal, signing_key};
 
 use crate::all_tenants::TenantPages;
 use crate::boot::boot;
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::reason::Reason;
 use crate::tenant::{find, other};
 use crate::{CommandError, console};
@@ -52,7 +52,7 @@ enum Action {
 const BECAUSE: SystemScope = SystemScope::because("an operator has secrets sealed with a new key");
 
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
+pub async fn run(settings: &Configuration, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
     let done = match &args.action {
         Action::Set {

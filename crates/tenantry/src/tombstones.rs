@@ -10,7 +10,7 @@ use tenantry_tenancy::tenant::lifecycle;
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::boot::boot;
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::reason::Reason;
 use crate::tenant::{other, settle, told};
 use crate::{CommandError, console};
@@ -40,8 +40,8 @@ enum Action {
 const BECAUSE: SystemScope = SystemScope::because("tenants that were purged are purged again");
 
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     let stored = booted.app.ports.tenant_rows.tombstones(BECAUSE).await;
     let stored = stored.map_err(|error| other(&error))?;
     match &args.action {

@@ -13,8 +13,8 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use crate::config::{OtlpSignal, Tracing};
 
 /// The port of the use cases.
-pub fn port(settings: &Tracing) -> Arc<dyn Traces> {
-    if settings.sends(OtlpSignal::Traces) {
+pub fn port(config: &Tracing) -> Arc<dyn Traces> {
+    if config.sends(OtlpSignal::Traces) {
         Arc::new(OtelTraces)
     } else {
         Arc::new(NoTraces)

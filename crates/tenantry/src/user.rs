@@ -13,7 +13,7 @@ use tenantry_tenancy::identity::user_import::{self, ImportCounts, ImportUser, Im
 use tenantry_tenancy::{Cx, OperatorCx};
 
 use crate::boot::{Booted, boot};
-use crate::config::Settings;
+use crate::config::Configuration;
 use crate::reason::Reason;
 use crate::tenant::{find, invalid, other};
 use crate::{CommandError, console, person};
@@ -108,8 +108,8 @@ enum Action {
 const BECAUSE: SystemScope = SystemScope::because("a user is administered from the command line");
 
 /// Runs the command.
-pub async fn run(settings: &Settings, args: &Args) -> Result<(), CommandError> {
-    let booted = boot(settings)?;
+pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
+    let booted = boot(config)?;
     let done = match &args.action {
         Action::Import {
             tenant,

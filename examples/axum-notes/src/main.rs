@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum_notes::{Bounds, CATALOGUE, Migrator, permissions, serve};
-use tenantry_compose::{Base, Configuration, SettingsError, application, read_keys};
+use tenantry_compose::{Base, Configuration, ConfigurationError, application, read_keys};
 use tenantry_doctor::{Manifest, Options, Severity, connect, guard};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,7 +51,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let app = application(&base, configuration.policy()?)?;
     guarded(configuration.database.url.reveal()).await?;
     let read = read_keys(&app).await;
-    read.map_err(|error| SettingsError::invalid("database.platform_url", error.to_string()))?;
+    read.map_err(|error| ConfigurationError::invalid("database.platform_url", error.to_string()))?;
     let address = var("LISTEN").unwrap_or_else(|_| "127.0.0.1:8081".into());
     let listener = TcpListener::bind(&address).await;
     let listener = listener.map_err(|error| format!("LISTEN: cannot listen on {address}: {error}"))?;
@@ -82,7 +82,7 @@ async fn guarded(url: &str) -> Result<(), Box<dyn Error>> {
         ..Options::default()
     };
     let failed =
-        |error: tenantry_doctor::DoctorError| SettingsError::invalid("database.url", error.to_string());
+        |error: tenantry_doctor::DoctorError| ConfigurationError::invalid("database.url", error.to_string());
     let report = guard(&mut connect(url).await.map_err(failed)?, &options).await;
     let report = report.map_err(failed)?;
     match report.worst() {

@@ -2,7 +2,7 @@
 
 use chrono::Duration;
 use serde_json::json;
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_tests::{Options, PASSWORD, Person, Reply, TenantWorld, World};
 
 use crate::account_passwords::{Mailed, ask, is_unusable, post, token};
@@ -583,7 +583,7 @@ async fn tightened_domains_hold_for_open_links() {
 
 /// A world behind a proxy, so that a test says from where a request comes.
 async fn proxied() -> Mailed {
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..Options::default().http
     };

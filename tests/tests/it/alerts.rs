@@ -7,7 +7,7 @@
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_domain::kernel::{IdSource as _, StoreError, SystemScope};
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_system::SystemIds;
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::audit::refusal;
@@ -83,7 +83,7 @@ pub(crate) async fn count(world: &World, sql: &str) -> i64 {
 /// A world whose requests come by a trusted proxy.
 async fn proxied() -> World {
     let options = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..options.http
     };

@@ -22,9 +22,9 @@ use tenantry_domain::plans::{PlanCatalogue, PlanTerms};
 use tenantry_domain::tenant::TenantStatus;
 use tenantry_domain::usage::MeterKey;
 use tenantry_http::Api;
-use tenantry_stripe::{StripePayments, StripeSettings};
+use tenantry_stripe::{StripeConfig, StripePayments};
 use tenantry_stripe_fake::{
-    Card, Delivery, Exhausted, Failure, FakeClock, FakeSettings, Held, Hold, Matcher, StripeFake, sign,
+    Card, Delivery, Exhausted, Failure, FakeClock, FakeConfig, Held, Hold, Matcher, StripeFake, sign,
 };
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::operations::worker::Worker;
@@ -88,16 +88,16 @@ impl Shop {
 
     async fn open_at(options: Options, timeout: Wait, by_its_clock: bool) -> Self {
         static OPENED: AtomicU32 = AtomicU32::new(0);
-        let fake = StripeFake::start(FakeSettings {
+        let fake = StripeFake::start(FakeConfig {
             hang: Wait::from_secs(2),
             // As in the demo: moved ahead, it still signs at everybody else's time, by which messages are checked.
             runs: by_its_clock,
             // Each shop has an account of its own at Stripe.
             run: format!("{:x}x", OPENED.fetch_add(1, Ordering::Relaxed)),
-            ..FakeSettings::default()
+            ..FakeConfig::default()
         });
         let fake = fake.unwrap();
-        let settings = StripeSettings {
+        let settings = StripeConfig {
             secret_key: fake.secret_key().to_owned(),
             webhook_secrets: vec![SECRET.to_owned()],
             api_base: Some(fake.url().parse().unwrap()),

@@ -23,7 +23,7 @@ use tenantry_domain::kernel::{RequestId, StoreError};
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::TenantScope;
 use tenantry_http::{Api, Readiness};
-use tenantry_persistence::{PoolSettings, TenantTx, tenant_tx};
+use tenantry_persistence::{PoolConfig, TenantTx, tenant_tx};
 use tenantry_tenancy::Tenancy;
 use tenantry_tests::{Client, Options, PASSWORD, Reply, Request, TenantWorld, World};
 use tokio::task::LocalSet;
@@ -74,10 +74,10 @@ fn whatever_happens_answers_and_rows_stay_with_their_tenants() {
     let counts = Arc::new(Counts::default());
     eprintln!("seed {SEED:#x}");
     for (round, (number, connections)) in ROUNDS.into_iter().enumerate() {
-        let pool = PoolSettings {
+        let pool = PoolConfig {
             size: connections,
             acquire_timeout: Duration::from_secs(3),
-            ..PoolSettings::default()
+            ..PoolConfig::default()
         };
         let tenantry_tests::Instance { app, pool, .. } = world.instance(&Options {
             pool,
@@ -721,10 +721,10 @@ fn whatever_the_order_the_rows_that_are_visible_are_those_of_the_model() {
     let runtime = runtime();
     let local = LocalSet::new();
     let world = local.block_on(&runtime, async {
-        let pool = PoolSettings {
+        let pool = PoolConfig {
             size: 1,
             acquire_timeout: Duration::from_secs(10),
-            ..PoolSettings::default()
+            ..PoolConfig::default()
         };
         World::with(Options {
             pool,

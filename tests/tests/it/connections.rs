@@ -13,7 +13,7 @@ use actix_web::dev::ServerHandle;
 use actix_web::web::{Bytes, Data, Path, ServiceConfig};
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
-use tenantry_http::{Api, Endpoint, ListenSettings};
+use tenantry_http::{Api, Endpoint, ListenConfig};
 use tenantry_tests::{Options, World};
 
 /// A server on a port of its own, with one thread.
@@ -22,7 +22,7 @@ struct Listening {
     handle: ServerHandle,
 }
 
-const SETTINGS: ListenSettings = ListenSettings {
+const SETTINGS: ListenConfig = ListenConfig {
     workers: 1,
     max_connections: 1_000,
     connections_per_network: None,
@@ -32,10 +32,10 @@ const SETTINGS: ListenSettings = ListenSettings {
     shutdown_seconds: 1,
 };
 
-fn listen(api: Api, settings: ListenSettings) -> Listening {
+fn listen(api: Api, config: ListenConfig) -> Listening {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let server = tenantry_http::listen(move || api.clone(), listener, settings).unwrap();
+    let server = tenantry_http::listen(move || api.clone(), listener, config).unwrap();
     let handle = server.handle();
     std::thread::spawn(|| actix_web::rt::System::new().block_on(server));
     Listening { address, handle }
@@ -109,11 +109,11 @@ fn is_problem(answer: &str, status: u16, code: &str) {
 #[actix_web::test]
 async fn a_slow_head_is_answered_408_and_an_idle_connection_is_closed() {
     let world = World::new().await;
-    let settings = ListenSettings {
+    let config = ListenConfig {
         head_timeout: Duration::from_secs(1),
         ..SETTINGS
     };
-    let server = listen(world.api.clone(), settings);
+    let server = listen(world.api.clone(), config);
     let clients = |address| {
         let [silent, slow, later, slower] = [(); 4].map(|()| connect(address));
         // HTTP/2 begins with a P as well.
@@ -133,11 +133,11 @@ async fn a_slow_head_is_answered_408_and_an_idle_connection_is_closed() {
     };
     server.serve(clients).await;
 
-    let settings = ListenSettings {
+    let config = ListenConfig {
         idle_timeout: Duration::from_millis(100),
         ..SETTINGS
     };
-    let server = listen(world.api.clone(), settings);
+    let server = listen(world.api.clone(), config);
     let client = |address| {
         let idle = connect(address);
         (&idle).write_all(get("/health/liveness", "").as_bytes()).unwrap();
@@ -238,12 +238,12 @@ fn pass(time: Duration) {
 #[actix_web::test]
 async fn a_late_server_blames_no_client() {
     let world = World::new().await;
-    let settings = ListenSettings {
+    let config = ListenConfig {
         head_timeout: Duration::from_secs(2),
         ..SETTINGS
     };
     let (notes, api) = Notes::of(&world);
-    let server = listen(api, settings);
+    let server = listen(api, config);
     let bearer = bearer(&world);
     let clients = move |address| {
         let waiting = connect(address);
@@ -252,7 +252,7 @@ async fn a_late_server_blames_no_client() {
         send(&waiting, "GET /health/liveness HTTP/1.1\r\n");
         notes.while_held(address, &bearer, || {
             send(&waiting, "Host: x\r\n\r\n");
-            pass(settings.head_timeout);
+            pass(config.head_timeout);
         });
         let late = answer(&waiting);
         assert!(late.starts_with("HTTP/1.1 200"), "{late}");
@@ -364,11 +364,11 @@ async fn streams_wait_while_their_client_reads_no_answers() {
 /// Runs clients of a server that waits half a second for them to take something.
 async fn serve_impatiently(clients: impl FnOnce(SocketAddr) + Send + 'static) {
     let world = World::new().await;
-    let settings = ListenSettings {
+    let config = ListenConfig {
         idle_timeout: Duration::from_millis(500),
         ..SETTINGS
     };
-    listen(world.api.clone(), settings).serve(clients).await;
+    listen(world.api.clone(), config).serve(clients).await;
 }
 
 /// A client that closes its windows, and opens more streams than it may.
@@ -383,10 +383,10 @@ async fn a_client_that_takes_nothing_of_its_streams_is_closed() {
         }
         (&stream).write_all(&sent).unwrap();
         let frames = frames(&stream);
-        let settings = &frames[0];
-        assert_eq!(settings.kind, 4);
+        let config = &frames[0];
+        assert_eq!(config.kind, 4);
         let announced = |key: u8| {
-            let pair = settings.payload.chunks(6).find(|pair| pair[..2] == [0, key]);
+            let pair = config.payload.chunks(6).find(|pair| pair[..2] == [0, key]);
             pair.map(|pair| u32::from_be_bytes(pair[2..].try_into().unwrap()))
         };
         let (table, streams, head) = (announced(1), announced(3), announced(6));
@@ -755,12 +755,12 @@ async fn pings_and_slow_heads_keep_no_http_2_connection_open() {
     let world = World::new().await;
     let (short, long) = (Duration::from_millis(500), Duration::from_secs(3_600));
     let of = |head_timeout, idle_timeout| {
-        let settings = ListenSettings {
+        let config = ListenConfig {
             head_timeout,
             idle_timeout,
             ..SETTINGS
         };
-        listen(world.api.clone(), settings)
+        listen(world.api.clone(), config)
     };
     let pings = |address| {
         let ping = frame(6, 0, 0, &[0; 8]);
@@ -801,11 +801,11 @@ async fn a_longer_head_of_http_2_than_16_kib_is_refused() {
 async fn heads_of_a_connection_take_a_bounded_amount_of_memory() {
     let world = World::new().await;
     let (notes, api) = Notes::of(&world);
-    let settings = ListenSettings {
+    let config = ListenConfig {
         idle_timeout: Duration::from_millis(500),
         ..SETTINGS
     };
-    let server = listen(api, settings);
+    let server = listen(api, config);
     let bearer = bearer(&world);
     let client = move |address| {
         let stream = connect(address);

@@ -12,7 +12,7 @@ use serde_json::json;
 use tenantry_domain::identity::TotpFactor;
 use tenantry_domain::kernel::{Clock as _, Seal as _, StoreError, SystemScope, UserId};
 use tenantry_domain::tenant::{DataKey, TenantSeal};
-use tenantry_persistence::PoolSettings;
+use tenantry_persistence::PoolConfig;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::tenant::data_key::{self, DataKeyError, DataKeyReason, DataKeyState, KeepDataKeys};
 use tenantry_tenancy::tenant::{lifecycle, row_work};
@@ -391,9 +391,9 @@ async fn key_of_an_undone_transaction_is_not_cached() {
 async fn keys_are_loaded_with_the_only_connection() {
     let world = World::new().await;
     let options = Options {
-        pool: PoolSettings {
+        pool: PoolConfig {
             size: 1,
-            ..PoolSettings::default()
+            ..PoolConfig::default()
         },
         ..Options::default()
     };

@@ -251,9 +251,9 @@ async fn routes_of_all_parts_are_served() {
 
 #[test]
 fn a_permission_that_is_registered_twice_refuses_the_start() {
-    let settings = tenantry::Settings {
+    let settings = tenantry::Configuration {
         extension: notes::extension().permission::<notes::ReadNotes>(),
-        ..tenantry::Settings::default()
+        ..tenantry::Configuration::default()
     };
     let error = tenantry::boot(&settings).err().unwrap();
     assert_eq!(

@@ -12,8 +12,8 @@ use actix_web::http::Method;
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 use tenantry_domain::kernel::{ErrorCode, StoreError};
-use tenantry_http::{Api, Endpoint, HttpSettings};
-use tenantry_persistence::PoolSettings;
+use tenantry_http::{Api, Endpoint, HttpConfig};
+use tenantry_persistence::PoolConfig;
 use tenantry_tests::{Client, ManualClock, MemoryPayments, Options, Payments, Person, Reply, World};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -322,9 +322,9 @@ async fn a_body_may_have_a_mebibyte_and_no_byte_more() {
 
 #[actix_web::test]
 async fn the_operator_decides_how_large_a_body_may_be() {
-    let http = HttpSettings {
+    let http = HttpConfig {
         body_limit_bytes: 64,
-        ..HttpSettings::default()
+        ..HttpConfig::default()
     };
     let world = World::with(Options {
         http,
@@ -1316,7 +1316,7 @@ async fn a_panic_in_a_handler_is_a_failure_like_any_other() {
     };
     let api = Api::new(
         Arc::clone(&world.app),
-        HttpSettings::default(),
+        HttpConfig::default(),
         Arc::clone(&world.readiness),
     );
     let client = Client::new(api.with_routes(routes)).await;
@@ -1339,7 +1339,7 @@ async fn a_panic_in_a_handler_is_a_failure_like_any_other() {
 
 #[actix_web::test]
 async fn no_connection_in_time_is_a_503_that_says_when_to_ask_again() {
-    let pool = PoolSettings {
+    let pool = PoolConfig {
         size: 1,
         acquire_timeout: Duration::from_millis(50),
         ..Options::default().pool
@@ -1408,7 +1408,7 @@ async fn a_database_that_closes_its_connections_is_noticed_by_nobody_once_it_is_
 /// The application behind a socket, for what no client in this process can send.
 async fn serve(world: &World) -> (SocketAddr, ServerHandle) {
     let app = world.instance(&Options::default()).app;
-    let api = Api::new(app, HttpSettings::default(), Arc::clone(&world.readiness));
+    let api = Api::new(app, HttpConfig::default(), Arc::clone(&world.readiness));
     let server = HttpServer::new(move || tenantry_http::app(api.clone()))
         .workers(1)
         .disable_signals();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tenantry_domain::archive::{ArchiveSource as _, Manifest};
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::JobFilter;
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_system::FileArchiveReader;
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::admin::operator_job::JobStep;
@@ -295,7 +295,7 @@ async fn download_of_any_part_is_recorded_once_with_its_caller() {
 #[actix_web::test]
 async fn link_does_not_work_from_a_network_that_the_policy_refuses() {
     let options = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..options.http
     };

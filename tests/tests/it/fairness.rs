@@ -6,16 +6,16 @@ use futures_util::future::{join, join_all};
 use serde_json::json;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_domain::kernel::SystemScope;
-use tenantry_persistence::PoolSettings;
+use tenantry_persistence::PoolConfig;
 use tenantry_tests::{Options, PASSWORD, Reply, World};
 
 fn pool(size: usize, queue: usize) -> Options {
     let usual = Options::default();
     Options {
-        pool: PoolSettings {
+        pool: PoolConfig {
             size,
             queue,
-            per_tenant: PoolSettings::default().per_tenant,
+            per_tenant: PoolConfig::default().per_tenant,
             ..usual.pool.clone()
         },
         ..usual

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use actix_web::http::Method;
 use serde_json::{Value, json};
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_tests::{Options, Reply, Request, World};
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -225,9 +225,9 @@ async fn every_answer_has_the_headers_that_keep_browsers_from_doing_harm() {
 
 #[actix_web::test]
 async fn browsers_are_told_to_insist_on_https_where_the_operator_says_so() {
-    let http = HttpSettings {
+    let http = HttpConfig {
         hsts: true,
-        ..HttpSettings::default()
+        ..HttpConfig::default()
     };
     let world = World::with(Options {
         http,
@@ -353,9 +353,9 @@ const APP: &str = "https://app.example.com";
 
 async fn with_origins(origins: &[&str]) -> World {
     let cors_origins = origins.iter().map(|origin| (*origin).to_owned()).collect();
-    let http = HttpSettings {
+    let http = HttpConfig {
         cors_origins,
-        ..HttpSettings::default()
+        ..HttpConfig::default()
     };
     World::with(Options {
         http,

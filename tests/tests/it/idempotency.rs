@@ -14,7 +14,7 @@ use tenantry_billing::BillingHandlers as _;
 use tenantry_domain::kernel::{KeptAnswer, KeyTaken, Role, StoreError, UserId};
 use tenantry_domain::operations::RequestKey;
 use tenantry_domain::work::NewProject;
-use tenantry_persistence::PoolSettings;
+use tenantry_persistence::PoolConfig;
 use tenantry_tenancy::operations::idempotency::KeyedRequest;
 use tenantry_tenancy::operations::job::Handlers;
 use tenantry_tenancy::work::project;
@@ -834,7 +834,7 @@ pub async fn fifty_at_once(world: &World) {
 
 fn with_pool(size: usize) -> Options {
     let usual = Options::default();
-    let pool = PoolSettings {
+    let pool = PoolConfig {
         size,
         ..usual.pool.clone()
     };

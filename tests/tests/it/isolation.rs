@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_domain::flags::{Comparator, Condition, FlagDefinition, FlagRule};
 use tenantry_domain::kernel::{Level, Role};
-use tenantry_persistence::PoolSettings;
+use tenantry_persistence::PoolConfig;
 use tenantry_tenancy::flags::flag_definition::{self, DefinitionError, DefinitionReason};
 use tenantry_tests::{Options, PASSWORD, Person, Reply, TenantWorld, World, evidence};
 
@@ -1661,7 +1661,7 @@ async fn names_and_addresses_are_unique_in_a_tenant_and_not_among_tenants() {
 
 #[actix_web::test]
 async fn requests_of_two_tenants_on_one_connection_never_see_each_others_rows() {
-    let pool = PoolSettings {
+    let pool = PoolConfig {
         size: 1,
         ..Options::default().pool
     };

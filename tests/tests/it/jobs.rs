@@ -17,13 +17,13 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::tenant::{Actor, Denied, JobLease, TenantStatus};
 use tenantry_domain::work::NewProject;
-use tenantry_persistence::{PgJobQueue, PgSystemJobs, Pool, PoolSettings};
+use tenantry_persistence::{PgJobQueue, PgSystemJobs, Pool, PoolConfig};
 use tenantry_tenancy::admin::operator_job::{JobStep, OperatorJobError, OperatorJobReason};
 use tenantry_tenancy::operations::job;
 use tenantry_tenancy::operations::job::{
     Handlers, JobError, JobFailure, JobHandler, SystemJobHandler, Terms,
 };
-use tenantry_tenancy::operations::worker::{Outcome, Queues, Worker, WorkerSettings};
+use tenantry_tenancy::operations::worker::{Outcome, Queues, Worker, WorkerConfig};
 use tenantry_tenancy::tenant::lifecycle;
 use tenantry_tenancy::tenant::purge::{Purge, PurgeSystemJobs};
 use tenantry_tenancy::tenant::upkeep::TendSome;
@@ -39,12 +39,12 @@ const TEN: PageRequest = PageRequest {
 };
 
 fn platform(world: &World) -> Pool {
-    let settings = PoolSettings {
+    let config = PoolConfig {
         size: 2,
         acquire_timeout: Duration::from_secs(10),
-        ..PoolSettings::default()
+        ..PoolConfig::default()
     };
-    Pool::new(&world.database.platform_url(), &settings).unwrap()
+    Pool::new(&world.database.platform_url(), &config).unwrap()
 }
 
 fn queues(world: &World) -> Queues {
@@ -55,12 +55,12 @@ fn queues(world: &World) -> Queues {
     }
 }
 
-fn quick() -> WorkerSettings {
-    WorkerSettings {
+fn quick() -> WorkerConfig {
+    WorkerConfig {
         poll: Duration::from_millis(10),
         at_once: 100,
         per_tenant: 100,
-        ..WorkerSettings::default()
+        ..WorkerConfig::default()
     }
 }
 
@@ -73,8 +73,8 @@ pub fn worker_of(world: &World, app: &Arc<Tenancy>, handlers: Handlers) -> Worke
     Worker::new(Arc::clone(app), queues(world), handlers, quick())
 }
 
-fn worker_with(world: &World, handlers: Handlers, settings: WorkerSettings) -> Worker {
-    Worker::new(Arc::clone(&world.app), queues(world), handlers, settings)
+fn worker_with(world: &World, handlers: Handlers, config: WorkerConfig) -> Worker {
+    Worker::new(Arc::clone(&world.app), queues(world), handlers, config)
 }
 
 /// Puts a job into a tenant's queue, as its admin.
@@ -592,7 +592,7 @@ async fn four_workers_run_each_of_200_jobs_once() {
     }
     let work = (0..4).map(|_| {
         let app = world.instance(&Options::default()).app;
-        let settings = WorkerSettings {
+        let config = WorkerConfig {
             at_once: 7,
             ..quick()
         };
@@ -600,7 +600,7 @@ async fn four_workers_run_each_of_200_jobs_once() {
             app,
             queues(&world),
             Handlers::default().with(count.clone()),
-            settings,
+            config,
         );
         async move {
             let mut ran = 0;
@@ -1101,12 +1101,12 @@ async fn jobs_of_a_scarce_kind_leave_places_to_others() {
     ask::<Scarce>(&world, &world.acme, &(), Terms::default()).await;
     copy_jobs_to_others(&world).await;
     let handlers = Handlers::default().with(scarce.clone()).with(count.clone());
-    let settings = WorkerSettings {
+    let config = WorkerConfig {
         at_once: 8,
         per_tenant: 4,
         ..quick()
     };
-    let started = Started::new(worker_with(&world, handlers, settings));
+    let started = Started::new(worker_with(&world, handlers, config));
     scarce.0.begun.notified().await;
     // Behind those of its own tenant and of others.
     ask::<Count>(&world, &world.acme, &0, Terms::default()).await;
@@ -1136,11 +1136,11 @@ async fn exports_take_turns_before_they_take_places() {
     for _ in 0..3 {
         ask::<Scarce>(&world, &world.acme, &(), Terms::default()).await;
     }
-    let settings = WorkerSettings {
+    let config = WorkerConfig {
         at_once: 1,
         ..quick()
     };
-    let worker = worker_with(&world, Handlers::default().with(scarce), settings);
+    let worker = worker_with(&world, Handlers::default().with(scarce), config);
     for _ in 0..3 {
         assert_eq!(outcomes(&worker).await, [Outcome::Done]);
     }
@@ -1150,7 +1150,7 @@ async fn exports_take_turns_before_they_take_places() {
 async fn at_a_shutdown_running_jobs_finish() {
     let world = World::new().await;
     let wait = Wait::default();
-    let settings = WorkerSettings {
+    let config = WorkerConfig {
         at_once: 1,
         grace: Duration::from_secs(60),
         ..quick()
@@ -1158,7 +1158,7 @@ async fn at_a_shutdown_running_jobs_finish() {
     let started = Started::new(worker_with(
         &world,
         Handlers::default().with(wait.clone()),
-        settings,
+        config,
     ));
     for _ in 0..2 {
         ask::<Wait>(&world, &world.acme, &(), Terms::default()).await;
@@ -1180,14 +1180,14 @@ async fn at_a_shutdown_running_jobs_finish() {
 async fn at_a_shutdown_jobs_that_take_too_long_go_back_into_the_queue() {
     let world = World::new().await;
     let wait = Wait::default();
-    let settings = WorkerSettings {
+    let config = WorkerConfig {
         grace: Duration::ZERO,
         ..quick()
     };
     let started = Started::new(worker_with(
         &world,
         Handlers::default().with(wait.clone()),
-        settings,
+        config,
     ));
     ask::<Wait>(&world, &world.acme, &(), Terms::default()).await;
     wait.begun.notified().await;
@@ -1203,14 +1203,14 @@ async fn at_a_shutdown_jobs_that_take_too_long_go_back_into_the_queue() {
 async fn a_running_worker_keeps_its_leases_and_stops_what_was_cancelled() {
     let world = World::new().await;
     let wait = Wait::default();
-    let settings = WorkerSettings {
+    let config = WorkerConfig {
         lease: Duration::from_millis(150),
         ..quick()
     };
     let started = Started::new(worker_with(
         &world,
         Handlers::default().with(wait.clone()),
-        settings,
+        config,
     ));
     ask::<Wait>(&world, &world.acme, &(), Terms::default()).await;
     wait.begun.notified().await;

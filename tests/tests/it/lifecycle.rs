@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 use tenantry_domain::kernel::{Clock as _, SystemScope};
 use tenantry_domain::tenant::{Capability, RowWork, TenantStatus, Tombstone, Transition};
 use tenantry_migration::TenantTable;
-use tenantry_persistence::PoolSettings;
+use tenantry_persistence::PoolConfig;
 use tenantry_tenancy::tenant::lifecycle;
 use tenantry_tenancy::tenant::row_work::{self, Settled};
 use tenantry_tests::{Options, PASSWORD, Reply, TenantWorld, World};
@@ -514,9 +514,9 @@ fn capability_matrix_is_printed_into_the_docs() {
 #[actix_web::test]
 async fn operators_of_one_connection_delete_and_restore() {
     let world = World::with(Options {
-        pool: PoolSettings {
+        pool: PoolConfig {
             size: 1,
-            ..PoolSettings::default()
+            ..PoolConfig::default()
         },
         ..Options::default()
     })

@@ -7,7 +7,7 @@ use chrono::Duration;
 use serde_json::json;
 use tenantry_billing::plans::{PlanBook, PlanRates, Plans, RateOverride};
 use tenantry_domain::operations::{Rate, TenantRates};
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_tests::{Options, PASSWORD, Person, Reply, World};
 
 const TASKS: &str = "/api/v1/tasks";
@@ -234,7 +234,7 @@ async fn naming_another_tenant_is_recorded_only_as_often_as_the_limits_allow() {
 #[actix_web::test]
 async fn what_is_open_to_everybody_is_held_to_a_rate_of_the_address_beside_that_for_credentials() {
     let options = limited(100, 100, 4);
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..options.http
     };
@@ -283,9 +283,9 @@ async fn what_is_open_to_everybody_is_held_to_a_rate_of_the_address_beside_that_
 
 #[actix_web::test]
 async fn guessing_uses_up_the_address_whatever_tenant_is_guessed_at() {
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
-        ..HttpSettings::default()
+        ..HttpConfig::default()
     };
     let world = World::with(Options {
         http,
@@ -351,9 +351,9 @@ async fn a_caller_cannot_choose_the_address_they_are_held_to() {
     attempt(&["192.0.2.2", "192.0.2.3"]).await.expect(401);
     assert_eq!(violated(attempt(&["192.0.2.4"]).await), ["address"]);
 
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
-        ..HttpSettings::default()
+        ..HttpConfig::default()
     };
     let world = World::with(Options {
         http,

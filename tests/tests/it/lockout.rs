@@ -8,7 +8,7 @@ use chrono::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_domain::kernel::SystemScope;
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_tenancy::audit::refusal;
 use tenantry_tenancy::operations::job::JobHandler as _;
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
@@ -25,7 +25,7 @@ const CAFE: &str = "198.51.100.9";
 
 fn behind_a_proxy() -> Options {
     let usual = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..usual.http
     };

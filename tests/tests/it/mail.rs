@@ -13,8 +13,8 @@ use tenantry_domain::kernel::{Clock, IdSource as _, Line, Role, UserId};
 use tenantry_domain::operations::{Job, JobFilter, JobState, Mail, MailError, Mailbox, Mailer, MessageId};
 use tenantry_domain::tenant::TenantStatus;
 use tenantry_domain::usage::MeterKey;
-use tenantry_mail::{LogMailer, Login, SmtpMailer, SmtpSettings, TalliedMailer, Tls};
-use tenantry_persistence::PoolSettings;
+use tenantry_mail::{LogMailer, Login, SmtpConfig, SmtpMailer, TalliedMailer, Tls};
+use tenantry_persistence::PoolConfig;
 use tenantry_system::SystemIds;
 use tenantry_tenancy::BillingPolicy;
 use tenantry_tenancy::admin::operator_job::JobStep;
@@ -34,8 +34,8 @@ use crate::jobs::worker;
 use crate::quotas::limit;
 
 /// The settings that lead to a server without TLS.
-fn plain(server: &SmtpServer) -> SmtpSettings {
-    SmtpSettings {
+fn plain(server: &SmtpServer) -> SmtpConfig {
+    SmtpConfig {
         host: server.address().ip().to_string(),
         port: server.address().port(),
         tls: Tls::None,
@@ -59,7 +59,7 @@ impl Post {
         Self::with(Options::default(), |_| {}).await
     }
 
-    async fn with(options: Options, change: impl FnOnce(&mut SmtpSettings)) -> Self {
+    async fn with(options: Options, change: impl FnOnce(&mut SmtpConfig)) -> Self {
         let server = SmtpServer::start();
         let options = mailing(options, &server, change);
         Self {
@@ -123,7 +123,7 @@ impl Post {
 }
 
 /// A mailer whose pauses pass with a clock of the test's.
-fn timed_by(settings: SmtpSettings, clock: &Arc<ManualClock>) -> SmtpMailer {
+fn timed_by(settings: SmtpConfig, clock: &Arc<ManualClock>) -> SmtpMailer {
     let (start, clock) = (clock.now(), Arc::clone(clock));
     SmtpMailer::timed_by(settings, move || {
         (clock.now() - start).to_std().unwrap_or_default()
@@ -134,7 +134,7 @@ fn timed_by(settings: SmtpSettings, clock: &Arc<ManualClock>) -> SmtpMailer {
 pub(crate) fn mailing(
     options: Options,
     server: &SmtpServer,
-    change: impl FnOnce(&mut SmtpSettings),
+    change: impl FnOnce(&mut SmtpConfig),
 ) -> Options {
     let clock = Arc::new(ManualClock::default());
     let mut settings = plain(server);
@@ -695,11 +695,11 @@ async fn a_server_that_hangs_takes_no_room_from_other_work() {
 
 #[actix_web::test]
 async fn one_connection_to_the_database_is_enough() {
-    let pool = PoolSettings {
+    let pool = PoolConfig {
         size: 1,
         per_tenant: 1,
         acquire_timeout: Duration::from_secs(10),
-        ..PoolSettings::default()
+        ..PoolConfig::default()
     };
     let options = Options {
         pool,
@@ -749,7 +749,7 @@ fn mail(to: &str) -> Mail {
     }
 }
 
-fn mailer(settings: SmtpSettings) -> SmtpMailer {
+fn mailer(settings: SmtpConfig) -> SmtpMailer {
     SmtpMailer::new(settings).unwrap()
 }
 
@@ -767,7 +767,7 @@ async fn with_tls_nothing_is_said_in_the_clear_and_only_the_right_certificate_co
                 password: password.into(),
             })
         };
-        let settings = SmtpSettings {
+        let settings = SmtpConfig {
             tls,
             login: login("hush-hush"),
             ca_file: Some(server.authority()),
@@ -789,28 +789,28 @@ async fn with_tls_nothing_is_said_in_the_clear_and_only_the_right_certificate_co
         for (wrong, changed) in [
             (
                 "password",
-                SmtpSettings {
+                SmtpConfig {
                     login: login("hush"),
                     ..settings.clone()
                 },
             ),
             (
                 "no login",
-                SmtpSettings {
+                SmtpConfig {
                     login: None,
                     ..settings.clone()
                 },
             ),
             (
                 "somebody else's authority",
-                SmtpSettings {
+                SmtpConfig {
                     ca_file: None,
                     ..settings.clone()
                 },
             ),
             (
                 "the other way",
-                SmtpSettings {
+                SmtpConfig {
                     tls: other,
                     ..settings.clone()
                 },
@@ -834,7 +834,7 @@ async fn with_tls_nothing_is_said_in_the_clear_and_only_the_right_certificate_co
 #[actix_web::test]
 async fn a_server_that_does_not_offer_to_encrypt_gets_no_mail() {
     let server = SmtpServer::start();
-    let settings = SmtpSettings {
+    let settings = SmtpConfig {
         tls: Tls::Starttls,
         ..plain(&server)
     };
@@ -853,7 +853,7 @@ async fn a_file_without_a_certificate_is_refused() {
             "there is no certificate in it",
         ),
     ] {
-        let settings = SmtpSettings {
+        let settings = SmtpConfig {
             tls: Tls::Starttls,
             ca_file: Some(file.into()),
             ..plain(&server)
@@ -867,7 +867,7 @@ async fn a_file_without_a_certificate_is_refused() {
 async fn a_connection_that_went_bad_is_replaced_and_one_that_hangs_is_given_up() {
     let mut server = SmtpServer::start();
     let clock = Arc::new(ManualClock::default());
-    let settings = SmtpSettings {
+    let settings = SmtpConfig {
         timeout: Duration::from_millis(300),
         ..plain(&server)
     };

@@ -5,7 +5,7 @@
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::kernel::Role;
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_tenancy::identity::account_link::AskForLink;
 use tenantry_tenancy::identity::user::{self, AddUser};
 use tenantry_tenancy::operations::job::{Handlers, JobHandler as _};
@@ -20,7 +20,7 @@ const FORGOT: &str = "/api/v1/auth/forgot-password";
 /// A world behind a proxy that names the callers' addresses.
 async fn mailed() -> Mailed {
     let options = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..options.http
     };

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tenantry_domain::identity::AccountLink;
 use tenantry_domain::kernel::{Clock as _, Role, SystemScope};
 use tenantry_domain::operations::{AccountRates, MailDecision, MailLimits, MessageId, OutgoingMail, Rate};
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_tenancy::identity::user::UserError;
 use tenantry_tenancy::identity::user_import::{self, ImportUser};
 use tenantry_tenancy::operations::job::{Nothing, SystemJobHandler as _};
@@ -327,7 +327,7 @@ async fn links_for_strangers_keep_no_notice_from_an_unverified_owner() {
 async fn requests_from_other_networks_keep_no_owner_from_asking() {
     let two = Rate::new(2, 2).unwrap();
     let usual = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..usual.http
     };

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use tenantry_domain::flags::Bucket;
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_tests::{Options, Person, Reply, World};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -384,7 +384,7 @@ async fn open_stream(url: &str, who: &Person) -> (String, TcpStream) {
 #[actix_web::test]
 async fn a_tenant_and_a_server_have_so_many_streams_and_one_that_ends_gives_its_place_up() {
     let options = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         event_stream_lifetime: std::time::Duration::from_secs(60),
         event_streams: 3,
         event_streams_per_tenant: 2,

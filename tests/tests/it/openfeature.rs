@@ -9,7 +9,7 @@ use actix_web::HttpServer;
 use actix_web::dev::ServerHandle;
 use serde_json::{Value, json};
 use tenantry_domain::flags::Bucket;
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_tests::{Options, World, outside};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
@@ -39,7 +39,7 @@ fn script(name: &str, modules: &Path) -> Command {
 
 async fn world() -> World {
     let options = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         event_stream_lifetime: Duration::from_secs(60),
         ..options.http
     };

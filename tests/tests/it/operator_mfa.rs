@@ -9,7 +9,7 @@ use futures_util::future::join;
 use serde_json::{Value, json};
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::{Operator, OperatorRole};
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_system::SigningKey;
 use tenantry_tenancy::OperatorCx;
 use tenantry_tenancy::admin::operator::{self, CreatedOperator, NewOperator, OperatorError};
@@ -396,7 +396,7 @@ async fn reset_mfa_removes_the_factor_and_ends_tokens() {
 /// A world in which tests choose their address.
 async fn behind_a_proxy() -> World {
     let usual = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..usual.http
     };

@@ -14,7 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use serde_json::{Value, json};
 use tenantry_domain::identity::{CallerClass, CallerGroup, HashingCaller, PasswordError};
 use tenantry_domain::operations::{AccountRates, Rate};
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_system::{Argon2Passwords, PasswordCost};
 use tenantry_tests::{Lines, Options, PASSWORD, Reply, World};
 use tokio::task::JoinHandle;
@@ -27,7 +27,7 @@ const OLGA: &str = "olga@platform.example";
 fn proxied() -> Options {
     let usual = Options::default();
     Options {
-        http: HttpSettings {
+        http: HttpConfig {
             trust_forwarded_for: true,
             ..usual.http.clone()
         },

@@ -1,7 +1,7 @@
 //! Behind a PgBouncer in transaction mode, where each transaction may run on another server connection: tenants are
 //! kept apart as without it, and nothing depends on statements that were prepared before.
 //!
-//! What makes it work is [`PoolSettings::behind_pooler`]: statements are prepared without a name, and the connection
+//! What makes it work is [`PoolConfig::behind_pooler`]: statements are prepared without a name, and the connection
 //! asks for no parameter that PgBouncer does not know. The tests at the end say what happens without.
 
 use std::future::{Future, poll_fn};
@@ -17,7 +17,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_domain::kernel::{StoreError, TenantId};
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::TenantScope;
-use tenantry_persistence::{Pool, PoolSettings, TenantTx, tenant_tx};
+use tenantry_persistence::{Pool, PoolConfig, TenantTx, tenant_tx};
 use tenantry_tests::{Options, PgBouncer, TenantWorld, World};
 
 use crate::idempotency;
@@ -45,11 +45,11 @@ mod task {
 const SERVER_CONNECTIONS: u32 = 2;
 
 fn options(bouncer: &PgBouncer) -> Options {
-    let pool = PoolSettings {
+    let pool = PoolConfig {
         size: 20,
         acquire_timeout: Duration::from_secs(10),
         behind_pooler: true,
-        ..PoolSettings::default()
+        ..PoolConfig::default()
     };
     Options {
         pool,
@@ -409,9 +409,9 @@ async fn without_the_setting_the_first_connection_is_refused_and_says_why() {
     let url = PgBouncer::route(&world.database.app_url(), bouncer.address());
     let pool = Pool::new(
         &url,
-        &PoolSettings {
+        &PoolConfig {
             behind_pooler: false,
-            ..PoolSettings::default()
+            ..PoolConfig::default()
         },
     )
     .unwrap();
@@ -435,7 +435,7 @@ async fn without_the_setting_named_statements_fail_with_their_name_or_work_and_s
     let (_, acme, globex) = scopes(&world).await;
     let options = options(&bouncer);
     let unaware = Options {
-        pool: PoolSettings {
+        pool: PoolConfig {
             behind_pooler: false,
             // It would be refused for another parameter.
             generic_plans: false,

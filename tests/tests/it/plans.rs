@@ -9,7 +9,7 @@ use tenantry_billing::plans::tenant_plan::{self, TenantPlanError};
 use tenantry_billing::plans::{PlanBook, Plans};
 use tenantry_domain::kernel::{Clock as _, Invalid, Limit, SystemScope};
 use tenantry_domain::plans::{PlanCatalogue as _, PlanVersions as _};
-use tenantry_persistence::{PgPlanVersions, Pool, PoolSettings};
+use tenantry_persistence::{PgPlanVersions, Pool, PoolConfig};
 use tenantry_tenancy::plans::Feature;
 use tenantry_tests::{Options, Person, World, operator_cx};
 
@@ -40,7 +40,7 @@ pub(crate) fn options(plans: &Arc<PlanBook>) -> Options {
 }
 
 pub(crate) fn store(world: &World) -> PgPlanVersions {
-    let pool = Pool::new(&world.database.platform_url(), &PoolSettings::default()).unwrap();
+    let pool = Pool::new(&world.database.platform_url(), &PoolConfig::default()).unwrap();
     PgPlanVersions::new(pool, Arc::new(()))
 }
 

@@ -19,7 +19,7 @@ use tenantry_domain::kernel::{Clock as _, IdSource as _, Limit, StoreError, Syst
 use tenantry_domain::operations::{Counting, QuotaAsk, QuotaGate as _, QuotaLender as _, QuotaLoan, Spent};
 use tenantry_domain::usage::{MeterKey, QuotaDrift, QuotaFinding};
 use tenantry_http::Quotas;
-use tenantry_persistence::PoolSettings;
+use tenantry_persistence::PoolConfig;
 use tenantry_system::{FileSpool, QuotaLeases, SystemIds};
 use tenantry_tenancy::operations::job::{Handlers, JobHandler as _};
 use tenantry_tenancy::tenant::purge::{Ended, Purge};
@@ -97,11 +97,11 @@ async fn of_two_hundred_at_the_last_unit_one_gets_it() {
 #[actix_web::test]
 async fn forty_times_three_fit_thirty_three_times_into_a_hundred_from_the_first_row_on() {
     for size in [1, 8] {
-        let pool = PoolSettings {
+        let pool = PoolConfig {
             size,
             per_tenant: 100,
             acquire_timeout: Duration::from_secs(30),
-            ..PoolSettings::default()
+            ..PoolConfig::default()
         };
         let world = World::with(Options {
             pool,

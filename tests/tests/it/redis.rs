@@ -15,8 +15,8 @@ use tenantry_domain::kernel::{Network, TenantId, UserId};
 use tenantry_domain::operations::{
     Account, AccountName, AccountRates, Decision, Demand, Rate, RateLimiter, TenantRates,
 };
-use tenantry_http::{Api, HttpSettings, Readiness};
-use tenantry_redis::{Channel, Redis, RedisLimiter, RedisMode, RedisSettings, Tally};
+use tenantry_http::{Api, HttpConfig, Readiness};
+use tenantry_redis::{Channel, Redis, RedisConfig, RedisLimiter, RedisMode, Tally};
 use tenantry_system::LocalLimiter;
 use tenantry_tests::{
     Client, ClusterServer, Lines, ManualClock, Options, PASSWORD, Person, RedisServer, Sentinels,
@@ -113,18 +113,18 @@ fn options(tenant: u32, user: u32, address: u32) -> Options {
     Options {
         rates: Arc::new(rates(tenant, user)),
         credential_rate: burst(address),
-        http: HttpSettings {
+        http: HttpConfig {
             trust_forwarded_for: true,
-            ..HttpSettings::default()
+            ..HttpConfig::default()
         },
         ..Options::default()
     }
 }
 
 fn trusting(authority: Option<&Vec<u8>>, url: &str) -> Redis {
-    let settings = RedisSettings {
+    let settings = RedisConfig {
         trusted: authority.cloned(),
-        ..RedisSettings::single(url, PATIENCE)
+        ..RedisConfig::single(url, PATIENCE)
     };
     Redis::with(&settings).unwrap()
 }
@@ -477,9 +477,9 @@ async fn a_demoted_server_ends_subscriptions() {
 }
 
 async fn of_mode(url: String, mode: RedisMode) -> Redis {
-    let settings = RedisSettings {
+    let settings = RedisConfig {
         mode,
-        ..RedisSettings::single(&url, PATIENCE)
+        ..RedisConfig::single(&url, PATIENCE)
     };
     let redis = Redis::with(&settings).unwrap();
     tokio::spawn(redis.keep());

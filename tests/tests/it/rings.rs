@@ -20,7 +20,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use tenantry_domain::kernel::{PageRequest, Position, StoreError};
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::TenantScope;
-use tenantry_persistence::{PoolSettings, TenantEntity, TenantTx, tenant_tx};
+use tenantry_persistence::{PoolConfig, TenantEntity, TenantTx, tenant_tx};
 use tenantry_tests::{ManualClock, MemoryPayments, Options, Payments, TenantWorld, World};
 use tracing::field::{Field, Visit};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -2382,10 +2382,10 @@ async fn seed(world: &World) {
 }
 
 fn one_connection() -> Options {
-    let pool = PoolSettings {
+    let pool = PoolConfig {
         size: 1,
         acquire_timeout: Duration::from_secs(10),
-        ..PoolSettings::default()
+        ..PoolConfig::default()
     };
     Options {
         pool,

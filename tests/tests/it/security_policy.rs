@@ -9,7 +9,7 @@ use std::time::Duration as StdDuration;
 use chrono::Duration;
 use futures_util::future::join;
 use serde_json::{Value, json};
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_tenancy::customization::setting;
 use tenantry_tests::{Client, Options, PASSWORD, Person, Reply, World, operator_cx};
 
@@ -27,7 +27,7 @@ async fn change(world: &World, rules: Value) -> Reply {
 /// A world whose requests come by a trusted proxy.
 async fn proxied() -> World {
     let options = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..options.http
     };
@@ -112,7 +112,7 @@ async fn lists_apply_to_sessions_keys_and_logins_at_once() {
     let entry = entries.iter().find(|(action, _)| action == "network.refused");
     assert!(entry.is_some(), "{entries:?}");
     // Another server learns of it within a second.
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..Options::default().http
     };
@@ -346,7 +346,7 @@ async fn chosen_passwords_have_the_tenants_length() {
 #[actix_web::test]
 async fn open_event_stream_ends_when_its_address_is_denied() {
     let options = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         event_stream_lifetime: StdDuration::from_secs(600),
         ..options.http

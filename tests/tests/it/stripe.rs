@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use serde_json::{Value, json};
-use tenantry_stripe_fake::{FakeSettings, StripeFake};
+use tenantry_stripe_fake::{FakeConfig, StripeFake};
 use tenantry_tests::outside;
 
 /// The Python that `scripts/ensure-stripe` has installed Stripe's library for.
@@ -39,7 +39,7 @@ fn run(python: &Path, script: &str, arguments: &[&str], input: &[u8]) -> String 
 #[test]
 fn stripes_own_library_finds_its_way_around() {
     let Some(python) = python() else { return };
-    let fake = StripeFake::start(FakeSettings::default()).unwrap();
+    let fake = StripeFake::start(FakeConfig::default()).unwrap();
     let seen = run(&python, "calls.py", &[fake.url(), fake.secret_key()], b"");
     let seen: Value = serde_json::from_str(&seen).unwrap();
     let expected = json!({
@@ -90,7 +90,7 @@ fn received(listener: &TcpListener) -> (String, Vec<u8>) {
 #[test]
 fn stripes_own_library_believes_its_webhooks() {
     let Some(python) = python() else { return };
-    let fake = StripeFake::start(FakeSettings::default()).unwrap();
+    let fake = StripeFake::start(FakeConfig::default()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/webhooks/stripe", listener.local_addr().unwrap());
     fake.webhook_to(&url, "whsec_outside");

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tenantry_domain::identity::SecurityNotice;
 use tenantry_domain::kernel::{StoreError, SystemScope};
 use tenantry_domain::work::NewProject;
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::tenant::audit_upkeep::KeepAudit;
@@ -366,7 +366,7 @@ async fn reads_are_preapproved_only_when_the_admins_get_a_mail() {
 #[actix_web::test]
 async fn refused_requests_of_an_operator_are_recorded() {
     let options = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..options.http
     };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use tenantry_persistence::{PoolSettings, StatementTimeouts, tenant_tx};
+use tenantry_persistence::{PoolConfig, StatementTimeouts, tenant_tx};
 use tenantry_tests::{Options, PgBouncer, World};
 
 /// A row of the first tenant, held by somebody else for as long as this lives.
@@ -23,7 +23,7 @@ async fn hold_the_project(world: &World) -> sqlx::PgConnection {
 fn options(timeouts: StatementTimeouts) -> Options {
     let options = Options::default();
     Options {
-        pool: PoolSettings {
+        pool: PoolConfig {
             timeouts,
             ..options.pool
         },
@@ -73,7 +73,7 @@ async fn a_lock_timeout_at_begin_is_not_retried() {
         ..StatementTimeouts::default()
     };
     let world = World::with(Options {
-        pool: PoolSettings {
+        pool: PoolConfig {
             size: 1,
             ..options(timeouts).pool
         },

@@ -11,7 +11,7 @@ use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition};
 use tenantry_domain::kernel::{SessionId, StoreError, TenantId, UserId};
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Directory as _, TenantScope};
-use tenantry_persistence::{Lock, PgDirectory, Pool, PoolSettings, TenantEntity, TenantTx, tenant_tx};
+use tenantry_persistence::{Lock, PgDirectory, Pool, PoolConfig, TenantEntity, TenantTx, tenant_tx};
 use tenantry_test_postgres::TestServer;
 use tenantry_tests::{Options, TenantWorld, World};
 use uuid::Uuid;
@@ -88,11 +88,11 @@ impl TenantEntity for mistaken::Entity {
 }
 
 async fn world(size: usize) -> World {
-    let pool = PoolSettings {
+    let pool = PoolConfig {
         size,
         per_tenant: size,
         acquire_timeout: Duration::from_millis(300),
-        ..PoolSettings::default()
+        ..PoolConfig::default()
     };
     World::with(Options {
         pool,
@@ -490,10 +490,10 @@ async fn a_request_that_is_still_connecting_is_left_no_open_transaction() {
     let (_, acme, globex) = scopes(&world).await;
     // A pool that has opened no connection yet.
     let fresh = world.instance(&Options {
-        pool: PoolSettings {
+        pool: PoolConfig {
             size: 2,
             per_tenant: 2,
-            ..PoolSettings::default()
+            ..PoolConfig::default()
         },
         ..Options::default()
     });
@@ -691,9 +691,9 @@ async fn a_read_with_raw_sql_or_a_failure_ends_before_anybody_else_begins() {
 
 #[actix_web::test]
 async fn a_server_that_is_not_there_is_unavailable() {
-    let settings = PoolSettings {
+    let settings = PoolConfig {
         connect_timeout: Duration::from_millis(300),
-        ..PoolSettings::default()
+        ..PoolConfig::default()
     };
     // Port 9 is discard, where nobody listens.
     let pool = tenantry_persistence::Pool::new("postgres://nobody@127.0.0.1:9/nothing", &settings).unwrap();
@@ -715,9 +715,9 @@ fn a_shared_connection_outlives_the_thread_that_opened_it() {
         .build()
         .unwrap();
     let database = single().block_on(tenantry_tests::Database::new());
-    let settings = PoolSettings {
+    let settings = PoolConfig {
         size: 1,
-        ..PoolSettings::default()
+        ..PoolConfig::default()
     };
     let pool = lasting
         .block_on(async { tenantry_persistence::Pool::new(&database.platform_url(), &settings) })
@@ -861,9 +861,9 @@ async fn end_sleepers(world: &World) {
 #[actix_web::test]
 async fn statements_are_planned_once_for_all_values_unless_the_settings_say_otherwise() {
     for generic_plans in [true, false] {
-        let pool = PoolSettings {
+        let pool = PoolConfig {
             generic_plans,
-            ..PoolSettings::default()
+            ..PoolConfig::default()
         };
         let world = World::with(Options {
             pool,
@@ -885,7 +885,7 @@ async fn statements_are_planned_once_for_all_values_unless_the_settings_say_othe
 #[actix_web::test]
 async fn connection_to_a_standby_is_refused() {
     let server = TestServer::start_durable().await;
-    let pool = Pool::new(&server.admin_url("postgres"), &PoolSettings::default()).unwrap();
+    let pool = Pool::new(&server.admin_url("postgres"), &PoolConfig::default()).unwrap();
     pool.ping().await.unwrap();
     server.restart_as_standby().await;
     // The first use finds the connection of before closed.

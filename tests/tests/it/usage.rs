@@ -25,7 +25,7 @@ use tenantry_domain::kernel::{
 use tenantry_domain::usage::{
     Aggregation, Call, Granularity, MeterKey, NewUsage, Rollup, UsageEvent, UsageKey, UsageOrigin, total_of,
 };
-use tenantry_persistence::PoolSettings;
+use tenantry_persistence::PoolConfig;
 use tenantry_system::SystemIds;
 use tenantry_tenancy::operations::job::{Handlers, JobHandler as _, Nothing};
 use tenantry_tenancy::{Cx, Origin, Tenancy};
@@ -1708,7 +1708,7 @@ async fn two_servers_over_one_folder_and_one_database_count_together() {
 
 #[actix_web::test]
 async fn one_connection_is_enough_for_everything() {
-    let pool = PoolSettings {
+    let pool = PoolConfig {
         size: 1,
         ..options().pool
     };

@@ -8,7 +8,7 @@ use futures_util::future::join;
 use serde_json::{Value, json};
 use tenantry_domain::kernel::UserId;
 use tenantry_domain::operations::{AccountRates, Rate};
-use tenantry_http::HttpSettings;
+use tenantry_http::HttpConfig;
 use tenantry_tenancy::customization::setting;
 use tenantry_tenancy::identity::workspace::{self, DroppedRequests};
 use tenantry_tenancy::tenant::{lifecycle, row_work};
@@ -990,7 +990,7 @@ async fn answered_address_gets_no_other_list_for_five_minutes() {
 #[actix_web::test]
 async fn one_network_keeps_no_other_from_asking() {
     let usual = Options::default();
-    let http = HttpSettings {
+    let http = HttpConfig {
         trust_forwarded_for: true,
         ..usual.http
     };

@@ -16,7 +16,7 @@ use crate::app::{observe::observe, places::Places, system};
 use crate::middleware::authenticate::authenticate_known;
 use crate::ofrep::ofrep;
 use crate::openapi::{docs, docs::Texts, openapi, operation};
-use crate::{ApiError, HttpSettings, Limits, Quotas, Readiness, metrics, metrics::Metrics, v1, webhook};
+use crate::{ApiError, HttpConfig, Limits, Quotas, Readiness, metrics, metrics::Metrics, v1, webhook};
 
 /// The methods that some route takes.
 pub(crate) const METHODS: [Method; 7] = [
@@ -33,7 +33,7 @@ pub(crate) const METHODS: [Method; 7] = [
 #[derive(Clone)]
 pub struct Api {
     pub(crate) app: Arc<Tenancy>,
-    pub(crate) settings: Arc<HttpSettings>,
+    pub(crate) config: Arc<HttpConfig>,
     pub(crate) readiness: Arc<Readiness>,
     document: Arc<OpenApi>,
     pub(crate) texts: Arc<Texts>,
@@ -51,19 +51,19 @@ pub struct Api {
 impl std::fmt::Debug for Api {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Api")
-            .field("settings", &self.settings)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }
 
 impl Api {
     /// The API over an application.
-    pub fn new(app: Arc<Tenancy>, settings: HttpSettings, readiness: Arc<Readiness>) -> Self {
+    pub fn new(app: Arc<Tenancy>, config: HttpConfig, readiness: Arc<Readiness>) -> Self {
         let document = Arc::new(openapi::openapi());
-        let forwarding = Arc::new(Forwarding::new(settings.trust_forwarded_for));
+        let forwarding = Arc::new(Forwarding::new(config.trust_forwarded_for));
         Self {
             app,
-            settings: Arc::new(settings),
+            config: Arc::new(config),
             readiness,
             texts: Arc::new(Texts::of(Arc::clone(&document))),
             document,
@@ -119,8 +119,8 @@ impl Api {
     }
 
     /// Returns the configuration of the HTTP layer.
-    pub fn settings(&self) -> &HttpSettings {
-        &self.settings
+    pub fn config(&self) -> &HttpConfig {
+        &self.config
     }
 
     /// The API that serves a request.
@@ -142,11 +142,11 @@ pub fn app(
         InitError = (),
     >,
 > {
-    let with_cors = !api.settings.cors_origins.is_empty();
+    let with_cors = !api.config.cors_origins.is_empty();
     App::new()
         .app_data(Data::new(api.clone()))
         .wrap(Compress::default())
-        .wrap(Condition::new(with_cors, cors(&api.settings)))
+        .wrap(Condition::new(with_cors, cors(&api.config)))
         // The outermost, so that it sees every request and every answer, preflights included.
         .wrap(from_fn(observe))
         .configure(|config| configure(&api, config))
@@ -155,7 +155,7 @@ pub fn app(
 /// Registers all routes; [`app`] does, and adds what wraps them.
 pub fn configure(api: &Api, config: &mut ServiceConfig) {
     system::routes(config);
-    if api.settings.serve_metrics {
+    if api.config.serve_metrics {
         metrics::routes(config);
     }
     docs::routes(config);
@@ -169,7 +169,7 @@ pub fn configure(api: &Api, config: &mut ServiceConfig) {
     config.service(web::scope("/api/v1").configure(v1::routes).service(embedded));
 }
 
-fn cors(settings: &HttpSettings) -> Cors {
+fn cors(config: &HttpConfig) -> Cors {
     let cors = Cors::default()
         .allowed_methods(METHODS)
         .allow_any_header()
@@ -185,10 +185,10 @@ fn cors(settings: &HttpSettings) -> Cors {
             "Tenant-Resolved-By",
             "X-Request-ID",
         ]);
-    if settings.cors_origins.iter().any(|origin| origin == "*") {
+    if config.cors_origins.iter().any(|origin| origin == "*") {
         return cors.allow_any_origin().send_wildcard();
     }
-    settings
+    config
         .cors_origins
         .iter()
         .fold(cors, |cors, origin| cors.allowed_origin(origin))

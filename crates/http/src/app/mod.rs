@@ -4,11 +4,11 @@
 
 pub(crate) mod api;
 pub(crate) mod component;
+pub(crate) mod config;
 pub(crate) mod endpoint;
 pub mod metrics;
 pub(crate) mod observe;
 pub(crate) mod places;
 pub(crate) mod readiness;
-pub(crate) mod settings;
 pub(crate) mod system;
 pub mod tls_ask;

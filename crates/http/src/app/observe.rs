@@ -57,7 +57,7 @@ pub(crate) async fn observe(
                     next.call(request).await.map(ServiceResponse::map_into_boxed_body)
                 });
                 deadline
-                    .within(api.settings.request_timeout, answer.catch_unwind())
+                    .within(api.config.request_timeout, answer.catch_unwind())
                     .await
             }
         };
@@ -65,7 +65,7 @@ pub(crate) async fn observe(
             Some(Ok(Ok(response))) => {
                 let (request, response) = response.into_parts();
                 let (mut response, code) = finish(courteous(&request, response), &context);
-                security::harden(&mut response, Some(&request), &context, &api.settings);
+                security::harden(&mut response, Some(&request), &context, &api.config);
                 let status = response.status();
                 tenant = request
                     .extensions()
@@ -200,7 +200,7 @@ fn give_up(
     api: &Data<Api>,
 ) -> (Result<ServiceResponse<BoxBody>, Error>, Logged) {
     let (mut response, code) = finish(response, context);
-    security::harden(&mut response, None, context, &api.settings);
+    security::harden(&mut response, None, context, &api.config);
     let logged = (response.status(), code);
     (
         Err(InternalError::from_response("the request failed", response).into()),

@@ -22,7 +22,7 @@ pub(crate) struct Health {
     /// `ok`, `unavailable` or `draining`.
     status: &'static str,
     /// What was checked, and whether it is `ok` or `unavailable`; `isolation` is `ok`, `degraded`
-    /// when the last check of the database found a fault in it or failed, or `overridden` where the settings say to serve in spite
+    /// when the last check of the database found a fault in it or failed, or `overridden` where the configuration says to serve in spite
     /// of a grave one; `redis` is `ok`, or `degraded` while it is away
     /// and every server goes by what it knows itself.
     #[serde(skip_serializing_if = "Map::is_empty")]

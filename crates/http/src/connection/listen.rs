@@ -50,7 +50,7 @@ use crate::{Api, ApiError, app};
 
 /// How the server listens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListenSettings {
+pub struct ListenConfig {
     /// Threads that serve; at least 1.
     pub workers: usize,
     /// Connections of each thread.
@@ -74,41 +74,41 @@ pub struct ListenSettings {
 ///
 /// # Errors
 /// Those of the operating system.
-pub fn listen<F>(api: F, listener: TcpListener, settings: ListenSettings) -> io::Result<Server>
+pub fn listen<F>(api: F, listener: TcpListener, config: ListenConfig) -> io::Result<Server>
 where
     F: Fn() -> Api + Send + Clone + 'static,
 {
-    listen_to(api, listener, settings, networks::counted)
+    listen_to(api, listener, config, networks::counted)
 }
 
 /// Serves as [`listen`] does. `counted` returns the network that the connections of an address count for.
 fn listen_to<F>(
     api: F,
     listener: TcpListener,
-    settings: ListenSettings,
+    config: ListenConfig,
     counted: fn(IpAddr) -> Option<Network>,
 ) -> io::Result<Server>
 where
     F: Fn() -> Api + Send + Clone + 'static,
 {
     let builder = ServerBuilder::new()
-        .workers(settings.workers)
-        .max_concurrent_connections(settings.max_connections)
-        .shutdown_timeout(settings.shutdown_seconds)
+        .workers(config.workers)
+        .max_concurrent_connections(config.max_connections)
+        .shutdown_timeout(config.shutdown_seconds)
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
     let patience = Patience {
-        head: settings.head_timeout,
-        idle: settings.idle_timeout,
+        head: config.head_timeout,
+        idle: config.idle_timeout,
     };
-    let networks = Networks::new(settings.connections_per_network, counted);
+    let networks = Networks::new(config.connections_per_network, counted);
     let service = move || {
         let (api, stopping, networks) = (api(), stopping.clone(), Arc::clone(&networks));
         fn_factory(move || {
             let server = ConnectionServer {
                 api: Arc::new(api.clone()),
                 patience,
-                disconnect_timeout: settings.disconnect_timeout,
+                disconnect_timeout: config.disconnect_timeout,
                 networks: Arc::clone(&networks),
                 stopping: stopping.clone(),
             };
@@ -567,12 +567,12 @@ mod tests {
 
     use super::*;
     use crate::{
-        HttpSettings,
+        HttpConfig,
         metrics::{Audience, Format},
         testing::api,
     };
 
-    const SETTINGS: ListenSettings = ListenSettings {
+    const SETTINGS: ListenConfig = ListenConfig {
         workers: 2,
         max_connections: 100,
         connections_per_network: Some(2),
@@ -594,7 +594,7 @@ mod tests {
     async fn connections_beyond_the_bound_of_a_network_are_closed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let api = api(HttpSettings::default());
+        let api = api(HttpConfig::default());
         let of_one_network = |_| Network::site(Some(Ipv4Addr::new(203, 0, 113, 1).into()));
         let served = api.clone();
         let server = listen_to(move || served.clone(), listener, SETTINGS, of_one_network).unwrap();

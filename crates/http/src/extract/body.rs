@@ -106,7 +106,7 @@ pub(crate) async fn read(request: &HttpRequest, payload: Payload) -> Result<Byte
 
 async fn read_to_end(request: &HttpRequest, mut payload: Payload) -> Result<BytesMut, ApiError> {
     let api = Api::of(request)?;
-    let limit = api.settings.body_limit_bytes;
+    let limit = api.config.body_limit_bytes;
     let too_large = || {
         ApiError::new(ErrorCode::PayloadTooLarge)
             .with_detail(format!("The body may have up to {limit} bytes."))
@@ -119,7 +119,7 @@ async fn read_to_end(request: &HttpRequest, mut payload: Payload) -> Result<Byte
         return Err(too_large());
     }
     let connection = Connection::of(request);
-    let timeout = api.settings.body_timeout;
+    let timeout = api.config.body_timeout;
     let mut deadline = Instant::now() + timeout;
     let mut bytes = BytesMut::new();
     loop {

@@ -16,7 +16,7 @@ use crate::{Api, ApiError};
 /// `invalid_request` when a header is there twice or is not text: then nobody can tell what it names.
 pub(crate) fn read(request: &HttpRequest, api: &Api) -> Result<Hints, ApiError> {
     let has_domains = api.app.policy.domains.edge.is_some();
-    of_request(request, api.settings.base_domain.as_deref(), has_domains)
+    of_request(request, api.config.base_domain.as_deref(), has_domains)
 }
 
 fn of_request(

@@ -32,14 +32,14 @@ mod tests {
     use actix_web::test::TestRequest;
 
     use super::*;
-    use crate::{HttpSettings, testing::api};
+    use crate::{HttpConfig, testing::api};
 
     #[test]
     fn a_forwarded_address_counts_only_when_trusted() {
         let api = |trust_forwarded_for| {
-            api(HttpSettings {
+            api(HttpConfig {
                 trust_forwarded_for,
-                ..HttpSettings::default()
+                ..HttpConfig::default()
             })
         };
         let request = TestRequest::default()
@@ -57,9 +57,9 @@ mod tests {
 
     #[test]
     fn unreadable_hop_is_not_the_proxy() {
-        let api = api(HttpSettings {
+        let api = api(HttpConfig {
             trust_forwarded_for: true,
-            ..HttpSettings::default()
+            ..HttpConfig::default()
         });
         let peer = ([10, 0, 0, 1], 4711).into();
         for (hops, address) in [

@@ -42,7 +42,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Endpoint, HttpSettings,
+        Endpoint, HttpConfig,
         testing::{Call, api},
     };
 
@@ -63,9 +63,9 @@ mod tests {
 
     #[actix_web::test]
     async fn a_request_that_takes_too_long_is_answered_unless_its_endpoint_may() {
-        let settings = HttpSettings {
+        let settings = HttpConfig {
             request_timeout: DEADLINE,
-            ..HttpSettings::default()
+            ..HttpConfig::default()
         };
         let api = api(settings).with_routes(routes);
         for path in ["/api/v1/slow", "/api/v1/plain"] {

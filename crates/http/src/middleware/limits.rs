@@ -523,7 +523,7 @@ fn is_below(rest: &str) -> bool {
 
 /// What a request costs by what it says of its length before the body is read.
 fn announced_cost(request: &HttpRequest, api: &Api) -> u32 {
-    let most = api.settings.body_limit_bytes;
+    let most = api.config.body_limit_bytes;
     cost(request, announced(request).map_or(0, |length| length.min(most)))
 }
 
@@ -603,7 +603,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        HttpSettings,
+        HttpConfig,
         testing::{Call, SOME_ID, api},
     };
 
@@ -673,7 +673,7 @@ mod tests {
     fn limited(allows: bool) -> (Arc<Recorder>, Api) {
         let recorder = Arc::new(recorder(allows));
         let limits = Limits::new(recorder.clone(), Arc::new(Tens), addresses(), billing());
-        (recorder, api(HttpSettings::default()).with_limits(limits))
+        (recorder, api(HttpConfig::default()).with_limits(limits))
     }
 
     /// The names of the rules and the cost of everything that was asked.
@@ -941,7 +941,7 @@ mod tests {
             let recorder = Arc::new(recorder(false));
             let limits = Limits::new(recorder, Arc::new(Tens), addresses(), billing())
                 .spread_by(Arc::new(Same(uuid::Uuid::from_u128(random.into()))));
-            let api = api(HttpSettings::default()).with_limits(limits);
+            let api = api(HttpConfig::default()).with_limits(limits);
             let reply = Call::post("/api/v1/projects", "{}")
                 .bearer("member")
                 .send(&api)

@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        HttpSettings,
+        HttpConfig,
         testing::{Call, SOME_ID, api},
     };
 
@@ -114,7 +114,7 @@ mod tests {
     #[actix_web::test]
     async fn who_has_nothing_left_is_told_so_before_the_body_is_read_and_can_still_see_why() {
         let gate = Arc::new(Empty::default());
-        let api = api(HttpSettings::default()).with_quotas(Quotas::new(gate.clone()));
+        let api = api(HttpConfig::default()).with_quotas(Quotas::new(gate.clone()));
         let reply = Call::post("/api/v1/projects", "nonsense")
             .bearer("admin")
             .send(&api)
@@ -167,7 +167,7 @@ mod tests {
     #[actix_web::test]
     async fn who_is_not_admitted_takes_nothing() {
         let gate = Arc::new(Empty::default());
-        let api = api(HttpSettings::default()).with_quotas(Quotas::new(gate.clone()));
+        let api = api(HttpConfig::default()).with_quotas(Quotas::new(gate.clone()));
         let calls = [
             Call::get("/api/v1/projects"),
             Call::get("/api/v1/projects").bearer("forged"),

@@ -4,7 +4,7 @@ use actix_web::{
 };
 use tenantry_tenancy::tenant::access::ResolvedBy;
 
-use crate::HttpSettings;
+use crate::HttpConfig;
 use crate::middleware::{limits, request::RequestContext};
 
 /// Adds what every answer carries: the request id, by what the tenant was found, how the request
@@ -14,7 +14,7 @@ pub(crate) fn harden(
     response: &mut HttpResponse,
     request: Option<&HttpRequest>,
     context: &RequestContext,
-    settings: &HttpSettings,
+    config: &HttpConfig,
 ) {
     let mut set = |name: HeaderName, value: HeaderValue| {
         let headers = response.headers_mut();
@@ -25,7 +25,7 @@ pub(crate) fn harden(
     for (name, value) in ALWAYS {
         set(name, HeaderValue::from_static(value));
     }
-    if settings.hsts {
+    if config.hsts {
         set(
             header::STRICT_TRANSPORT_SECURITY,
             HeaderValue::from_static("max-age=31536000"),

@@ -18,7 +18,7 @@ use crate::extract::{
     api_key::{self, Credential},
     query,
 };
-use crate::{Answer, Api, ApiError, Ctx, HttpSettings, permission::ReadFeatures};
+use crate::{Answer, Api, ApiError, Ctx, HttpConfig, permission::ReadFeatures};
 
 /// Where the stream is.
 pub(crate) const PATH: &str = "/ofrep/v1/events";
@@ -103,9 +103,9 @@ fn parameter(request: &HttpRequest, name: &str) -> Result<Option<String>, ApiErr
 )]
 pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answer {
     let api = Api::of(&request)?;
-    let most = (api.settings.event_streams_per_tenant, api.settings.event_streams);
+    let most = (api.config.event_streams_per_tenant, api.config.event_streams);
     let place = api.streams.enter(cx.scope().tenant(), most);
-    let place = place.map_err(|full| refused(&full, &api.settings))?;
+    let place = place.map_err(|full| refused(&full, &api.config))?;
     let set = flag::of(&cx).await?;
     let revision = flag::revision(&cx, &set);
     let heard = request.headers().get("Last-Event-ID");
@@ -120,7 +120,7 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
     let now = Instant::now();
     let stream = EventStream {
         credential: credential(&request, &api)?.into_owned(),
-        ends: now + api.settings.event_stream_lifetime,
+        ends: now + api.config.event_stream_lifetime,
         spoke: now,
         pending: Some(opening(missed.then_some(&revision), &cx)),
         revision,
@@ -145,8 +145,8 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
 }
 
 /// A client that hears this polls meanwhile.
-fn refused(full: &Full, settings: &HttpSettings) -> ApiError {
-    let most = settings.event_streams_per_tenant;
+fn refused(full: &Full, config: &HttpConfig) -> ApiError {
+    let most = config.event_streams_per_tenant;
     full.refused(
         format!("A tenant may have {most} streams open at once."),
         "As many streams are open as this server has places for.",
@@ -207,7 +207,7 @@ impl EventStream {
                 self.revision = revision;
             }
         }
-        if self.pending.is_none() && self.spoke.elapsed() >= self.api.settings.event_stream_heartbeat {
+        if self.pending.is_none() && self.spoke.elapsed() >= self.api.config.event_stream_heartbeat {
             self.pending = Some(Bytes::from_static(b": still here\n\n"));
         }
     }

@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        HttpSettings,
+        HttpConfig,
         testing::{Call, SOME_ID, SomeKey, api},
     };
 
@@ -197,7 +197,7 @@ mod tests {
 
     #[actix_web::test]
     async fn each_path_has_exactly_the_methods_that_are_documented() {
-        let api = api(HttpSettings::default());
+        let api = api(HttpConfig::default());
         for (path, methods) in documented() {
             let reply = Call::new(Method::TRACE, &concrete(&path)).send(&api).await;
             assert_eq!(reply.code(), "method_not_allowed", "{path}");
@@ -217,7 +217,7 @@ mod tests {
 
     #[actix_web::test]
     async fn each_operation_is_reached_and_asks_for_a_credential_when_it_says_so() {
-        let api = api(HttpSettings::default());
+        let api = api(HttpConfig::default());
         for (path, methods) in documented() {
             for (method, operation) in methods {
                 let uri = concrete(&path);
@@ -247,7 +247,7 @@ mod tests {
     /// A key with every scope gets through wherever the document says that keys are accepted, and nowhere else.
     #[actix_web::test]
     async fn keys_are_accepted_where_the_document_says_so() {
-        let api = api(HttpSettings::default());
+        let api = api(HttpConfig::default());
         for (path, methods) in documented() {
             for (method, operation) in methods {
                 let security = operation["security"].as_array().unwrap();

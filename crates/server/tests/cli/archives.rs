@@ -101,7 +101,7 @@ fn archive_is_imported_as_a_new_tenant_although_it_is_killed() {
 
     let taken = output(
         &["tenant", "import", &file, "--as-new", "globex"],
-        &terminal.settings,
+        &terminal.config,
     );
     assert!(
         stderr(&taken).contains("the slug 'globex' is taken"),
@@ -168,7 +168,7 @@ fn archive_restores_what_is_missing_or_differs() {
         &["tenant", "import", &tampered, "--restore", "--yes"],
         &["tenant", "diff", &tampered],
     ] {
-        let refused = output(arguments, &terminal.settings);
+        let refused = output(arguments, &terminal.config);
         assert!(
             !refused.status.success() && stderr(&refused).contains("tables/tasks.ndjson.zst: "),
             "{}",
@@ -184,7 +184,7 @@ fn archive_restores_what_is_missing_or_differs() {
     let key = archive(&folder.0, "other-key.pem");
     let pem = tenantry_system::SigningKey::generate().to_pem();
     std::fs::write(&key, pem).unwrap();
-    let mut foreign = terminal.settings.clone();
+    let mut foreign = terminal.config.clone();
     foreign[3].1 = key;
     let refused = output(&["tenant", "import", &file, "--as-new", "other"], &foreign);
     let refusal = stderr(&refused);

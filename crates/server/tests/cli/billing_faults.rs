@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tenantry_domain::kernel::{Clock as _, Period, Time};
-use tenantry_stripe_fake::{Card, Failure, FakeSettings, Held, Hold, Matcher, StripeFake, sign};
+use tenantry_stripe_fake::{Card, Failure, FakeConfig, Held, Hold, Matcher, StripeFake, sign};
 use tenantry_system::SystemClock;
 
 use super::metering::waiting;
@@ -22,7 +22,7 @@ const SECRET: &str = "whsec_test";
 struct Shop {
     dev: Dev,
     fake: StripeFake,
-    settings: Vec<(&'static str, String)>,
+    config: Vec<(&'static str, String)>,
     folder: Folder,
 }
 
@@ -36,10 +36,10 @@ impl Shop {
     /// One whose stand-in's clock stands still, so long ago.
     fn open(name: &str, ago: chrono::Duration) -> Self {
         let folder = Folder::new(name);
-        let fake = FakeSettings {
+        let fake = FakeConfig {
             now: SystemClock::new().now() - ago,
             hang: Duration::from_secs(600),
-            ..FakeSettings::default()
+            ..FakeConfig::default()
         };
         let fake = StripeFake::start(fake).unwrap();
         let plans = folder.0.join("plans.toml");
@@ -60,8 +60,8 @@ impl Shop {
         let mut of_dev = borrowed(&stripe);
         of_dev.push(("TENANTRY__JOBS__ENABLED", "false"));
         let dev = Dev::start_with(&folder.0, &of_dev);
-        let mut settings = stripe.clone();
-        settings.extend(beside(&folder.0));
+        let mut config = stripe.clone();
+        config.extend(beside(&folder.0));
         for (key, value) in [
             ("TENANTRY__JOBS__POLL_MS", "20"),
             ("TENANTRY__JOBS__AT_ONCE", "64"),
@@ -69,12 +69,12 @@ impl Shop {
             // Whoever waits for Stripe holds no connection meanwhile.
             ("TENANTRY__DATABASE__POOL_SIZE", "2"),
         ] {
-            settings.push((key, value.to_owned()));
+            config.push((key, value.to_owned()));
         }
         let shop = Self {
             dev,
             fake,
-            settings,
+            config,
             folder,
         };
         // What each server does once an hour is done with.
@@ -96,7 +96,7 @@ impl Shop {
 
     /// A server that runs jobs.
     fn serving(&self, more: &[(&'static str, &str)]) -> Serving {
-        Serving::start(&[&borrowed(&self.settings), more].concat())
+        Serving::start(&[&borrowed(&self.config), more].concat())
     }
 
     fn sign_up(&self, slug: &str) -> Member {
@@ -327,7 +327,7 @@ impl Shop {
 
     /// `tenantry billing reconcile` finds nothing that it cannot explain, and of pages no difference at all.
     fn reconcile(&self) {
-        let output = output(&["billing", "reconcile"], &borrowed(&self.settings));
+        let output = output(&["billing", "reconcile"], &borrowed(&self.config));
         assert!(output.status.success(), "{}", stderr(&output));
         let said = String::from_utf8(output.stdout).unwrap();
         let pages: Vec<&str> = said.lines().filter(|line| line.contains(" pages ")).collect();
@@ -371,11 +371,8 @@ impl End {
     }
 }
 
-fn borrowed<'a>(settings: &'a [(&'static str, String)]) -> Vec<(&'static str, &'a str)> {
-    settings
-        .iter()
-        .map(|(key, value)| (*key, value.as_str()))
-        .collect()
+fn borrowed<'a>(config: &'a [(&'static str, String)]) -> Vec<(&'static str, &'a str)> {
+    config.iter().map(|(key, value)| (*key, value.as_str())).collect()
 }
 
 /// The standard plans, with a meter that anybody may record usage of: who pays for a plan pays for each page beyond ten, and
@@ -583,7 +580,7 @@ fn an_hour_that_changes_while_two_publish_it_is_billed_once() {
     });
     serving.end("KILL");
     shop.fake.clock().advance_to(SystemClock::new().now());
-    let settings = borrowed(&shop.settings);
+    let config = borrowed(&shop.config);
     let reports = |member: &Member| Matcher::path("/v1/billing/meter_events").about(&member.id);
     let [before, after, between] = &members;
 
@@ -603,7 +600,7 @@ fn an_hour_that_changes_while_two_publish_it_is_billed_once() {
     shop.until("it is totalled", || shop.is_totalled());
     totalling.end("TERM");
     for slug in ["before", "after"] {
-        let told = output(&["billing", "publish", "--tenant", slug], &settings);
+        let told = output(&["billing", "publish", "--tenant", slug], &config);
         assert!(told.status.success(), "{}", stderr(&told));
     }
     holds.into_iter().for_each(Hold::release);
@@ -618,7 +615,7 @@ fn an_hour_that_changes_while_two_publish_it_is_billed_once() {
     shop.roll_up();
     let report = shop.fake.hold(reports(between), 1, Held::BeforeEffect);
     let command = tenantry(&["billing", "publish", "--tenant", "between"])
-        .envs(settings)
+        .envs(config)
         .spawn();
     shop.until("it is being told", || report.is_reached());
     shop.take_back(between, &events[1]);

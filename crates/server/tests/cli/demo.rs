@@ -121,9 +121,9 @@ fn a_demo_is_used_in_development_only_and_not_beside_a_named_database() {
     let dev = Dev::start(&folder.0);
     let data = folder.0.to_str().unwrap().to_owned();
     let place = ("TENANTRY_DATA_DIR", data.as_str());
-    let refused = |settings: &[(&str, &str)]| {
-        let output = output(&["plan", "list"], settings);
-        assert!(!output.status.success(), "{settings:?}");
+    let refused = |config: &[(&str, &str)]| {
+        let output = output(&["plan", "list"], config);
+        assert!(!output.status.success(), "{config:?}");
         let told = stderr(&output);
         assert!(!told.contains("using the demo"), "{told}");
         assert_eq!(told.lines().count(), 1, "{told}");

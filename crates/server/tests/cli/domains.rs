@@ -29,12 +29,12 @@ fn domain_is_proven_served_and_gets_a_certificate() {
     let (folder, port) = (Folder::new("domains"), free_port());
     let servers = format!("[\"{}\"]", dns.address());
     let (port_text, ask) = (port.to_string(), format!("127.0.0.1:{port}"));
-    let settings = [
+    let config = [
         ("TENANTRY__DOMAINS__EDGE", "edge.tenantry-demo.com"),
         ("TENANTRY__DOMAINS__NAME_SERVERS", servers.as_str()),
         ("TENANTRY__METRICS__PORT", port_text.as_str()),
     ];
-    let dev = Dev::start_with(&folder.0, &settings);
+    let dev = Dev::start_with(&folder.0, &config);
     let asked = |host: &str| request(&ask, ("GET", format!("/tls/ask?domain={host}").as_str()), "", "").0;
     assert_eq!(
         dev.request("GET", "/tls/ask?domain=localhost", "", "").0,

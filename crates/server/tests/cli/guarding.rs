@@ -152,9 +152,9 @@ fn tables_of_another_service_do_not_degrade_readiness() {
     assert!(recorded.lines().all(|line| line.contains("bills")), "{recorded}");
     let (healthy, report) = doctor(&folder.0, &["--catalogue", catalogue]);
     assert!(healthy && !report.contains("public.bills"), "{report}");
-    let mut settings = beside(&folder.0);
-    settings.push(("TENANTRY__GUARD__CATALOGUES", format!("[{catalogue:?}]")));
-    let comparing = Serving::start(&settings);
+    let mut config = beside(&folder.0);
+    config.push(("TENANTRY__GUARD__CATALOGUES", format!("[{catalogue:?}]")));
+    let comparing = Serving::start(&config);
 
     execute(&folder.0, "ALTER TABLE bills ADD COLUMN further text");
     check_again(&serving);

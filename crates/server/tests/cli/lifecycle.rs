@@ -11,7 +11,7 @@ const TASKS: i64 = 30_000;
 
 /// Commands on the database of a demo.
 pub(super) struct Terminal {
-    pub(super) settings: [(&'static str, String); 4],
+    pub(super) config: [(&'static str, String); 4],
     admin: String,
 }
 
@@ -19,7 +19,7 @@ impl Terminal {
     pub(super) fn new(data: &Path) -> Self {
         let key = data.join("signing-key.pem").to_str().unwrap().to_owned();
         Self {
-            settings: [
+            config: [
                 ("TENANTRY_PROFILE", "development".to_owned()),
                 ("TENANTRY__DATABASE__URL", url(data, "tenantry_app")),
                 ("TENANTRY__DATABASE__PLATFORM_URL", url(data, "tenantry_platform")),
@@ -31,7 +31,7 @@ impl Terminal {
 
     /// Runs a command to its end; what it prints.
     pub(super) fn run(&self, arguments: &[&str]) -> String {
-        let output = output(arguments, &self.settings);
+        let output = output(arguments, &self.config);
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
     }
@@ -39,7 +39,7 @@ impl Terminal {
     /// Kills a command when it has worked on some tasks.
     pub(super) fn kill_at_work(&self, arguments: &[&str]) {
         let mut child = tenantry(arguments)
-            .envs(self.settings.clone())
+            .envs(self.config.clone())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -130,7 +130,7 @@ fn killed_deletion_restoration_and_purge_are_finished_by_a_rerun() {
 
     let unconfirmed = output(
         &["tenant", "purge", "acme", "--reason", "a test"],
-        &terminal.settings,
+        &terminal.config,
     );
     assert!(
         stderr(&unconfirmed).contains("add --confirm"),
@@ -139,7 +139,7 @@ fn killed_deletion_restoration_and_purge_are_finished_by_a_rerun() {
     );
     let active = output(
         &["tenant", "purge", "acme", "--confirm", "--reason", "a test"],
-        &terminal.settings,
+        &terminal.config,
     );
     assert!(
         stderr(&active).contains("the tenant is active"),
@@ -157,7 +157,7 @@ fn killed_deletion_restoration_and_purge_are_finished_by_a_rerun() {
     // It goes on whoever begins it again. The server of the demo may have done so first.
     let purged = output(
         &["tenant", "purge", "acme", "--confirm", "--reason", "a test"],
-        &terminal.settings,
+        &terminal.config,
     );
     assert!(
         purged.status.success() || stderr(&purged).contains("there is no tenant 'acme'"),
@@ -193,10 +193,7 @@ fn killed_deletion_restoration_and_purge_are_finished_by_a_rerun() {
     let bad = folder.0.join("bad.ndjson");
     for bad_line in [tombstones.replace("\"tasks\":", "\"tusks\":"), forged.to_string()] {
         std::fs::write(&bad, bad_line).unwrap();
-        let refused = output(
-            &["tombstones", "apply", bad.to_str().unwrap()],
-            &terminal.settings,
-        );
+        let refused = output(&["tombstones", "apply", bad.to_str().unwrap()], &terminal.config);
         assert!(
             stderr(&refused).contains("line 1: `tombstones list` of this installation has not written"),
             "{}",

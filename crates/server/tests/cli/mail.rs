@@ -20,18 +20,15 @@ fn leading_to(server: &SmtpServer) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn tried(settings: &[(&'static str, String)]) -> Output {
-    let settings: Vec<_> = settings
-        .iter()
-        .map(|(key, value)| (*key, value.as_str()))
-        .collect();
-    output(&["mail", "test", "--to", "ada@example.com"], &settings)
+fn tried(config: &[(&'static str, String)]) -> Output {
+    let config: Vec<_> = config.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    output(&["mail", "test", "--to", "ada@example.com"], &config)
 }
 
 /// Why the command refuses: one line.
 #[track_caller]
-fn refused(settings: &[(&'static str, String)]) -> String {
-    let output = tried(settings);
+fn refused(config: &[(&'static str, String)]) -> String {
+    let output = tried(config);
     assert!(!output.status.success());
     assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
     stderr(&output)
@@ -40,8 +37,8 @@ fn refused(settings: &[(&'static str, String)]) -> String {
 #[test]
 fn mail_test_sends_one_mail_and_says_what_the_server_answered() {
     let mut server = SmtpServer::start();
-    let settings = leading_to(&server);
-    let sent = tried(&settings);
+    let config = leading_to(&server);
+    let sent = tried(&config);
     assert!(sent.status.success(), "{}", stderr(&sent));
     let answer = format!("127.0.0.1:{}: 250 2.0.0 taken as 4711\n", server.address().port());
     assert_eq!(String::from_utf8(sent.stdout).unwrap(), answer);
@@ -53,31 +50,31 @@ fn mail_test_sends_one_mail_and_says_what_the_server_answered() {
     assert_eq!(received[0].header("From"), "Example <no-reply@mail.example>");
 
     server.refuse("ada@example.com", 550);
-    assert!(refused(&settings).contains("the mail server refuses the mail: permanent error (550)"));
+    assert!(refused(&config).contains("the mail server refuses the mail: permanent error (550)"));
     server.stop();
-    assert!(refused(&settings).contains("error: the mail server is unavailable: "));
+    assert!(refused(&config).contains("error: the mail server is unavailable: "));
 }
 
 #[test]
 fn mail_test_encrypts_and_logs_in_and_shows_no_password() {
     let server = SmtpServer::with(Encryption::Starttls);
     server.demand("tenantry", "hush-hush-hush");
-    let mut settings = leading_to(&server);
-    settings.pop();
-    settings.push(("TENANTRY__MAIL__SMTP__USER", "tenantry".to_owned()));
-    settings.push(("TENANTRY__MAIL__SMTP__PASSWORD", "hush-hush-hush".to_owned()));
-    let unknown = refused(&settings);
+    let mut config = leading_to(&server);
+    config.pop();
+    config.push(("TENANTRY__MAIL__SMTP__USER", "tenantry".to_owned()));
+    config.push(("TENANTRY__MAIL__SMTP__PASSWORD", "hush-hush-hush".to_owned()));
+    let unknown = refused(&config);
     assert!(
         unknown.contains("see mail.smtp: invalid peer certificate"),
         "{unknown}"
     );
     let authority = server.authority().to_str().unwrap().to_owned();
-    settings.push(("TENANTRY__MAIL__SMTP__CA_FILE", authority));
-    let sent = tried(&settings);
+    config.push(("TENANTRY__MAIL__SMTP__CA_FILE", authority));
+    let sent = tried(&config);
     assert!(sent.status.success(), "{}", stderr(&sent));
     assert!(server.received()[0].encrypted);
-    settings.push(("TENANTRY__MAIL__SMTP__PASSWORD", "hush-hush-wrong".to_owned()));
-    let wrong = refused(&settings);
+    config.push(("TENANTRY__MAIL__SMTP__PASSWORD", "hush-hush-wrong".to_owned()));
+    let wrong = refused(&config);
     assert!(wrong.contains("535") && !wrong.contains("hush"), "{wrong}");
 }
 
@@ -99,9 +96,9 @@ fn mail_test_names_the_setting_that_is_wrong() {
         ),
         ("TENANTRY__MAIL__APP_URL", "x", "setting mail.app_url: "),
     ] {
-        let mut settings = leading_to(&server);
-        settings.push((key, value.to_owned()));
-        let refused = refused(&settings);
+        let mut config = leading_to(&server);
+        config.push((key, value.to_owned()));
+        let refused = refused(&config);
         assert!(refused.contains(complaint), "{key}: {refused}");
     }
     let nobody = output(&["mail", "test", "--to", "nobody"], NOTHING);
@@ -120,13 +117,10 @@ fn mail_test_names_the_setting_that_is_wrong() {
 fn an_admin_whose_tenant_uses_much_gets_a_mail_and_operators_see_that_it_went() {
     let server = SmtpServer::start();
     let folder = Folder::new("mail");
-    let mut settings = leading_to(&server);
-    settings.push(("TENANTRY__MAIL__APP_URL", "https://app.example.com/".to_owned()));
-    settings.push(("TENANTRY__JOBS__POLL_MS", "50".to_owned()));
-    let borrowed: Vec<_> = settings
-        .iter()
-        .map(|(key, value)| (*key, value.as_str()))
-        .collect();
+    let mut config = leading_to(&server);
+    config.push(("TENANTRY__MAIL__APP_URL", "https://app.example.com/".to_owned()));
+    config.push(("TENANTRY__JOBS__POLL_MS", "50".to_owned()));
+    let borrowed: Vec<_> = config.iter().map(|(key, value)| (*key, value.as_str())).collect();
     let dev = Dev::start_with(&folder.0, &borrowed);
     let command = beside(&folder.0);
     let command: Vec<_> = command

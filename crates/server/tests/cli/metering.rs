@@ -11,15 +11,15 @@ fn what_was_answered_is_counted_once_although_servers_are_killed_and_the_databas
     let dev = Dev::start(&folder.0);
     let token = dev.login("acme");
     let spool = folder.0.join("spool");
-    let mut settings = beside(&folder.0);
-    settings.push((
+    let mut config = beside(&folder.0);
+    config.push((
         "TENANTRY__METERING__SPOOL_DIR",
         spool.to_str().unwrap().to_owned(),
     ));
-    settings.push(("TENANTRY__METERING__FLUSH_INTERVAL_MS", "100".to_owned()));
+    config.push(("TENANTRY__METERING__FLUSH_INTERVAL_MS", "100".to_owned()));
     let (mut answered, mut unknown, mut least) = (0, 0, 0);
     for round in 0..6 {
-        let serving = Serving::start(&settings);
+        let serving = Serving::start(&config);
         let of_round = AtomicU64::new(0);
         std::thread::scope(|scope| {
             let clients: Vec<_> = (0..4)
@@ -45,7 +45,7 @@ fn what_was_answered_is_counted_once_although_servers_are_killed_and_the_databas
         serving.end("KILL");
     }
     // What the last one left behind is stored by the next one, which is asked nothing.
-    let serving = Serving::start(&settings);
+    let serving = Serving::start(&config);
     until("no call waits any more", || waiting(&spool) == 0);
     serving.end("TERM");
     let of_tenant = "tenant_id = (SELECT id FROM tenants WHERE slug = 'acme') AND meter = 'api_calls'";
@@ -102,13 +102,13 @@ fn a_deleted_spool_folder_loses_no_call_and_is_made_anew() {
     let dev = Dev::start(&folder.0);
     let token = dev.login("acme");
     let spool = folder.0.join("calls-of-test");
-    let mut settings = beside(&folder.0);
-    settings.push((
+    let mut config = beside(&folder.0);
+    config.push((
         "TENANTRY__METERING__SPOOL_DIR",
         spool.to_str().unwrap().to_owned(),
     ));
-    settings.push(("TENANTRY__METERING__FLUSH_INTERVAL_MS", "100".to_owned()));
-    let serving = Serving::start(&settings);
+    config.push(("TENANTRY__METERING__FLUSH_INTERVAL_MS", "100".to_owned()));
+    let serving = Serving::start(&config);
     let counted = || {
         let of_tenant = "tenant_id = (SELECT id FROM tenants WHERE slug = 'acme') AND meter = 'api_calls'";
         let sql = format!("SELECT coalesce(sum(quantity), 0)::bigint FROM usage_events WHERE {of_tenant}");
@@ -146,7 +146,7 @@ fn a_deleted_spool_folder_loses_no_call_and_is_made_anew() {
         answered += 1;
     }
     serving.end("KILL");
-    let serving = Serving::start(&settings);
+    let serving = Serving::start(&config);
     until("every call is counted", || counted() == answered);
     serving.end("TERM");
     assert_eq!(dev.stop(), Some(0));
@@ -159,7 +159,7 @@ fn stop_with_a_stuck_table_stores_calls_and_counts_the_rest() {
     let folder = Folder::new("stuck");
     let dev = Dev::start(&folder.0);
     let token = dev.login("acme");
-    let mut settings = beside(&folder.0);
+    let mut config = beside(&folder.0);
     let spool = folder.0.join("spool").to_str().unwrap().to_owned();
     for (key, value) in [
         ("TENANTRY__METERING__SPOOL_DIR", spool.as_str()),
@@ -167,22 +167,16 @@ fn stop_with_a_stuck_table_stores_calls_and_counts_the_rest() {
         ("TENANTRY__SERVER__DRAIN_SECONDS", "0"),
         ("TENANTRY__SERVER__SHUTDOWN_SECONDS", "1"),
     ] {
-        settings.push((key, value.to_owned()));
+        config.push((key, value.to_owned()));
     }
     for (table, calls) in [("audit_events", "calls=0 "), ("usage_dirty", "calls=1 ")] {
-        stop_with_a_stuck_table(&settings, &folder.0, &token, table, calls);
+        stop_with_a_stuck_table(&config, &folder.0, &token, table, calls);
     }
 }
 
 /// Stops a server with a call and three refusals while a table is locked; the log says that so many calls are left.
-fn stop_with_a_stuck_table(
-    settings: &[(&str, String)],
-    folder: &Path,
-    token: &str,
-    table: &str,
-    calls: &str,
-) {
-    let (serving, log) = Serving::start_with_log(settings);
+fn stop_with_a_stuck_table(config: &[(&str, String)], folder: &Path, token: &str, table: &str, calls: &str) {
+    let (serving, log) = Serving::start_with_log(config);
     let status = Serving::get(&serving.address, token, "/api/v1/projects");
     assert_eq!(status, Some(200));
     // The first one is recorded, the others are counted.
@@ -228,7 +222,7 @@ fn a_busy_server_stopped_fifty_times_stores_every_call() {
     let dev = Dev::start(&folder.0);
     let token = dev.login("acme");
     let spool = folder.0.join("calls-of-test");
-    let mut settings = beside(&folder.0);
+    let mut config = beside(&folder.0);
     for (key, value) in [
         ("TENANTRY__METERING__SPOOL_DIR", spool.to_str().unwrap()),
         // What is flushed is flushed at the end.
@@ -237,10 +231,10 @@ fn a_busy_server_stopped_fifty_times_stores_every_call() {
         ("TENANTRY__SERVER__DRAIN_SECONDS", "0"),
         ("TENANTRY__JOBS__POLL_MS", "50"),
     ] {
-        settings.push((key, value.to_owned()));
+        config.push((key, value.to_owned()));
     }
     for round in 0..50 {
-        let (serving, log) = Serving::start_with_log(&settings);
+        let (serving, log) = Serving::start_with_log(&config);
         let of_round = AtomicU64::new(0);
         std::thread::scope(|scope| {
             for _ in 0..2 {

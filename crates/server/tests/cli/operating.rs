@@ -9,18 +9,18 @@ use super::*;
 
 /// A command that does what it is told: what it says.
 #[track_caller]
-fn done(command: &str, settings: &[(&str, String)]) -> String {
+fn done(command: &str, config: &[(&str, String)]) -> String {
     let arguments: Vec<_> = command.split_whitespace().collect();
-    let output = output(&arguments, settings);
+    let output = output(&arguments, config);
     assert!(output.status.success(), "{command}: {}", stderr(&output));
     String::from_utf8(output.stdout).unwrap()
 }
 
 /// A command that refuses: why, in one line.
 #[track_caller]
-fn refused(command: &str, settings: &[(&str, String)]) -> String {
+fn refused(command: &str, config: &[(&str, String)]) -> String {
     let arguments: Vec<_> = command.split_whitespace().collect();
-    let output = output(&arguments, settings);
+    let output = output(&arguments, config);
     assert!(!output.status.success(), "{command}");
     assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
     stderr(&output)
@@ -28,16 +28,16 @@ fn refused(command: &str, settings: &[(&str, String)]) -> String {
 
 /// A command that refuses with several lines.
 #[track_caller]
-fn refused_all(command: &str, settings: &[(&str, String)]) -> String {
+fn refused_all(command: &str, config: &[(&str, String)]) -> String {
     let arguments: Vec<_> = command.split_whitespace().collect();
-    let output = output(&arguments, settings);
+    let output = output(&arguments, config);
     assert!(!output.status.success(), "{command}");
     stderr(&output)
 }
 
-fn with(settings: &[(&'static str, String)], more: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+fn with(config: &[(&'static str, String)], more: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
     let more = more.iter().map(|(key, value)| (*key, (*value).to_owned()));
-    settings.iter().cloned().chain(more).collect()
+    config.iter().cloned().chain(more).collect()
 }
 
 /// Asks again until the answer is right, for as long as a change may take to be seen by another process.
@@ -111,10 +111,10 @@ fn plans_are_listed_changed_agreed_on_and_upgraded_while_a_server_learns_of_it()
     let folder = Folder::new("plans");
     let redis = Redis::start(&folder);
     let dev = Dev::start_with(&folder.0, &[("REDIS_URL", &redis.1)]);
-    let settings = with(&beside(&folder.0), &[("TENANTRY__REDIS__URL", &redis.1)]);
+    let config = with(&beside(&folder.0), &[("TENANTRY__REDIS__URL", &redis.1)]);
     let (acme, globex) = (dev.login("acme"), dev.login("globex"));
 
-    let listed = done("plan list", &settings);
+    let listed = done("plan list", &config);
     for line in [
         "free version 1 on offer",
         "enterprise version 1 on offer",
@@ -124,36 +124,36 @@ fn plans_are_listed_changed_agreed_on_and_upgraded_while_a_server_learns_of_it()
         assert!(listed.lines().any(|one| one == line), "{line}\n{listed}");
     }
     assert_eq!(
-        done("plan change globex --to enterprise --reason trial", &settings),
+        done("plan change globex --to enterprise --reason trial", &config),
         "globex enterprise version 1\n"
     );
     until("the change of plan is seen", || {
         terms(&dev, &globex).0 == "enterprise"
     });
     assert_eq!(terms(&dev, &acme).0, "pro", "the other tenant keeps its own");
-    let unknown = refused("plan change globex --to gold --reason trial", &settings);
+    let unknown = refused("plan change globex --to gold --reason trial", &config);
     assert!(unknown.contains("/plan: must be one of"), "{unknown}");
-    let nobody = refused("plan change nobody --to pro --reason trial", &settings);
+    let nobody = refused("plan change nobody --to pro --reason trial", &config);
     assert!(nobody.contains("there is no tenant 'nobody'"), "{nobody}");
 
     let agreed = done(
         "plan agree acme --limit users=61 --feature branding=on --reason trial",
-        &settings,
+        &config,
     );
     assert!(agreed.starts_with("acme {") && agreed.contains("61"), "{agreed}");
     until("what was agreed is seen", || terms(&dev, &acme).2 == Some(61));
-    done("plan agree acme --limit users=plan --reason trial", &settings);
+    done("plan agree acme --limit users=plan --reason trial", &config);
     until("what was agreed is taken back", || {
         terms(&dev, &acme).2 != Some(61)
     });
-    let slip = refused("plan agree acme --limit usres=61 --reason trial", &settings);
+    let slip = refused("plan agree acme --limit usres=61 --reason trial", &config);
     assert!(slip.contains("no plan knows 'usres'"), "{slip}");
 
     // A plan of which another server has a new version: those who are on it keep the old one until they are moved, and
     // the running server learns the new one without being asked to.
-    done("plan change globex --to free --reason trial", &settings);
+    done("plan change globex --to free --reason trial", &config);
     let newer = with(
-        &settings,
+        &config,
         &[("TENANTRY__PLANS__OVERRIDES__FREE__LIMITS__USERS", "77")],
     );
     assert!(done("plan list", &newer).contains("free version 2 on offer"));
@@ -257,7 +257,7 @@ fn secrets_are_sealed_anew_and_what_no_key_opens_is_told() {
 fn flags_are_listed_shown_and_rolled_back_while_a_server_evaluates_them() {
     let folder = Folder::new("flags");
     let dev = Dev::start(&folder.0);
-    let settings = beside(&folder.0);
+    let config = beside(&folder.0);
     let body = "{\"email\":\"operator@tenantry.example\",\"password\":\"demo-password\"}";
     let (_, answer) = dev.request("POST", "/api/v1/admin/login", "", body);
     let answer: Value = serde_json::from_str(&answer).unwrap();
@@ -281,19 +281,19 @@ fn flags_are_listed_shown_and_rolled_back_while_a_server_evaluates_them() {
     assert_eq!(value(), true);
 
     let listed = "new-checkout boolean active on version 2 On one page\n";
-    assert_eq!(done("flags list", &settings), listed);
-    let shown = |command: &str| -> Value { serde_json::from_str(&done(command, &settings)).unwrap() };
+    assert_eq!(done("flags list", &config), listed);
+    let shown = |command: &str| -> Value { serde_json::from_str(&done(command, &config)).unwrap() };
     assert_eq!(shown("flags show new-checkout")["default_variant"], "on");
     assert_eq!(
         shown("flags show new-checkout --version 1")["default_variant"],
         "off"
     );
     assert_eq!(
-        done("flags rollback new-checkout --to 1", &settings),
+        done("flags rollback new-checkout --to 1", &config),
         listed.replace("version 2", "version 3")
     );
     until("the rollback is seen", || value() == false);
-    let history = done("flags history new-checkout", &settings);
+    let history = done("flags history new-checkout", &config);
     let lines: Vec<_> = history.lines().collect();
     assert_eq!(lines.len(), 3, "{history}");
     assert!(
@@ -306,7 +306,7 @@ fn flags_are_listed_shown_and_rolled_back_while_a_server_evaluates_them() {
         "{history}"
     );
     assert_eq!(
-        done("flags history new-checkout --limit 1", &settings)
+        done("flags history new-checkout --limit 1", &config)
             .lines()
             .count(),
         1
@@ -327,7 +327,7 @@ fn flags_are_listed_shown_and_rolled_back_while_a_server_evaluates_them() {
             "/version: there is no such version",
         ),
     ] {
-        let told = refused(command, &settings);
+        let told = refused(command, &config);
         assert!(told.contains(complaint), "{command}: {told}");
     }
 
@@ -349,13 +349,13 @@ fn flags_are_listed_shown_and_rolled_back_while_a_server_evaluates_them() {
 #[test]
 fn limits_of_streams_and_of_what_is_public_come_from_the_settings() {
     let folder = Folder::new("public");
-    let settings = [
+    let config = [
         ("TENANTRY__HTTP__EVENT_STREAM_SECONDS", "1"),
         ("TENANTRY__LIMITS__FACTOR", "1"),
         ("TENANTRY__LIMITS__VISITOR_PER_MINUTE", "2"),
         ("TENANTRY__LIMITS__VISITOR_BURST", "3"),
     ];
-    let dev = Dev::start_with(&folder.0, &settings);
+    let dev = Dev::start_with(&folder.0, &config);
     let token = dev.login("acme");
     let asked = Instant::now();
     // It is read to its end, which comes by itself.
@@ -456,8 +456,8 @@ fn what_is_wrong_with_plans_or_redis_stops_the_start_with_one_line() {
             ["setting redis.url: ", "must begin with rediss://"],
         ),
     ];
-    for (settings, parts) in cases {
-        let output = output(&["serve"], &[&base[..], settings].concat());
+    for (config, parts) in cases {
+        let output = output(&["serve"], &[&base[..], config].concat());
         let complaint = stderr(&output);
         assert!(!output.status.success(), "{parts:?}");
         assert!(
@@ -473,17 +473,17 @@ fn what_is_wrong_with_plans_or_redis_stops_the_start_with_one_line() {
 fn a_rotated_key_is_published_by_a_running_server() {
     let folder = Folder::new("keys");
     let dev = Dev::start(&folder.0);
-    let settings = beside(&folder.0);
-    let listed = done("keys list", &settings);
+    let config = beside(&folder.0);
+    let listed = done("keys list", &config);
     let configured = listed.split_whitespace().next().unwrap().to_owned();
     assert_eq!(listed, format!("{configured} configured, signing\n"));
-    let rotated = done("keys rotate --publication-seconds 86400", &settings);
+    let rotated = done("keys rotate --publication-seconds 86400", &config);
     let kid = rotated.split_whitespace().next().unwrap();
     assert!(
         rotated.starts_with(&format!("{kid} published, signs from ")),
         "{rotated}"
     );
-    let listed = done("keys list", &settings);
+    let listed = done("keys list", &config);
     let lines: Vec<_> = listed.lines().collect();
     assert_eq!(lines[0], format!("{configured} configured, signing"));
     assert!(
@@ -494,12 +494,12 @@ fn a_rotated_key_is_published_by_a_running_server() {
         let (_, keys) = dev.request("GET", "/.well-known/jwks.json", "", "");
         keys.contains(kid) && keys.contains(&configured)
     });
-    let again = refused("keys rotate", &settings);
+    let again = refused("keys rotate", &config);
     assert!(
         again.contains("is published already") && again.contains(kid),
         "{again}"
     );
-    let short = refused("keys rotate --publication-seconds 359", &settings);
+    let short = refused("keys rotate --publication-seconds 359", &config);
     assert!(short.contains("must be 360 to 604800 seconds"), "{short}");
 }
 
@@ -507,7 +507,7 @@ fn a_rotated_key_is_published_by_a_running_server() {
 fn an_import_of_users_names_its_wrong_lines_and_can_be_repeated() {
     let folder = Folder::new("user-import");
     let dev = Dev::start(&folder.0);
-    let settings = beside(&folder.0);
+    let config = beside(&folder.0);
     let file = folder.0.join("users.ndjson");
     let ada = r#"{"email":"ada@moved.example","full_name":"Ada","role":"member","password_hash":"$2b$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK"}"#;
     let lines = [
@@ -523,7 +523,7 @@ fn an_import_of_users_names_its_wrong_lines_and_can_be_repeated() {
     std::fs::write(&file, lines.join("\n")).unwrap();
     let command = format!("user import --tenant acme --verified --file {}", file.display());
     let arguments: Vec<_> = command.split_whitespace().collect();
-    let first = output(&arguments, &settings);
+    let first = output(&arguments, &config);
     assert!(!first.status.success());
     let told = stderr(&first);
     let said = String::from_utf8(first.stdout).unwrap();
@@ -543,13 +543,10 @@ fn an_import_of_users_names_its_wrong_lines_and_can_be_repeated() {
     assert_eq!(status, 200, "{answer}");
 
     std::fs::write(&file, ada).unwrap();
-    assert_eq!(
-        done(&command, &settings),
-        "0 created, 1 already there, 0 failed\n"
-    );
-    let missing = refused("user import --tenant acme --file /nowhere", &settings);
+    assert_eq!(done(&command, &config), "0 created, 1 already there, 0 failed\n");
+    let missing = refused("user import --tenant acme --file /nowhere", &config);
     assert!(missing.contains("/nowhere"), "{missing}");
-    let unknown = refused("user import --tenant nobody --file /nowhere", &settings);
+    let unknown = refused("user import --tenant nobody --file /nowhere", &config);
     assert!(unknown.contains("there is no tenant 'nobody'"), "{unknown}");
 }
 
@@ -557,7 +554,7 @@ fn an_import_of_users_names_its_wrong_lines_and_can_be_repeated() {
 fn factor_of_a_user_is_reset_from_the_command_line() {
     let folder = Folder::new("user-reset-mfa");
     let dev = Dev::start(&folder.0);
-    let settings = beside(&folder.0);
+    let config = beside(&folder.0);
     for (command, reason) in [
         (
             "user reset-mfa --tenant nobody --email ada@acme.example",
@@ -576,7 +573,7 @@ fn factor_of_a_user_is_reset_from_the_command_line() {
             "the user has no second factor",
         ),
     ] {
-        let refused = refused(command, &settings);
+        let refused = refused(command, &config);
         assert!(refused.contains(reason), "{command}: {refused}");
     }
     drop(dev);

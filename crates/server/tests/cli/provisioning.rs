@@ -21,7 +21,7 @@ fn commands_for_all_tenants_pass_over_one_that_is_provisioning() {
         "audit verify",
     ] {
         let arguments: Vec<&str> = command.split(' ').collect();
-        let done = output(&arguments, &terminal.settings);
+        let done = output(&arguments, &terminal.config);
         assert!(done.status.success(), "{command}: {}", stderr(&done));
     }
     // Those behind it in the list were done, too.
@@ -41,7 +41,7 @@ fn archive_with_a_distrusted_key_is_refused() {
     terminal.run(&["tenant", "export", "acme", "--out", &file]);
     let keys = terminal.run(&["keys", "list"]);
     let kid = keys.split(' ').next().unwrap();
-    let mut distrusting = terminal.settings.to_vec();
+    let mut distrusting = terminal.config.to_vec();
     distrusting.push(("TENANTRY__ARCHIVE__DISTRUSTED_KEYS", format!("[\"{kid}\"]")));
     for arguments in [
         &["export", "verify", &file][..],
@@ -71,7 +71,7 @@ fn failed_import_says_how_to_free_its_slug() {
     let refuse = "ALTER TABLE tasks ADD CONSTRAINT tasks_refused CHECK (title = '') NOT VALID; SELECT 'done'";
     assert_eq!(terminal.all(refuse), "done");
     let import = ["tenant", "import", &file, "--as-new", "copy"];
-    let failed = output(&import, &terminal.settings);
+    let failed = output(&import, &terminal.config);
     let purge = ["tenant", "purge", "copy", "--confirm", "--reason", "a test"];
     let named = "the tenant copy is still provisioning: start its import again, or erase the tenant with \
                  `tenantry tenant purge copy --confirm --reason TEXT`";
@@ -82,7 +82,7 @@ fn failed_import_says_how_to_free_its_slug() {
     // A refusal before the tenant is created, and one because of another tenant, do not speak of it.
     let taken = output(
         &["tenant", "import", &file, "--as-new", "globex"],
-        &terminal.settings,
+        &terminal.config,
     );
     assert!(!stderr(&taken).contains("provisioning"), "{}", stderr(&taken));
 }

@@ -11,18 +11,18 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
     const LIMIT: i64 = 2_000;
     let folder = Folder::new("quotas");
     let dev = Dev::start_with(&folder.0, &[("TENANTRY__QUOTAS__ENFORCE_API_CALLS", "false")]);
-    let mut settings = beside(&folder.0);
+    let mut config = beside(&folder.0);
     for (key, value) in [
         ("TENANTRY__SERVER__WORKERS", "1"),
         ("TENANTRY__SERVER__DRAIN_SECONDS", "0"),
         ("TENANTRY__QUOTAS__LEASE_SECONDS", "2"),
     ] {
-        settings.push((key, value.to_owned()));
+        config.push((key, value.to_owned()));
     }
     let meter = format!("api_calls={LIMIT}");
     let agreed = output(
         &["plan", "agree", "acme", "--meter", &meter, "--reason", "a test"],
-        &settings,
+        &config,
     );
     let said = String::from_utf8(agreed.stdout.clone()).unwrap();
     assert!(
@@ -40,7 +40,7 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
             "--reason",
             "a test",
         ],
-        &settings,
+        &config,
     );
     assert!(
         stderr(&unknown).contains("no plan knows 'nothing'"),
@@ -48,7 +48,7 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
         stderr(&unknown)
     );
     let token = dev.login("acme");
-    let mut servers: Vec<_> = (0..4).map(|_| Serving::start(&settings)).collect();
+    let mut servers: Vec<_> = (0..4).map(|_| Serving::start(&config)).collect();
     let addresses: Vec<_> = servers.iter().map(|server| server.address.clone()).collect();
 
     // Two callers of each, who go on until nothing is left that could be granted; those of the server that is killed until they
@@ -132,8 +132,8 @@ fn four_servers_of_which_one_is_killed_use_up_a_quota_to_the_unit_and_not_beyond
 fn what_a_killed_server_held_is_shown_and_given_back_on_the_command_line() {
     let folder = Folder::new("reconcile");
     let dev = Dev::start_with(&folder.0, &[("TENANTRY__QUOTAS__ENFORCE_API_CALLS", "false")]);
-    let mut settings = beside(&folder.0);
-    settings.push(("TENANTRY__QUOTAS__LEASE_SECONDS", "60".to_owned()));
+    let mut config = beside(&folder.0);
+    config.push(("TENANTRY__QUOTAS__LEASE_SECONDS", "60".to_owned()));
     let agreed = output(
         &[
             "plan",
@@ -144,11 +144,11 @@ fn what_a_killed_server_held_is_shown_and_given_back_on_the_command_line() {
             "--reason",
             "a test",
         ],
-        &settings,
+        &config,
     );
     assert!(agreed.status.success(), "{}", stderr(&agreed));
     let token = dev.login("acme");
-    let serving = Serving::start(&settings);
+    let serving = Serving::start(&config);
     let leased = "SELECT coalesce(sum(leased), 0)::bigint FROM quota_counters WHERE meter = 'api_calls'";
     while row::<(i64,)>(&folder.0, leased).0 == 0 {
         assert_eq!(
@@ -158,7 +158,7 @@ fn what_a_killed_server_held_is_shown_and_given_back_on_the_command_line() {
     }
     let reconcile = |more: &[&str]| {
         let arguments = [&["quota", "reconcile"], more].concat();
-        let told = output(&arguments, &settings);
+        let told = output(&arguments, &config);
         assert!(told.status.success(), "{}", stderr(&told));
         String::from_utf8(told.stdout).unwrap()
     };
@@ -189,7 +189,7 @@ fn what_a_killed_server_held_is_shown_and_given_back_on_the_command_line() {
     assert!(!told.contains("back") && told.contains(" lost 0 "), "{told}");
     assert_eq!(row::<(i64,)>(&folder.0, used).0, after);
     assert_eq!(reconcile(&["--tenant", "globex"]), "");
-    let unknown = output(&["quota", "reconcile", "--tenant", "nobody"], &settings);
+    let unknown = output(&["quota", "reconcile", "--tenant", "nobody"], &config);
     assert!(stderr(&unknown).contains("nobody"), "{}", stderr(&unknown));
     assert_eq!(dev.stop(), Some(0));
 }
@@ -202,7 +202,7 @@ fn eight_killed_servers_use_up_no_unit_that_nobody_used() {
     let folder = Folder::new("killed-eight");
     let dev = Dev::start_with(&folder.0, &[("TENANTRY__QUOTAS__ENFORCE_API_CALLS", "false")]);
     let spool = folder.0.join("calls-of-test");
-    let mut settings = beside(&folder.0);
+    let mut config = beside(&folder.0);
     for (key, value) in [
         ("TENANTRY__METERING__SPOOL_DIR", spool.to_str().unwrap()),
         ("TENANTRY__METERING__FLUSH_INTERVAL_MS", "100"),
@@ -210,19 +210,19 @@ fn eight_killed_servers_use_up_no_unit_that_nobody_used() {
         ("TENANTRY__QUOTAS__LEASE_SECONDS", "300"),
         ("TENANTRY__SERVER__WORKERS", "1"),
     ] {
-        settings.push((key, value.to_owned()));
+        config.push((key, value.to_owned()));
     }
     let meter = format!("api_calls={LIMIT}");
     let agreed = output(
         &["plan", "agree", "acme", "--meter", &meter, "--reason", "a test"],
-        &settings,
+        &config,
     );
     assert!(agreed.status.success(), "{}", stderr(&agreed));
     let token = dev.login("acme");
     let leases = "SELECT count(*) FROM quota_leases";
     let (mut answered, mut held) = (0, 0);
     for _ in 0..8 {
-        let serving = Serving::start(&settings);
+        let serving = Serving::start(&config);
         until("the leases of the dead one are settled", || {
             row::<(i64,)>(&folder.0, leases).0 == 0
         });
@@ -238,11 +238,11 @@ fn eight_killed_servers_use_up_no_unit_that_nobody_used() {
         held += row::<(i64,)>(&folder.0, leased).0;
     }
     assert!(held > 0, "they held something when they died");
-    let serving = Serving::start(&settings);
+    let serving = Serving::start(&config);
     until("the leases of the dead one are settled", || {
         row::<(i64,)>(&folder.0, leases).0 == 0
     });
-    let told = output(&["quota", "reconcile", "--tenant", "acme"], &settings);
+    let told = output(&["quota", "reconcile", "--tenant", "acme"], &config);
     let told = String::from_utf8(told.stdout).unwrap();
     assert!(
         told.contains(&format!(" counted {answered} ledger {answered} ")),
@@ -265,7 +265,7 @@ fn eight_killed_servers_use_up_no_unit_that_nobody_used() {
             "--reason",
             "a gift",
         ],
-        &settings,
+        &config,
     );
     let told = String::from_utf8(corrected.stdout.clone()).unwrap();
     assert!(
@@ -283,7 +283,7 @@ fn eight_killed_servers_use_up_no_unit_that_nobody_used() {
                 &wrong[..],
             ]
             .concat(),
-            &settings,
+            &config,
         );
         assert!(!refused.status.success());
     }

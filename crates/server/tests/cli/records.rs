@@ -71,7 +71,7 @@ fn documented() -> Vec<Row> {
 /// A terminal beside a demo, and what was run in it.
 struct Log {
     terminal: Terminal,
-    settings: [(&'static str, String); 2],
+    config: [(&'static str, String); 2],
     seen: BTreeSet<String>,
     run: usize,
 }
@@ -83,7 +83,7 @@ impl Log {
         self.run += 1;
         let reason = format!("test {}", self.run);
         let all = [arguments, &["--reason", &reason]].concat();
-        let output = output(&all, &self.settings);
+        let output = output(&all, &self.config);
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         let rows = documented();
         let row = rows
@@ -129,7 +129,7 @@ fn commands_that_change_something_are_in_the_log_of_operators() {
     let data = folder.0.to_str().unwrap();
     let mut log = Log {
         terminal: Terminal::new(&folder.0),
-        settings: [
+        config: [
             ("TENANTRY_DATA_DIR", data.to_owned()),
             ("TENANTRY_PROFILE", "development".to_owned()),
         ],
@@ -237,12 +237,12 @@ fn failures_and_refusals(log: &Log) {
         "--reason",
         "a failure",
     ];
-    assert!(!output(&replay, &log.settings).status.success());
+    assert!(!output(&replay, &log.config).status.success());
     let both = ["job.replay_failed", "job.replayed"].map(str::to_owned);
     assert_eq!(log.recorded("a failure"), BTreeSet::from(both));
     for row in documented().iter().filter(|row| row.needs_reason) {
         let arguments: Vec<&str> = row.command.split(' ').collect();
-        let told = stderr(&output(&arguments, &log.settings));
+        let told = stderr(&output(&arguments, &log.config));
         assert!(told.contains("--reason <TEXT>"), "{}: {told}", row.command);
     }
     let long = "x".repeat(501);
@@ -256,7 +256,7 @@ fn failures_and_refusals(log: &Log) {
             "--reason",
             reason,
         ];
-        let told = stderr(&output(&set, &log.settings));
+        let told = stderr(&output(&set, &log.config));
         assert!(told.contains("/reason: must"), "{told}");
     }
 }

@@ -13,10 +13,10 @@ pub struct Serving {
 
 impl Serving {
     /// As a supervisor does: as long as the database recovers it does not start.
-    pub fn start(settings: &[(&str, impl AsRef<OsStr>)]) -> Self {
+    pub fn start(config: &[(&str, impl AsRef<OsStr>)]) -> Self {
         let began = Instant::now();
         loop {
-            match Self::try_start(settings) {
+            match Self::try_start(config) {
                 Ok(serving) => return serving,
                 Err(log) => assert!(began.elapsed().as_secs() < 120, "{log}"),
             }
@@ -25,19 +25,19 @@ impl Serving {
     }
 
     /// The same; what it says from then on is given when it has ended.
-    pub fn start_with_log(settings: &[(&str, impl AsRef<OsStr>)]) -> (Self, JoinHandle<String>) {
-        Self::try_start_with_log(settings).unwrap_or_else(|log| panic!("{log}"))
+    pub fn start_with_log(config: &[(&str, impl AsRef<OsStr>)]) -> (Self, JoinHandle<String>) {
+        Self::try_start_with_log(config).unwrap_or_else(|log| panic!("{log}"))
     }
 
-    fn try_start(settings: &[(&str, impl AsRef<OsStr>)]) -> Result<Self, String> {
-        Self::try_start_with_log(settings).map(|(serving, _)| serving)
+    fn try_start(config: &[(&str, impl AsRef<OsStr>)]) -> Result<Self, String> {
+        Self::try_start_with_log(config).map(|(serving, _)| serving)
     }
 
     fn try_start_with_log(
-        settings: &[(&str, impl AsRef<OsStr>)],
+        config: &[(&str, impl AsRef<OsStr>)],
     ) -> Result<(Self, JoinHandle<String>), String> {
         let mut child = tenantry(&["serve"])
-            .envs(settings.iter().map(|(key, value)| (key, value)))
+            .envs(config.iter().map(|(key, value)| (key, value)))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

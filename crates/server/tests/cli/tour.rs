@@ -188,8 +188,8 @@ fn pages_give_the_answers_shown() {
         .collect();
     assert_eq!(dev.stop(), Some(0));
     // This page begins with the setting.
-    let settings = [("TENANTRY__SIGNUP__CHALLENGE__PROVIDER", "proof_of_work")];
-    let dev = Dev::start_with_log(&data, &settings, &log);
+    let config = [("TENANTRY__SIGNUP__CHALLENGE__PROVIDER", "proof_of_work")];
+    let dev = Dev::start_with_log(&data, &config, &log);
     complaints += &walk("challenges", &dev, &export, &folder.0);
     assert_eq!(dev.stop(), Some(0));
     assert!(complaints.is_empty(), "{complaints}");

@@ -30,7 +30,7 @@ pub struct Queues {
 
 /// How a worker works.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WorkerSettings {
+pub struct WorkerConfig {
     /// How often it looks for jobs.
     pub poll: Duration,
     /// How many jobs it runs at once.
@@ -45,7 +45,7 @@ pub struct WorkerSettings {
     pub backoff: Backoff,
 }
 
-impl Default for WorkerSettings {
+impl Default for WorkerConfig {
     fn default() -> Self {
         Self {
             poll: Duration::from_secs(1),
@@ -123,7 +123,7 @@ pub struct Worker {
     app: Arc<Tenancy>,
     queues: Queues,
     handlers: Handlers,
-    settings: WorkerSettings,
+    config: WorkerConfig,
     name: String,
     tally: Arc<JobTally>,
     /// The last period of each schedule that was taken care of.
@@ -135,20 +135,20 @@ impl std::fmt::Debug for Worker {
         f.debug_struct("Worker")
             .field("name", &self.name)
             .field("handlers", &self.handlers)
-            .field("settings", &self.settings)
+            .field("settings", &self.config)
             .finish_non_exhaustive()
     }
 }
 
 impl Worker {
     /// A worker, under a name of its own.
-    pub fn new(app: Arc<Tenancy>, queues: Queues, handlers: Handlers, settings: WorkerSettings) -> Self {
+    pub fn new(app: Arc<Tenancy>, queues: Queues, handlers: Handlers, config: WorkerConfig) -> Self {
         let name = format!("worker-{}", app.ports.ids.uuid());
         Self {
             app,
             queues,
             handlers,
-            settings,
+            config,
             name,
             tally: Arc::default(),
             scheduled: Mutex::default(),
@@ -168,7 +168,7 @@ impl Worker {
         self.schedule().await?;
         let mut ran = Vec::new();
         let places = self.places(&Running::default());
-        for held in self.claim(self.settings.at_once, places).await? {
+        for held in self.claim(self.config.at_once, places).await? {
             ran.push(self.perform(&held).await);
         }
         Ok(ran)
@@ -179,15 +179,15 @@ impl Worker {
     pub async fn run(self: Arc<Self>, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut running = Running::default();
-        let mut beat = interval((self.settings.lease / 3).max(Duration::from_millis(1)));
+        let mut beat = interval((self.config.lease / 3).max(Duration::from_millis(1)));
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut look_at = Instant::now();
         loop {
-            let free = self.settings.at_once.saturating_sub(running.count());
+            let free = self.config.at_once.saturating_sub(running.count());
             // A full house is not asked for each single place that becomes free.
-            if free > 0 && (Instant::now() >= look_at || running.count() <= self.settings.at_once / 2) {
+            if free > 0 && (Instant::now() >= look_at || running.count() <= self.config.at_once / 2) {
                 let full = self.fill(&mut running, free).await;
-                look_at = Instant::now() + self.settings.poll;
+                look_at = Instant::now() + self.config.poll;
                 if full {
                     look_at = Instant::now();
                 }
@@ -198,10 +198,10 @@ impl Worker {
                 () = &mut shutdown => break,
                 _ = beat.tick() => self.extend(&mut running).await,
                 () = running.next(), if running.count() > 0 => {}
-                () = sleep_until(look_at), if running.count() < self.settings.at_once => {}
+                () = sleep_until(look_at), if running.count() < self.config.at_once => {}
             }
         }
-        let deadline = Instant::now() + self.settings.grace;
+        let deadline = Instant::now() + self.config.grace;
         while running.count() > 0 {
             tokio::select! {
                 () = running.next() => {}
@@ -267,7 +267,7 @@ impl Worker {
 
     /// The places that are left of kinds with a maximum of their own. None of them may take all places of the worker.
     fn places(&self, running: &Running) -> BTreeMap<String, u32> {
-        let most = self.settings.at_once.saturating_sub(1).max(1);
+        let most = self.config.at_once.saturating_sub(1).max(1);
         let left = |(kind, at_once): (&str, u32)| {
             let left = at_once.min(most).saturating_sub(running.count_of(kind));
             (kind.to_owned(), left)
@@ -280,10 +280,10 @@ impl Worker {
         let mut claim = Claim {
             lease: LeaseId::next(self.ids()),
             worker: self.name.clone(),
-            ttl: span(self.settings.lease),
+            ttl: span(self.config.lease),
             now: self.now(),
             limit,
-            per_tenant: self.settings.per_tenant,
+            per_tenant: self.config.per_tenant,
             places,
         };
         let system = self.queues.system_jobs.claim(because, &claim).await?;
@@ -309,7 +309,7 @@ impl Worker {
     /// reached nothing is known, so everything goes on.
     async fn extend(&self, running: &mut Running) {
         let because = SystemScope::because("keep the leases of running jobs");
-        let ttl = span(self.settings.lease);
+        let ttl = span(self.config.lease);
         let leases = running.leases();
         if !leases.is_empty() {
             match self.queues.jobs.extend(because, &leases, ttl).await {
@@ -485,10 +485,7 @@ impl Worker {
                 .bury(lease, &failure.to_string(), now)
                 .map(|()| Outcome::Dead),
             Err(failure) => {
-                let delay = self
-                    .settings
-                    .backoff
-                    .delay(progress.attempts, self.ids().random());
+                let delay = self.config.backoff.delay(progress.attempts, self.ids().random());
                 progress.fail(lease, &failure.to_string(), delay, now)?;
                 Ok(match progress.state {
                     JobState::Dead => Outcome::Dead,

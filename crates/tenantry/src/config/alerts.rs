@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 use tenantry_domain::security::{Rule, RuleChanges, RuleTerms};
 
-use super::SettingsError;
+use super::ConfigurationError;
 
 /// The rules that find suspicious activity.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,7 +12,7 @@ pub struct Alerts {
 }
 
 impl Alerts {
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         for (name, change) in &self.rules {
             let rule = Rule::find(name);
             let within = |value: Option<u32>, most| value.is_none_or(|value| (1..=most).contains(&value));
@@ -29,7 +29,7 @@ impl Alerts {
                 }
                 Some(_) => continue,
             };
-            return Err(SettingsError::invalid(
+            return Err(ConfigurationError::invalid(
                 "alerts.rules",
                 format!("{name} {problem}"),
             ));

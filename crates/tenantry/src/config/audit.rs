@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::audit::{BatchLimits, StreamFrom};
 
 use super::range::in_range;
-use super::{Profile, Secret, SettingsError};
+use super::{ConfigurationError, Profile, Secret};
 
 /// The audit log.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -124,21 +124,21 @@ impl Stream {
     /// The content of one of its files.
     ///
     /// # Errors
-    /// [`SettingsError`] with the name of the setting.
-    pub fn read(key: &'static str, file: &Path) -> Result<Vec<u8>, SettingsError> {
+    /// [`ConfigurationError`] with the name of the setting.
+    pub fn read(key: &'static str, file: &Path) -> Result<Vec<u8>, ConfigurationError> {
         std::fs::read(file).map_err(|error| {
             let problem = format!("{}: {error}", file.display());
-            SettingsError::invalid(key, problem)
+            ConfigurationError::invalid(key, problem)
         })
     }
 
-    pub(super) fn check(&self, profile: Profile) -> Result<(), SettingsError> {
+    pub(super) fn check(&self, profile: Profile) -> Result<(), ConfigurationError> {
         in_range(&[
             ("audit.stream.timeout_ms", self.timeout_ms, 100, 60_000),
             ("audit.stream.batch_records", self.batch_records, 1, 500),
             ("audit.stream.batch_bytes", self.batch_bytes, 1_000, 100_000_000),
         ])?;
-        let wrong = |key: &'static str, problem: &str| Err(SettingsError::invalid(key, problem));
+        let wrong = |key: &'static str, problem: &str| Err(ConfigurationError::invalid(key, problem));
         match self.kind {
             StreamKind::Off => Ok(()),
             StreamKind::Http => self.check_http(profile),
@@ -154,8 +154,8 @@ impl Stream {
         }
     }
 
-    fn check_http(&self, profile: Profile) -> Result<(), SettingsError> {
-        let wrong = |key: &'static str, problem: &str| Err(SettingsError::invalid(key, problem));
+    fn check_http(&self, profile: Profile) -> Result<(), ConfigurationError> {
+        let wrong = |key: &'static str, problem: &str| Err(ConfigurationError::invalid(key, problem));
         let url = self.url.parse::<url::Url>().ok().filter(url::Url::has_host);
         let has_login = |url: &url::Url| !url.username().is_empty() || url.password().is_some();
         if url.as_ref().is_some_and(has_login) {

@@ -5,7 +5,7 @@ use tenantry_compose::{Credentials, PasswordHashing};
 use tenantry_passkeys::{RelyingParty, RelyingPartyError};
 
 use super::range::in_range;
-use super::{Profile, Secret, SettingsError};
+use super::{ConfigurationError, Profile, Secret};
 
 /// Tokens and passwords.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ impl Auth {
     }
 
     /// Whether each number is in its range, and the relying party of passkeys is one.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         self.passkeys.relying_party()?;
         in_range(&[
             (
@@ -115,8 +115,8 @@ impl Auth {
 
 impl Passkeys {
     /// Whose passkeys the server accepts, if any.
-    pub fn relying_party(&self) -> Result<Option<RelyingParty>, SettingsError> {
-        let of_id = |problem: &str| SettingsError::invalid("auth.passkeys.rp_id", problem);
+    pub fn relying_party(&self) -> Result<Option<RelyingParty>, ConfigurationError> {
+        let of_id = |problem: &str| ConfigurationError::invalid("auth.passkeys.rp_id", problem);
         if self.rp_id.is_empty() {
             return match self.origins.as_slice() {
                 [] => Ok(None),
@@ -132,7 +132,7 @@ impl Passkeys {
         party.map(Some).map_err(|error| match error {
             RelyingPartyError::Id => of_id(&error.to_string()),
             RelyingPartyError::NoOrigin | RelyingPartyError::Origin { .. } => {
-                SettingsError::invalid("auth.passkeys.origins", error.to_string())
+                ConfigurationError::invalid("auth.passkeys.origins", error.to_string())
             }
         })
     }

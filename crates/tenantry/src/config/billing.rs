@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::range::in_range;
-use super::{SettingsError, Stripe};
+use super::{ConfigurationError, Stripe};
 
 /// Payments.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -36,7 +36,7 @@ pub struct Dunning {
 
 impl Billing {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[(
             "billing.dunning.delete_after_days",
             self.dunning.delete_after_days.into(),

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::SettingsError;
+use super::ConfigurationError;
 use super::range::in_range;
 
 /// What is remembered of tenants, users and tokens.
@@ -27,7 +27,7 @@ impl Default for Cache {
 
 impl Cache {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[
             ("cache.entries", self.entries, 1, 100_000_000),
             ("cache.ttl_ms", self.ttl_ms, 0, 3_600_000),

@@ -2,7 +2,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::ChallengePurpose;
 
 use super::range::in_range;
-use super::{Profile, Secret, SettingsError};
+use super::{ConfigurationError, Profile, Secret};
 
 /// What keeps programs from signing up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,13 +56,13 @@ impl Default for Challenge {
 }
 
 impl Challenge {
-    pub(super) fn check(&self, profile: Profile) -> Result<(), SettingsError> {
+    pub(super) fn check(&self, profile: Profile) -> Result<(), ConfigurationError> {
         in_range(&[
             ("signup.challenge.difficulty", self.difficulty.into(), 1, 32),
             ("signup.challenge.minutes", self.minutes.into(), 1, 60),
             ("signup.challenge.timeout_ms", self.timeout_ms, 100, 20_000),
         ])?;
-        let wrong = |key: &'static str, problem: &str| Err(SettingsError::invalid(key, problem));
+        let wrong = |key: &'static str, problem: &str| Err(ConfigurationError::invalid(key, problem));
         let known = self
             .purposes
             .iter()

@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::range::{HOUR_MS, in_range};
-use super::{Secret, SettingsError};
+use super::{ConfigurationError, Secret};
 
 /// Which database, as which roles.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,7 +37,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Whether the settings name a database, whichever role it is for.
+    /// Whether the configuration names a database, whichever role it is for.
     pub fn is_named(&self) -> bool {
         let urls = [&self.url, &self.platform_url, &self.owner_url, &self.admin_url];
         urls.into_iter().any(|url| !url.is_empty())
@@ -70,7 +70,7 @@ impl Default for Database {
 
 impl Database {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[
             ("database.pool_size", self.pool_size as u64, 1, 1_000),
             ("database.per_tenant", self.per_tenant as u64, 0, 1_000),

@@ -3,7 +3,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use tenantry_domain::tenant::DomainName;
 
-use super::SettingsError;
+use super::ConfigurationError;
 use super::range::in_range;
 
 /// Custom domains of tenants.
@@ -32,16 +32,16 @@ impl Default for Domains {
 }
 
 impl Domains {
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[("domains.timeout_ms", self.timeout_ms, 100, 20_000)])?;
         let is_name = |text: &String| DomainName::parse(text).is_some();
         if !self.edge.is_empty() && !is_name(&self.edge) {
             let problem = "must be a host name without port, for example edge.example.com";
-            return Err(SettingsError::invalid("domains.edge", problem));
+            return Err(ConfigurationError::invalid("domains.edge", problem));
         }
         if !self.reserved.iter().all(is_name) {
             let problem = "must be a list of host names, for example [\"example.com\"]";
-            return Err(SettingsError::invalid("domains.reserved", problem));
+            return Err(ConfigurationError::invalid("domains.reserved", problem));
         }
         Ok(())
     }

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::SettingsError;
+use super::ConfigurationError;
 use super::range::in_range;
 
 /// What is asked of the database before anything is served, and from time to time afterwards.
@@ -37,7 +37,7 @@ impl Default for Guard {
 
 impl Guard {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[("guard.every_minutes", self.every_minutes, 1, 1_440)])
     }
 }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::SettingsError;
+use super::ConfigurationError;
 use super::range::{HOUR_MS, in_range};
 
 /// What HTTP looks like from outside.
@@ -54,7 +54,7 @@ impl Default for Http {
 
 impl Http {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[
             (
                 "http.body_limit_bytes",

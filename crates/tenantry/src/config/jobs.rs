@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::SettingsError;
+use super::ConfigurationError;
 use super::range::in_range;
 
 /// Work that is done in the background.
@@ -36,7 +36,7 @@ impl Default for Jobs {
 
 impl Jobs {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[
             ("jobs.poll_ms", self.poll_ms, 10, 60_000),
             ("jobs.at_once", self.at_once.into(), 1, 1_000),

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::SettingsError;
+use super::ConfigurationError;
 use super::range::in_range;
 
 /// How much may be asked for.
@@ -81,7 +81,7 @@ pub struct AgreedRates {
 
 impl Limits {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[
             ("limits.instances", self.instances.into(), 1, 1_000),
             ("limits.factor", self.factor.into(), 1, 1_000),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tenantry_domain::operations::{MailLimits, Mailbox};
 
 use super::range::in_range;
-use super::{Secret, SettingsError};
+use super::{ConfigurationError, Secret};
 
 /// Mail to people of tenants.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -99,7 +99,7 @@ pub enum SmtpTls {
 
 impl Mail {
     /// Everything that sending relies on.
-    pub fn check(&self) -> Result<(), SettingsError> {
+    pub fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[
             (
                 "mail.smtp.connect_timeout_ms",
@@ -122,7 +122,7 @@ impl Mail {
             ("mail.smtp.timeout_ms", self.smtp.timeout_ms, 100, 600_000),
             ("mail.smtp.pool_size", self.smtp.pool_size as u64, 1, 100),
         ])?;
-        let wrong = |key: &'static str, problem: &str| Err(SettingsError::invalid(key, problem));
+        let wrong = |key: &'static str, problem: &str| Err(ConfigurationError::invalid(key, problem));
         let smtp = &self.smtp;
         if !is_address(&self.app_url) {
             return wrong(
@@ -161,10 +161,10 @@ impl Mail {
     }
 
     /// Who mail is from.
-    pub fn sender(&self) -> Result<Mailbox, SettingsError> {
+    pub fn sender(&self) -> Result<Mailbox, ConfigurationError> {
         Mailbox::parse(&self.from).ok_or_else(|| {
             let problem = "must be no-reply@example.com, or Example <no-reply@example.com>";
-            SettingsError::invalid("mail.from", problem)
+            ConfigurationError::invalid("mail.from", problem)
         })
     }
 }

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::SettingsError;
+use super::ConfigurationError;
 use super::range::{HOUR_MS, in_range};
 
 /// What tenants use, counted by the server itself.
@@ -27,7 +27,7 @@ impl Default for Metering {
 
 impl Metering {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[("metering.flush_interval_ms", self.flush_interval_ms, 100, HOUR_MS)])
     }
 }

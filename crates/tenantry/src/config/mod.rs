@@ -1,4 +1,4 @@
-//! Settings: defaults here, `<profile>.toml` above them, `TENANTRY__SECTION__KEY` on top. All of it is checked at
+//! Configuration: defaults here, `<profile>.toml` above them, `TENANTRY__SECTION__KEY` on top. All of it is checked at
 //! start, and every complaint names its key.
 //!
 //! A section is a file: its settings, their defaults, and what is checked of them alone.
@@ -47,7 +47,7 @@ use tenantry_domain::kernel::{is_language_tag, is_time_zone};
 
 use crate::Extension;
 
-pub use tenantry_compose::{Secret, SettingsError};
+pub use tenantry_compose::{ConfigurationError, Secret};
 
 pub use alerts::Alerts;
 pub use archive::Archive;
@@ -80,7 +80,7 @@ pub use views::Views;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Settings {
+pub struct Configuration {
     /// Chosen by `--profile`, never by a file.
     #[serde(skip)]
     pub profile: Profile,
@@ -115,68 +115,68 @@ pub struct Settings {
     pub tracing: Tracing,
 }
 
-impl Settings {
-    /// Reads the settings of a profile from `<config_dir>/<profile>.toml`. Where no folder is named, `config` is one that may be
+impl Configuration {
+    /// Reads the configuration of a profile from `<config_dir>/<profile>.toml`. Where no folder is named, `config` is one that may be
     /// missing: the profile's file of this version, which is compiled in, takes its place.
     ///
     /// # Errors
-    /// [`SettingsError`] for a file that does not fit, and for a named folder without the profile's file.
-    pub fn load(config_dir: Option<&Path>, profile: Profile) -> Result<Self, SettingsError> {
+    /// [`ConfigurationError`] for a file that does not fit, and for a named folder without the profile's file.
+    pub fn load(config_dir: Option<&Path>, profile: Profile) -> Result<Self, ConfigurationError> {
         let folder = config_dir.unwrap_or(Path::new("config"));
         let file = folder.join(format!("{}.toml", profile.as_str()));
         let of_profile = if file.is_file() {
             Figment::from(Toml::file_exact(file))
         } else if config_dir.is_some() {
-            return Err(SettingsError::NoFile { file });
+            return Err(ConfigurationError::NoFile { file });
         } else {
             Figment::from(Toml::string(profile.compiled_in()))
         };
         let figment = Figment::from(Serialized::defaults(Self::default()))
             .merge(of_profile)
             .merge(Env::prefixed("TENANTRY__").split("__"));
-        let mut settings: Self = figment
+        let mut config: Self = figment
             .extract()
-            .map_err(|error| SettingsError::unreadable(&error))?;
-        settings.profile = profile;
-        Ok(settings)
+            .map_err(|error| ConfigurationError::unreadable(&error))?;
+        config.profile = profile;
+        Ok(config)
     }
 
-    /// The settings of a running demo, with those of the environment on top.
-    pub fn load_over(demo: &Self) -> Result<Self, SettingsError> {
+    /// The configuration of a running demo, with those of the environment on top.
+    pub fn load_over(demo: &Self) -> Result<Self, ConfigurationError> {
         let figment =
             Figment::from(Serialized::defaults(demo)).merge(Env::prefixed("TENANTRY__").split("__"));
-        let mut settings: Self = figment
+        let mut config: Self = figment
             .extract()
-            .map_err(|error| SettingsError::unreadable(&error))?;
-        settings.profile = Profile::Development;
-        Ok(settings)
+            .map_err(|error| ConfigurationError::unreadable(&error))?;
+        config.profile = Profile::Development;
+        Ok(config)
     }
 
     /// The same settings for a process with another working directory.
     pub fn with_absolute_paths(&self) -> Self {
-        let mut settings = self.clone();
+        let mut config = self.clone();
         let optional = [
-            &mut settings.auth.signing_key_file,
-            &mut settings.redis.ca_file,
-            &mut settings.plans.file,
-            &mut settings.mail.smtp.ca_file,
+            &mut config.auth.signing_key_file,
+            &mut config.redis.ca_file,
+            &mut config.plans.file,
+            &mut config.mail.smtp.ca_file,
         ];
         let paths = optional.into_iter().flatten();
         let paths = paths
-            .chain(&mut settings.auth.previous_key_files)
-            .chain(settings.audit.stream.files_mut())
-            .chain(&mut settings.guard.catalogues);
-        for path in paths.chain([&mut settings.metering.spool_dir, &mut settings.archive.directory]) {
+            .chain(&mut config.auth.previous_key_files)
+            .chain(config.audit.stream.files_mut())
+            .chain(&mut config.guard.catalogues);
+        for path in paths.chain([&mut config.metering.spool_dir, &mut config.archive.directory]) {
             // An empty path is a setting that is not set, and has no absolute form.
             if let Ok(absolute) = std::path::absolute(&*path) {
                 *path = absolute;
             }
         }
-        settings
+        config
     }
 
     /// Everything that `serve` relies on.
-    pub fn validate(&self) -> Result<(), SettingsError> {
+    pub fn validate(&self) -> Result<(), ConfigurationError> {
         self.guard.check()?;
         self.database.check()?;
         self.http.check()?;
@@ -204,22 +204,22 @@ impl Settings {
         self.check_transport()?;
         if !is_time_zone(&self.signup.timezone) {
             let problem = "must be the name of a time zone of the IANA database, for example Europe/Berlin";
-            return Err(SettingsError::invalid("signup.timezone", problem));
+            return Err(ConfigurationError::invalid("signup.timezone", problem));
         }
         if !is_language_tag(&self.signup.locale) {
             let problem = "must be a language tag of BCP 47, for example de-CH";
-            return Err(SettingsError::invalid("signup.locale", problem));
+            return Err(ConfigurationError::invalid("signup.locale", problem));
         }
         if ApiKeyFormat::new(&self.auth.api_key_environment).is_none() {
             let problem = "must be 1 to 16 characters of a-z and 0-9, for example live";
-            return Err(SettingsError::invalid("auth.api_key_environment", problem));
+            return Err(ConfigurationError::invalid("auth.api_key_environment", problem));
         }
         if self.profile == Profile::Production {
             let given = !self.auth.signing_key.is_empty() || self.auth.signing_key_file.is_some();
             if !given {
                 let problem = "an Ed25519 key in PKCS#8 PEM is required, or signing_key_file; \
                                make one with: openssl genpkey -algorithm ed25519";
-                return Err(SettingsError::invalid("auth.signing_key", problem));
+                return Err(ConfigurationError::invalid("auth.signing_key", problem));
             }
         }
         Ok(())

@@ -1,8 +1,8 @@
-use super::{Settings, SettingsError};
+use super::{Configuration, ConfigurationError};
 
-impl Settings {
-    /// What must be in order among the settings: a deadline that lies behind another is never met.
-    pub(super) fn check_order(&self) -> Result<(), SettingsError> {
+impl Configuration {
+    /// What must be in order in the configuration: a deadline that lies behind another is never met.
+    pub(super) fn check_order(&self) -> Result<(), ConfigurationError> {
         let (database, http) = (&self.database, &self.http);
         let request = ("http.request_timeout_ms", http.request_timeout_ms);
         let statement = ("database.statement_timeout_ms", database.statement_timeout_ms);
@@ -43,7 +43,7 @@ impl Settings {
 }
 
 /// A complaint that names both settings.
-fn out_of_order(key: (&'static str, u64), relation: &str, other: (&'static str, u64)) -> SettingsError {
+fn out_of_order(key: (&'static str, u64), relation: &str, other: (&'static str, u64)) -> ConfigurationError {
     let problem = format!("must be {relation} {} ({}), is {}", other.0, other.1, key.1);
-    SettingsError::invalid(key.0, problem)
+    ConfigurationError::invalid(key.0, problem)
 }

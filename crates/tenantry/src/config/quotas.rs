@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::SettingsError;
+use super::ConfigurationError;
 use super::range::in_range;
 
 /// What tenants may use of meters in a period.
@@ -16,7 +16,7 @@ pub struct Quotas {
 }
 
 impl Quotas {
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[("quotas.lease_seconds", self.lease_seconds, 1, 300)])?;
         if self
             .alert_thresholds
@@ -26,7 +26,7 @@ impl Quotas {
             return Ok(());
         }
         let problem = "each must be a percentage from 1 to 100";
-        Err(SettingsError::invalid("quotas.alert_thresholds", problem))
+        Err(ConfigurationError::invalid("quotas.alert_thresholds", problem))
     }
 }
 

@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::range::in_range;
-use super::{Secret, SettingsError};
+use super::{ConfigurationError, Secret};
 
 /// What several servers share.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ pub enum RedisMode {
 
 impl Redis {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[("redis.timeout_ms", self.timeout_ms, 1, 10_000)])
     }
 }

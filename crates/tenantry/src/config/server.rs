@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::SettingsError;
+use super::ConfigurationError;
 use super::range::in_range;
 
 /// Where and how to listen.
@@ -51,7 +51,7 @@ impl Default for Server {
 
 impl Server {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[
             ("server.shutdown_seconds", self.shutdown_seconds, 1, 600),
             (

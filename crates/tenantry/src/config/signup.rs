@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::range::in_range;
-use super::{Challenge, Profile, SettingsError};
+use super::{Challenge, ConfigurationError, Profile};
 
 /// Who may found a tenant, and what it begins with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,7 +33,7 @@ impl Default for Signup {
 
 impl Signup {
     /// Whether each number is in its range.
-    pub(super) fn check(&self, profile: Profile) -> Result<(), SettingsError> {
+    pub(super) fn check(&self, profile: Profile) -> Result<(), ConfigurationError> {
         self.challenge.check(profile)?;
         in_range(&[(
             "signup.name_quarantine_days",

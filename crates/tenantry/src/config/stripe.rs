@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::range::in_range;
-use super::{Profile, Secret, SettingsError};
+use super::{ConfigurationError, Profile, Secret};
 
 /// How Stripe is reached; without a key nobody is billed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,9 +32,9 @@ impl Stripe {
     /// What the stand-in of `tenantry dev --stripe fake` is called with; nobody is billed with it.
     pub const FAKE_KEY: &'static str = "sk_test_fake";
 
-    pub(super) fn check(&self, profile: Profile) -> Result<(), SettingsError> {
+    pub(super) fn check(&self, profile: Profile) -> Result<(), ConfigurationError> {
         in_range(&[("billing.stripe.timeout_ms", self.timeout_ms, 100, 60_000)])?;
-        let wrong = |key: &'static str, problem: &str| Err(SettingsError::invalid(key, problem));
+        let wrong = |key: &'static str, problem: &str| Err(ConfigurationError::invalid(key, problem));
         let (key, production) = (self.secret_key.reveal(), profile == Profile::Production);
         let base = self.api_base.as_str();
         if !(key.is_empty() || key.starts_with("sk_") || key.starts_with("rk_")) {

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::SettingsError;
+use super::ConfigurationError;
 use super::range::in_range;
 
 /// What becomes of tenants that are deleted.
@@ -19,7 +19,7 @@ impl Default for Tenants {
 
 impl Tenants {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[("tenants.purge_after_days", self.purge_after_days.into(), 1, 3_650)])
     }
 }

@@ -2,17 +2,17 @@ use super::auth::Passkeys;
 use super::mail::Smtp;
 use super::*;
 
-fn complete() -> Settings {
-    let mut settings = Settings::default();
+fn complete() -> Configuration {
+    let mut config = Configuration::default();
     let url = |role: &str| format!("postgres://{role}:a-long-password@db/tenantry?sslmode=verify-full");
-    settings.database.url = Secret::new(url("tenantry_app"));
-    settings.database.platform_url = Secret::new(url("tenantry_platform"));
-    settings.auth.signing_key = Secret::new("PEM".into());
-    settings
+    config.database.url = Secret::new(url("tenantry_app"));
+    config.database.platform_url = Secret::new(url("tenantry_platform"));
+    config.auth.signing_key = Secret::new("PEM".into());
+    config
 }
 
-fn complaint(settings: &Settings) -> String {
-    settings
+fn complaint(config: &Configuration) -> String {
+    config
         .validate()
         .map_or_else(|error| error.to_string(), |()| String::new())
 }
@@ -25,15 +25,15 @@ fn complete_settings_hold() {
 #[test]
 fn without_a_folder_the_settings_of_this_version_apply() {
     // Tests run in the crate's folder, which has no folder `config`.
-    let settings = Settings::load(None, Profile::Development).unwrap();
-    assert_eq!(settings.http.base_domain, "localhost");
-    assert!(settings.signup.enabled && settings.mail.log_contents);
-    assert!(Settings::load(None, Profile::Production).unwrap().http.hsts);
+    let config = Configuration::load(None, Profile::Development).unwrap();
+    assert_eq!(config.http.base_domain, "localhost");
+    assert!(config.signup.enabled && config.mail.log_contents);
+    assert!(Configuration::load(None, Profile::Production).unwrap().http.hsts);
 }
 
 #[test]
 fn named_folder_without_the_file_is_refused() {
-    let error = Settings::load(Some(Path::new("/nowhere/at/all")), Profile::Production).unwrap_err();
+    let error = Configuration::load(Some(Path::new("/nowhere/at/all")), Profile::Production).unwrap_err();
     assert!(
         error.to_string().contains("/nowhere/at/all/production.toml"),
         "{error}"
@@ -42,23 +42,23 @@ fn named_folder_without_the_file_is_refused() {
 
 #[test]
 fn a_missing_signing_key_is_named() {
-    let mut settings = complete();
-    settings.auth.signing_key = Secret::default();
+    let mut config = complete();
+    config.auth.signing_key = Secret::default();
     assert!(
-        complaint(&settings).contains("auth.signing_key"),
+        complaint(&config).contains("auth.signing_key"),
         "{}",
-        complaint(&settings)
+        complaint(&config)
     );
-    assert!(complaint(&settings).contains("TENANTRY__AUTH__SIGNING_KEY"));
+    assert!(complaint(&config).contains("TENANTRY__AUTH__SIGNING_KEY"));
 }
 
 #[test]
 fn wrong_receiver_of_audit_entries_is_named() {
     let with = |change: fn(&mut Stream)| {
-        let mut settings = complete();
-        settings.profile = Profile::Production;
-        change(&mut settings.audit.stream);
-        complaint(&settings)
+        let mut config = complete();
+        config.profile = Profile::Production;
+        change(&mut config.audit.stream);
+        complaint(&config)
     };
     let http = |stream: &mut Stream| {
         stream.kind = StreamKind::Http;
@@ -142,34 +142,34 @@ fn operators_need_a_factor_in_production_unless_told_otherwise() {
 #[test]
 fn default_and_short_passwords_are_refused_outside_development() {
     for password in ["postgres", "tenantry_app", "hunter2"] {
-        let mut settings = complete();
-        settings.database.url = Secret::new(format!("postgres://tenantry_app:{password}@db/tenantry"));
-        assert!(complaint(&settings).contains("database.url"), "{password}");
+        let mut config = complete();
+        config.database.url = Secret::new(format!("postgres://tenantry_app:{password}@db/tenantry"));
+        assert!(complaint(&config).contains("database.url"), "{password}");
         assert!(
-            !complaint(&settings).contains(password) || password == "tenantry_app",
+            !complaint(&config).contains(password) || password == "tenantry_app",
             "it is not repeated"
         );
-        settings.profile = Profile::Development;
-        assert_eq!(complaint(&settings), "", "{password}");
+        config.profile = Profile::Development;
+        assert_eq!(complaint(&config), "", "{password}");
     }
 }
 
 #[test]
 fn a_number_out_of_range_is_named_with_its_range() {
-    let mut settings = complete();
-    settings.database.pool_size = 0;
-    assert!(complaint(&settings).contains("database.pool_size: must be in 1..=1000, is 0"));
+    let mut config = complete();
+    config.database.pool_size = 0;
+    assert!(complaint(&config).contains("database.pool_size: must be in 1..=1000, is 0"));
 }
 
 #[test]
 fn relying_party_of_passkeys_is_checked() {
     let with = |rp_id: &str, origins: &[&str]| {
-        let mut settings = complete();
-        settings.auth.passkeys = Passkeys {
+        let mut config = complete();
+        config.auth.passkeys = Passkeys {
             rp_id: rp_id.into(),
             origins: origins.iter().map(|origin| (*origin).to_owned()).collect(),
         };
-        settings
+        config
     };
     assert!(matches!(with("", &[]).auth.passkeys.relying_party(), Ok(None)));
     for (rp_id, origins) in [
@@ -180,9 +180,9 @@ fn relying_party_of_passkeys_is_checked() {
         ),
         ("localhost", &["http://localhost:3000"]),
     ] {
-        let settings = with(rp_id, origins);
-        assert_eq!(complaint(&settings), "", "{rp_id}");
-        assert!(matches!(settings.auth.passkeys.relying_party(), Ok(Some(_))));
+        let config = with(rp_id, origins);
+        assert_eq!(complaint(&config), "", "{rp_id}");
+        assert!(matches!(config.auth.passkeys.relying_party(), Ok(Some(_))));
     }
     for (rp_id, origins, key) in [
         ("", &["https://example.com"][..], "auth.passkeys.rp_id"),
@@ -199,7 +199,7 @@ fn relying_party_of_passkeys_is_checked() {
 /// The driver would look it up as a name at the first connection.
 #[test]
 fn an_ipv6_address_in_brackets_is_refused_with_the_key() {
-    type Change = fn(&mut Settings, Secret);
+    type Change = fn(&mut Configuration, Secret);
     let changes: [(Change, &str); 4] = [
         (|it, url| it.database.url = url, "database.url"),
         (|it, url| it.database.platform_url = url, "database.platform_url"),
@@ -208,13 +208,13 @@ fn an_ipv6_address_in_brackets_is_refused_with_the_key() {
     ];
     for (change, key) in changes {
         for profile in [Profile::Production, Profile::Development] {
-            let mut settings = complete();
-            settings.profile = profile;
+            let mut config = complete();
+            config.profile = profile;
             change(
-                &mut settings,
+                &mut config,
                 Secret::new("postgres://app:a-long-password@[2001:db8::1]:5433/x".into()),
             );
-            let complaint = complaint(&settings);
+            let complaint = complaint(&config);
             assert!(complaint.starts_with(&format!("setting {key}: ")), "{complaint}");
             assert!(
                 complaint.contains("?host=2001:db8::1") && !complaint.contains('\n'),
@@ -223,14 +223,14 @@ fn an_ipv6_address_in_brackets_is_refused_with_the_key() {
             assert!(!complaint.contains("a-long-password"), "{complaint}");
         }
     }
-    let mut settings = complete();
-    settings.database.url = Secret::new("postgres://app:a-long-password@localhost/x?host=::1".into());
-    assert_eq!(complaint(&settings), "");
+    let mut config = complete();
+    config.database.url = Secret::new("postgres://app:a-long-password@localhost/x?host=::1".into());
+    assert_eq!(complaint(&config), "");
 }
 
 #[test]
 fn production_refuses_a_network_without_tls_unless_told() {
-    type Change = fn(&mut Settings);
+    type Change = fn(&mut Configuration);
     let secret = |url: &str| Secret::new(url.into());
     let cases: [(Change, &str, Change); 7] = [
         (
@@ -270,22 +270,22 @@ fn production_refuses_a_network_without_tls_unless_told() {
         ),
     ];
     for (change, expected, allow) in cases {
-        let mut settings = complete();
-        change(&mut settings);
+        let mut config = complete();
+        change(&mut config);
         assert!(
-            complaint(&settings).contains(expected),
+            complaint(&config).contains(expected),
             "{expected}: {}",
-            complaint(&settings)
+            complaint(&config)
         );
-        assert!(!complaint(&settings).contains("secret"), "it is not repeated");
-        assert_eq!(settings.plaintext(), [""; 0]);
-        allow(&mut settings);
-        assert_eq!(complaint(&settings), "", "{expected}");
-        assert_eq!(settings.plaintext().len(), 1, "it is logged");
-        settings = complete();
-        settings.profile = Profile::Development;
-        change(&mut settings);
-        assert_eq!(complaint(&settings), "", "{expected}");
+        assert!(!complaint(&config).contains("secret"), "it is not repeated");
+        assert_eq!(config.plaintext(), [""; 0]);
+        allow(&mut config);
+        assert_eq!(complaint(&config), "", "{expected}");
+        assert_eq!(config.plaintext().len(), 1, "it is logged");
+        config = complete();
+        config.profile = Profile::Development;
+        change(&mut config);
+        assert_eq!(complaint(&config), "", "{expected}");
     }
     for url in [
         "redis://127.0.0.1",
@@ -295,23 +295,23 @@ fn production_refuses_a_network_without_tls_unless_told() {
         "unix:///run/redis.sock",
         "rediss://cache:6380",
     ] {
-        let mut settings = complete();
-        settings.redis.url = secret(url);
-        assert_eq!(complaint(&settings), "", "{url}");
+        let mut config = complete();
+        config.redis.url = secret(url);
+        assert_eq!(complaint(&config), "", "{url}");
     }
     for url in [
         "postgres://app:a-long-password@127.0.0.1/x",
         "postgres:///x?host=/var/run/postgresql",
     ] {
-        let mut settings = complete();
-        settings.database.url = secret(url);
-        assert_eq!(complaint(&settings), "", "{url}");
+        let mut config = complete();
+        config.database.url = secret(url);
+        assert_eq!(complaint(&config), "", "{url}");
     }
 }
 
 #[test]
 fn settings_that_contradict_each_other_are_named_together() {
-    type Change = fn(&mut Settings);
+    type Change = fn(&mut Configuration);
     let cases: [(Change, &str); 9] = [
         (
             |it| it.http.request_timeout_ms = 5_000,
@@ -348,9 +348,9 @@ fn settings_that_contradict_each_other_are_named_together() {
         (|it| it.database.statement_timeout_ms = 0, ""),
     ];
     for (change, expected) in cases {
-        let mut settings = complete();
-        change(&mut settings);
-        let complaint = complaint(&settings);
+        let mut config = complete();
+        change(&mut config);
+        let complaint = complaint(&config);
         assert!(complaint.contains(expected), "{expected}: {complaint}");
         assert_eq!(complaint.is_empty(), expected.is_empty(), "{complaint}");
     }
@@ -369,11 +369,11 @@ fn where_traces_go_is_checked() {
         ("https://me:secret@collector", false),
         ("https://collector?key=secret", false),
     ] {
-        let mut settings = complete();
-        settings.tracing.otlp_endpoint = endpoint.into();
-        assert_eq!(complaint(&settings).is_empty(), holds, "{endpoint}");
+        let mut config = complete();
+        config.tracing.otlp_endpoint = endpoint.into();
+        assert_eq!(complaint(&config).is_empty(), holds, "{endpoint}");
     }
-    let mut settings = complete();
+    let mut config = complete();
     for (headers, read) in [
         ("", Some(vec![])),
         (
@@ -387,8 +387,8 @@ fn where_traces_go_is_checked() {
         ("x-key=hush%2", None),
         ("x key=hush", None),
     ] {
-        settings.tracing.otlp_headers = Secret::new(headers.into());
-        let pairs = settings.tracing.headers();
+        config.tracing.otlp_headers = Secret::new(headers.into());
+        let pairs = config.tracing.headers();
         let pairs = pairs.as_ref().map(|pairs| {
             let pair = |(name, value): &'_ (String, String)| (name.clone(), value.clone());
             pairs.iter().map(pair).collect::<Vec<_>>()
@@ -398,27 +398,27 @@ fn where_traces_go_is_checked() {
             pairs.into_iter().map(owned).collect::<Vec<_>>()
         });
         assert_eq!(pairs, read, "{headers}");
-        assert_eq!(complaint(&settings).is_empty(), read.is_some(), "{headers}");
-        assert!(!complaint(&settings).contains("hush"), "{headers}");
+        assert_eq!(complaint(&config).is_empty(), read.is_some(), "{headers}");
+        assert!(!complaint(&config).contains("hush"), "{headers}");
     }
-    let mut settings = complete();
-    settings.tracing.sampling_ratio = 1.5;
-    assert!(complaint(&settings).contains("tracing.sampling_ratio: must be in 0..=1, is 1.5"));
+    let mut config = complete();
+    config.tracing.sampling_ratio = 1.5;
+    assert!(complaint(&config).contains("tracing.sampling_ratio: must be in 0..=1, is 1.5"));
 }
 
 #[test]
 fn how_stripe_is_reached_is_checked() {
     let complaint_of = |key: &str, webhook: &str, base: &str, profile| {
-        let mut settings = complete();
-        settings.profile = profile;
+        let mut config = complete();
+        config.profile = profile;
         let secrets = [webhook].into_iter().filter(|secret| !secret.is_empty());
-        settings.billing.stripe = Stripe {
+        config.billing.stripe = Stripe {
             secret_key: Secret::new(key.into()),
             webhook_secrets: secrets.map(|secret| Secret::new(secret.into())).collect(),
             api_base: base.into(),
             ..Stripe::default()
         };
-        complaint(&settings)
+        complaint(&config)
     };
     use Profile::{Development, Production};
     let (fake, local) = (Stripe::FAKE_KEY, "http://127.0.0.1:9400");
@@ -532,10 +532,10 @@ fn how_mail_is_sent_is_checked() {
         ),
     ];
     for (change, expected) in cases {
-        let mut settings = complete();
-        settings.mail.from = "no-reply@example.com".into();
-        change(&mut settings.mail);
-        let complaint = complaint(&settings);
+        let mut config = complete();
+        config.mail.from = "no-reply@example.com".into();
+        change(&mut config.mail);
+        let complaint = complaint(&config);
         assert!(complaint.contains(expected), "{expected}: {complaint}");
         assert_eq!(
             complaint.is_empty(),
@@ -556,25 +556,25 @@ fn how_mail_is_sent_is_checked() {
 
 #[test]
 fn unknown_keys_and_wrong_types_name_the_key() {
-    let unknown = Figment::from(Serialized::defaults(Settings::default()))
+    let unknown = Figment::from(Serialized::defaults(Configuration::default()))
         .merge(Toml::string("[database]\npool_sice = 3"))
-        .extract::<Settings>();
+        .extract::<Configuration>();
     assert!(
-        SettingsError::unreadable(&unknown.unwrap_err())
+        ConfigurationError::unreadable(&unknown.unwrap_err())
             .to_string()
             .contains("pool_sice")
     );
-    let wrong = Figment::from(Serialized::defaults(Settings::default()))
+    let wrong = Figment::from(Serialized::defaults(Configuration::default()))
         .merge(Toml::string("[database]\npool_size = 'many'"))
-        .extract::<Settings>();
+        .extract::<Configuration>();
     assert!(
-        SettingsError::unreadable(&wrong.unwrap_err())
+        ConfigurationError::unreadable(&wrong.unwrap_err())
             .to_string()
-            .starts_with("settings: database.pool_size: ")
+            .starts_with("configuration: database.pool_size: ")
     );
 }
 
-/// The settings of a file, each with its name.
+/// The configuration of a file, each with its name.
 fn leaves(name: &str, value: &serde_json::Value) -> Vec<(String, serde_json::Value)> {
     let Some(section) = value.as_object() else {
         return vec![(name.trim_start_matches('.').to_owned(), value.clone())];
@@ -589,7 +589,7 @@ fn leaves(name: &str, value: &serde_json::Value) -> Vec<(String, serde_json::Val
 #[test]
 fn readme_names_what_a_profile_sets_differently() {
     let readme = include_str!("../../../../README.md");
-    let defaults = serde_json::to_value(Settings::default()).unwrap();
+    let defaults = serde_json::to_value(Configuration::default()).unwrap();
     for (profile, file) in [
         ("development", include_str!("../../../../config/development.toml")),
         ("production", include_str!("../../../../config/production.toml")),
@@ -611,9 +611,9 @@ fn readme_names_what_a_profile_sets_differently() {
 
 #[test]
 fn secrets_are_not_printed() {
-    let mut settings = complete();
-    settings.mail.smtp.password = Secret::new("hush-hush".into());
-    let shown = format!("{settings:?}");
+    let mut config = complete();
+    config.mail.smtp.password = Secret::new("hush-hush".into());
+    let shown = format!("{config:?}");
     assert!(!shown.contains("a-long-password") && !shown.contains("hush-hush"));
 }
 
@@ -621,15 +621,15 @@ fn secrets_are_not_printed() {
 fn challenges_are_checked_when_they_are_configured() {
     type Change = fn(&mut Challenge);
     let checked = |profile, change: Change| {
-        let mut settings = complete();
-        settings.profile = profile;
-        let challenge = &mut settings.signup.challenge;
+        let mut config = complete();
+        config.profile = profile;
+        let challenge = &mut config.signup.challenge;
         challenge.provider = ChallengeProvider::Siteverify;
         challenge.url = "https://api.hcaptcha.com/siteverify".into();
         challenge.secret = Secret::new("secret".into());
         challenge.site_key = "site".into();
         change(challenge);
-        complaint(&settings)
+        complaint(&config)
     };
     let changes: [(Change, &str); 9] = [
         (|it| it.url.clear(), "url"),

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Secret, SettingsError};
+use super::{ConfigurationError, Secret};
 
 /// Traces, logs and metrics, sent to a collector with OTLP over HTTP (protobuf).
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ impl Tracing {
         pairs.filter(|pair| !pair.is_empty()).map(read).collect()
     }
 
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         let host = self
             .otlp_endpoint
             .strip_prefix("http://")
@@ -81,15 +81,15 @@ impl Tracing {
         if !self.otlp_endpoint.is_empty() && !host.is_some_and(plain) {
             let problem = "must be http://host[:port] or https://host[:port], with a path or without; \
                            credentials belong into tracing.otlp_headers";
-            return Err(SettingsError::invalid("tracing.otlp_endpoint", problem));
+            return Err(ConfigurationError::invalid("tracing.otlp_endpoint", problem));
         }
         if self.headers().is_none() {
             let problem = "must be name=value,name=value, with other characters than printable ASCII, and commas, as %XX";
-            return Err(SettingsError::invalid("tracing.otlp_headers", problem));
+            return Err(ConfigurationError::invalid("tracing.otlp_headers", problem));
         }
         if !(0.0..=1.0).contains(&self.sampling_ratio) {
             let problem = format!("must be in 0..=1, is {}", self.sampling_ratio);
-            return Err(SettingsError::invalid("tracing.sampling_ratio", problem));
+            return Err(ConfigurationError::invalid("tracing.sampling_ratio", problem));
         }
         Ok(())
     }

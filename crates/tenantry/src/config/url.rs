@@ -1,4 +1,4 @@
-use super::{Profile, Secret, SettingsError};
+use super::{ConfigurationError, Profile, Secret};
 
 /// Passwords that people leave in place.
 const WEAK: [&str; 12] = [
@@ -17,15 +17,15 @@ const WEAK: [&str; 12] = [
 ];
 
 /// Refuses a URL that is missing or, outside of development, has a password that anybody would guess.
-pub fn check_url(key: &'static str, url: &Secret, profile: Profile) -> Result<(), SettingsError> {
+pub fn check_url(key: &'static str, url: &Secret, profile: Profile) -> Result<(), ConfigurationError> {
     if url.is_empty() {
-        return Err(SettingsError::invalid(key, "a PostgreSQL URL is required"));
+        return Err(ConfigurationError::invalid(key, "a PostgreSQL URL is required"));
     }
     let rest = url
         .reveal()
         .strip_prefix("postgres://")
         .or_else(|| url.reveal().strip_prefix("postgresql://"));
-    let rest = rest.ok_or_else(|| SettingsError::invalid(key, "must begin with postgres://"))?;
+    let rest = rest.ok_or_else(|| ConfigurationError::invalid(key, "must begin with postgres://"))?;
     let user = rest
         .split('@')
         .next()
@@ -34,7 +34,7 @@ pub fn check_url(key: &'static str, url: &Secret, profile: Profile) -> Result<()
     let password = user.split_once(':').map(|(_, password)| password);
     match (profile, password) {
         (Profile::Production, Some(password)) if WEAK.contains(&password) || password.len() < 12 => Err(
-            SettingsError::invalid(key, "the password is a default or shorter than 12 characters"),
+            ConfigurationError::invalid(key, "the password is a default or shorter than 12 characters"),
         ),
         (Profile::Production | Profile::Development, _) => Ok(()),
     }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::SettingsError;
+use super::ConfigurationError;
 use super::range::in_range;
 
 /// View counts.
@@ -19,7 +19,7 @@ impl Default for Views {
 
 impl Views {
     /// Whether each number is in its range.
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[("views.flush_seconds", self.flush_seconds, 1, 3_600)])
     }
 }

@@ -24,7 +24,7 @@ pub(crate) use pool::Party;
 
 pub(crate) use builders::before;
 pub use builders::{Delete, Find, FindBoth, Lock, Update};
-pub use pool::{Pool, PoolSettings, StatementTimeouts};
+pub use pool::{Pool, PoolConfig, StatementTimeouts};
 pub use raw::RawSql;
 
 /// An entity whose rows each belong to one tenant. Implemented by [`tenant_entity!`](crate::tenant_entity).

@@ -18,7 +18,7 @@ use super::turns::{Caller, Part, Turn, Turns};
 
 /// How many connections, and for how long.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PoolSettings {
+pub struct PoolConfig {
     /// At the most so many connections; at least 1.
     pub size: usize,
     /// How long a request waits for a free connection before it is answered 503.
@@ -74,7 +74,7 @@ impl StatementTimeouts {
     }
 }
 
-impl Default for PoolSettings {
+impl Default for PoolConfig {
     fn default() -> Self {
         Self {
             size: 10,
@@ -106,7 +106,7 @@ pub struct Pool {
     /// What each transaction sets for itself, in the message that begins it.
     per_transaction: Arc<str>,
     /// What it was made from.
-    origin: Arc<(String, PoolSettings)>,
+    origin: Arc<(String, PoolConfig)>,
 }
 
 /// Some of the connections, and how many of them each party may use at once.
@@ -178,20 +178,20 @@ impl Pool {
     ///
     /// # Errors
     /// [`StoreError::Other`] for a URL that cannot be read; the message does not repeat it, as it holds a password.
-    pub fn new(url: &str, settings: &PoolSettings) -> Result<Self, StoreError> {
+    pub fn new(url: &str, config: &PoolConfig) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url
             .parse()
             .map_err(|_| StoreError::Other("the database URL cannot be read".into()))?;
         let options = options.application_name("tenantry").disable_statement_logging();
         // A pooler knows no such options at the start, and what was set for a session would be another's as well; so
         // there each transaction sets them for itself.
-        let timeouts = settings.timeouts.settings();
-        let (options, per_transaction) = if settings.behind_pooler {
+        let timeouts = config.timeouts.settings();
+        let (options, per_transaction) = if config.behind_pooler {
             let set = timeouts.map(|(name, value)| format!("; SET LOCAL {name} = '{value}'"));
             (options.extra_float_digits(None), set.collect())
         } else {
             let plans = ("plan_cache_mode", "force_generic_plan".to_owned());
-            let all: Vec<_> = timeouts.chain(settings.generic_plans.then_some(plans)).collect();
+            let all: Vec<_> = timeouts.chain(config.generic_plans.then_some(plans)).collect();
             // An empty list would be sent as an option without a name.
             let options = if all.is_empty() {
                 options
@@ -201,15 +201,15 @@ impl Pool {
             (options, String::new())
         };
         let timeouts = Timeouts {
-            wait: Some(settings.acquire_timeout),
-            create: Some(settings.connect_timeout),
-            recycle: Some(settings.connect_timeout),
+            wait: Some(config.acquire_timeout),
+            create: Some(config.connect_timeout),
+            recycle: Some(config.connect_timeout),
         };
         let connector = Connector {
             options,
-            check_after_idle: settings.check_after_idle,
-            max_lifetime: settings.max_lifetime,
-            named_statements: !settings.behind_pooler,
+            check_after_idle: config.check_after_idle,
+            max_lifetime: config.max_lifetime,
+            named_statements: !config.behind_pooler,
             home: None,
         };
         let share = |(number, size): (usize, usize)| {
@@ -226,32 +226,32 @@ impl Pool {
                 .runtime(Runtime::Tokio1)
                 .build()
                 .map_err(|error| StoreError::Other(error.to_string()))?;
-            let (part, each) = match settings.per_tenant {
+            let (part, each) = match config.per_tenant {
                 0 => (Part::Yielding(size.div_ceil(2)), size.div_ceil(2)),
                 each => (Part::Fixed(each), each),
             };
             let fixed = |connections: usize| Part::Fixed(connections.max(1));
             Ok(Share {
                 connections,
-                tenants: Arc::new(Turns::new(part, settings.queue)),
-                guests: Arc::new(Turns::new(fixed(each / 4), settings.queue)),
-                founders: Arc::new(Turns::new(fixed(each / 4), settings.queue)),
-                lookups: Arc::new(Turns::new(fixed(size / 3), settings.queue)),
-                upkeep: Arc::new(Turns::new(fixed(1), settings.queue)),
+                tenants: Arc::new(Turns::new(part, config.queue)),
+                guests: Arc::new(Turns::new(fixed(each / 4), config.queue)),
+                founders: Arc::new(Turns::new(fixed(each / 4), config.queue)),
+                lookups: Arc::new(Turns::new(fixed(size / 3), config.queue)),
+                upkeep: Arc::new(Turns::new(fixed(1), config.queue)),
             })
         };
-        let shares = shares(settings.size.max(1), settings.threads)
+        let shares = shares(config.size.max(1), config.threads)
             .into_iter()
             .enumerate()
             .map(share)
             .collect::<Result<_, StoreError>>()?;
         Ok(Self {
             shares,
-            acquire_timeout: settings.acquire_timeout,
-            queue: settings.queue,
-            prepares: !settings.behind_pooler,
+            acquire_timeout: config.acquire_timeout,
+            queue: config.queue,
+            prepares: !config.behind_pooler,
             per_transaction: per_transaction.into(),
-            origin: Arc::new((url.to_owned(), settings.clone())),
+            origin: Arc::new((url.to_owned(), config.clone())),
         })
     }
 
@@ -261,15 +261,15 @@ impl Pool {
     /// # Errors
     /// As for [`Pool::new`].
     pub fn beside(&self, size: usize) -> Result<Self, StoreError> {
-        let (url, settings) = self.origin.as_ref();
-        let settings = PoolSettings {
+        let (url, config) = self.origin.as_ref();
+        let config = PoolConfig {
             size,
             threads: 0,
             per_tenant: 1,
             generic_plans: false,
-            ..settings.clone()
+            ..config.clone()
         };
-        Self::new(url, &settings)
+        Self::new(url, &config)
     }
 
     /// How many connections it holds at the most.

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 /// Which Redis, and how it is reached.
 #[derive(Debug, Clone)]
-pub struct RedisSettings {
+pub struct RedisConfig {
     /// `redis://[user:password@]host[:port][/database]`, the same with `rediss://` for TLS, or `unix:///path`. Several,
     /// separated by commas, for Sentinels and clusters; user, password and database are those of the first.
     pub url: String,
@@ -43,7 +43,7 @@ impl std::fmt::Debug for RedisMode {
     }
 }
 
-impl RedisSettings {
+impl RedisConfig {
     /// A single server at a URL, over TLS with the system's certificates.
     pub fn single(url: &str, timeout: Duration) -> Self {
         Self {

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 /// What the operator decides about HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HttpSettings {
+pub struct HttpConfig {
     /// The domain whose subdomains name tenants, for example `example.com`; `None` when subdomains do not.
     pub base_domain: Option<String>,
     /// How large a request body may be.
@@ -30,7 +30,7 @@ pub struct HttpSettings {
     pub serve_metrics: bool,
 }
 
-impl Default for HttpSettings {
+impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             base_domain: None,

@@ -1,13 +1,13 @@
 use std::path::PathBuf;
 
-/// What is wrong with the settings: one line that names the setting and where it is set.
+/// What is wrong with the configuration: one line that names the setting and where it is set.
 #[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
+pub enum ConfigurationError {
     /// A file or variable does not fit.
-    #[error("settings: {0}")]
+    #[error("configuration: {0}")]
     Read(String),
     /// The named folder has no file of the profile.
-    #[error("settings: there is no file {} (--config-dir or TENANTRY_CONFIG_DIR names its folder; without it, the settings that are compiled in apply)", file.display())]
+    #[error("configuration: there is no file {} (--config-dir or TENANTRY_CONFIG_DIR names its folder; without it, the configuration that is compiled in applies)", file.display())]
     NoFile {
         /// The missing file.
         file: PathBuf,
@@ -32,7 +32,7 @@ pub enum SettingsError {
     },
 }
 
-impl SettingsError {
+impl ConfigurationError {
     /// A setting has a value that is not allowed.
     pub fn invalid(key: &'static str, problem: impl Into<String>) -> Self {
         let env = format!("TENANTRY__{}", key.to_uppercase().replace('.', "__"));
