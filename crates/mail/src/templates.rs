@@ -3,6 +3,8 @@
 //!
 //! In HTML all values are escaped. In plain text they are lines ([`Line`](tenantry_domain::kernel::Line)), so they begin no line of their own.
 
+use std::sync::LazyLock;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, State, UndefinedBehavior, Value, context};
@@ -102,11 +104,18 @@ impl Default for CompiledTemplates {
 }
 
 impl CompiledTemplates {
-    /// Compiles the templates.
+    /// The templates, which the first call of a process compiles.
     ///
     /// # Panics
     /// When one is no template, which a test finds.
     pub fn new() -> Self {
+        static COMPILED: LazyLock<Environment<'static>> = LazyLock::new(CompiledTemplates::compile);
+        Self {
+            environment: COMPILED.clone(),
+        }
+    }
+
+    fn compile() -> Environment<'static> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -135,7 +144,7 @@ impl CompiledTemplates {
                 added.expect("compiled-in templates are tested");
             }
         }
-        Self { environment }
+        environment
     }
 
     fn part(

@@ -1,3 +1,5 @@
+use std::sync::{Arc, LazyLock};
+
 use tenantry_domain::kernel::ErrorCode;
 use utoipa::{
     OpenApi,
@@ -11,6 +13,12 @@ use crate::{Problem, v1};
 /// Returns the OpenAPI 3.1 document of all routes.
 pub fn openapi() -> openapi::OpenApi {
     openapi_with([])
+}
+
+/// [`openapi()`], which the first call of a process makes: the routes are the same in all of its applications.
+pub(crate) fn shared() -> Arc<openapi::OpenApi> {
+    static DOCUMENT: LazyLock<Arc<openapi::OpenApi>> = LazyLock::new(|| Arc::new(openapi()));
+    Arc::clone(&DOCUMENT)
 }
 
 /// [`openapi()`], with what the services that embed the backend say of theirs.
