@@ -336,6 +336,21 @@ fn bootstrap_refuses_the_passwords_that_serve_refuses() {
     assert!(!told.contains("the password is"), "{told}");
 }
 
+/// Clap shows what the environment sets as if it had to be given.
+#[test]
+fn usage_has_no_options_of_the_environment() {
+    for config in [&[("TENANTRY_PROFILE", "development")][..], NOTHING] {
+        let output = output(&["tenant", "suspend"], config);
+        assert!(!output.status.success());
+        let complaint = stderr(&output);
+        assert!(
+            complaint.contains("Usage: tenantry tenant suspend --reason <"),
+            "{complaint}"
+        );
+        assert!(!complaint.contains("--profile"), "{complaint}");
+    }
+}
+
 #[test]
 fn openapi_prints_the_document() {
     let output = output(&["openapi"], NOTHING);
