@@ -45,6 +45,22 @@ pub fn program(name: &str) -> Option<Command> {
     None
 }
 
+/// Returns a command for a program beside PostgreSQL's server programs, such as `pg_dump`, or skips the calling test as [`installed`] does.
+///
+/// # Panics
+/// When there are no server programs, or when the program is missing and the test cannot be listed as skipped.
+pub fn postgres_program(name: &str) -> Option<Command> {
+    let path = tenantry_test_postgres::find_binaries().unwrap().join(name);
+    if path.is_file() {
+        return Some(Command::new(path));
+    }
+    skip(&format!(
+        "{} is missing: install PostgreSQL's client programs",
+        path.display()
+    ));
+    None
+}
+
 fn skip(reason: &str) {
     let list = list_of_skipped(std::env::var_os("SKIPPED_TESTS"), std::env::var_os("CI"));
     let Some(list) = list else { panic!("{reason}") };

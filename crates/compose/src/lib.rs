@@ -32,7 +32,7 @@ pub use configuration::{Configuration, Credentials, DatabaseUrls, Proxy};
 pub use configuration_error::ConfigurationError;
 pub use ports::{application, ports};
 pub use secret::Secret;
-pub use signing_keys::{DEVELOPMENT_MARK, SigningKeyConfig};
+pub use signing_keys::{DEVELOPMENT_MARK, NO_SIGNING_KEY, SigningKeyConfig};
 pub use upkeep::{
     Upkeep, beside, chain_audit, follow_keys, mail_workspaces, raise_alerts, read_keys, store_notes,
     stream_audit,

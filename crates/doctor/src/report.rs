@@ -60,6 +60,26 @@ pub enum Outcome {
     NotApplicable,
 }
 
+impl CheckResult {
+    /// What to do about a finding that no SQL mends, in a sentence without a full stop.
+    pub(crate) fn advice(&self) -> &'static str {
+        match self.id {
+            "CAT001" => "Apply the migrations: tenantry migrate up",
+            "CAT002" => {
+                "Use the version that made it, or record what another service made (doctor --record FILE --beyond-own) and name the file \
+                 (doctor --catalogue, guard.catalogues)"
+            }
+            id if id.starts_with("CAT") => {
+                "Define it again as stated, or restore a backup from before it changed; what differs on purpose belongs on the list of \
+                 allowed objects (doctor --allow, guard.allow)"
+            }
+            _ => {
+                "Change it until the check holds; what breaks it on purpose belongs on the list of allowed objects (doctor --allow, guard.allow)"
+            }
+        }
+    }
+}
+
 impl Report {
     /// Whether no check failed.
     pub fn passed(&self) -> bool {
@@ -74,6 +94,12 @@ impl Report {
     /// How many objects break rules, notices apart.
     pub fn findings(&self) -> usize {
         self.failures().map(|check| check.findings.len()).sum()
+    }
+
+    /// How many of them have SQL that mends them, to be run after thinking included.
+    pub fn mendable(&self) -> usize {
+        let findings = self.failures().flat_map(|check| &check.findings);
+        findings.filter(|finding| finding.mend.is_some()).count()
     }
 
     /// The severity of the worst failure.

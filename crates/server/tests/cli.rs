@@ -34,6 +34,8 @@ mod provisioning;
 mod quotas;
 #[path = "cli/records.rs"]
 mod records;
+#[path = "cli/restoring.rs"]
+mod restoring;
 #[path = "cli/serving.rs"]
 mod serving;
 #[path = "cli/tour.rs"]
@@ -283,7 +285,7 @@ fn a_key_made_for_development_is_refused_in_production() {
     let output = output(&["serve"], &config);
     assert!(!output.status.success());
     assert!(
-        stderr(&output).contains("this key was made for development"),
+        stderr(&output).contains("works with TENANTRY_PROFILE=development only"),
         "{}",
         stderr(&output)
     );
@@ -332,6 +334,21 @@ fn bootstrap_refuses_the_passwords_that_serve_refuses() {
     }
     let told = with(good, good, good);
     assert!(!told.contains("the password is"), "{told}");
+}
+
+/// Clap shows what the environment sets as if it had to be given.
+#[test]
+fn usage_has_no_options_of_the_environment() {
+    for config in [&[("TENANTRY_PROFILE", "development")][..], NOTHING] {
+        let output = output(&["tenant", "suspend"], config);
+        assert!(!output.status.success());
+        let complaint = stderr(&output);
+        assert!(
+            complaint.contains("Usage: tenantry tenant suspend --reason <"),
+            "{complaint}"
+        );
+        assert!(!complaint.contains("--profile"), "{complaint}");
+    }
 }
 
 #[test]
@@ -424,6 +441,45 @@ fn the_doctor_finds_a_forgotten_rule_says_what_mends_it_and_certifies() {
     assert_eq!(
         serde_json::from_str::<serde_json::Value>(&json).unwrap()["summary"]["passed"],
         true
+    );
+    assert_eq!(dev.stop(), Some(0));
+}
+
+/// What no SQL mends is not promised to be mended: both forms of the report say what to do.
+#[test]
+fn doctor_says_what_to_do_where_no_sql_mends() {
+    let folder = Folder::new("unmended");
+    let dev = Dev::start(&folder.0);
+    let config = [("DATABASE_URL", url(&folder.0, "tenantry_app"))];
+    execute(
+        &folder.0,
+        "CREATE OR REPLACE TRIGGER users_addresses_update AFTER UPDATE OF email ON users FOR EACH ROW \
+         EXECUTE FUNCTION user_addresses_keep()",
+    );
+    for arguments in [&["doctor"][..], &["doctor", "--fix"]] {
+        let output = output(arguments, &config);
+        assert!(!output.status.success());
+        let complaint = stderr(&output);
+        assert!(
+            complaint.contains("1 check failed; no SQL is known that mends what was found"),
+            "{complaint}"
+        );
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            text.contains("users_addresses_update on public.users: is CREATE TRIGGER"),
+            "{text}"
+        );
+        assert!(
+            text.contains("No SQL is known that mends it. Define it again as stated"),
+            "{text}"
+        );
+        assert!(!text.contains("BEGIN;"), "{text}");
+    }
+    execute(&folder.0, "ALTER TABLE tasks DISABLE ROW LEVEL SECURITY");
+    let complaint = stderr(&output(&["doctor"], &config));
+    assert!(
+        complaint.contains("findings, and what to do about the others"),
+        "{complaint}"
     );
     assert_eq!(dev.stop(), Some(0));
 }

@@ -113,11 +113,27 @@ pub async fn run(sources: &Sources, args: &Args) -> Result<(), CommandError> {
     if report.passed() {
         return Ok(());
     }
-    let failures = report.failures().count();
-    Err(CommandError::Other(format!(
-        "{failures} checks failed; {} doctor --fix prints what mends them",
-        console::program()
-    )))
+    Err(CommandError::Other(complaint(&report)))
+}
+
+/// How many checks failed, and what to do.
+fn complaint(report: &Report) -> String {
+    let failed = match report.failures().count() {
+        1 => "1 check failed".to_owned(),
+        failures => format!("{failures} checks failed"),
+    };
+    let (findings, program) = (report.findings(), console::program());
+    match report.mendable() {
+        0 => format!(
+            "{failed}; no SQL is known that mends what was found: the report says what to do about each finding"
+        ),
+        mendable if mendable == findings => {
+            format!("{failed}; {program} doctor --fix prints the SQL that mends what was found")
+        }
+        mendable => format!(
+            "{failed}; {program} doctor --fix prints the SQL that mends {mendable} of {findings} findings, and what to do about the others"
+        ),
+    }
 }
 
 /// The database that the options or the environment name, else that of the configuration or of the running demo.

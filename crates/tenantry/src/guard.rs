@@ -93,8 +93,8 @@ impl Guard {
         let serve_anyway = config.guard.serve_anyway;
         if found.is_grave() && !serve_anyway {
             return Err(CommandError::Other(format!(
-                "this database does not keep tenants apart, so nothing is served:\n{}\nmend it ({} doctor --fix \
-                 prints a script), or set TENANTRY__GUARD__SERVE_ANYWAY=true to serve in spite of it",
+                "this database does not keep tenants apart, so nothing is served:\n{}\nmend it ({} doctor says how), \
+                 or set TENANTRY__GUARD__SERVE_ANYWAY=true to serve in spite of it",
                 lines(&report),
                 crate::console::program()
             )));

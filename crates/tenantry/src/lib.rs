@@ -227,7 +227,9 @@ impl Service {
     fn parsed(self) -> Cli {
         console::name_program(self.extension.name());
         let command = naming::named(Cli::command(), self.extension.name());
-        let parsed = Cli::from_arg_matches(&command.clone().get_matches());
+        let matches = command.clone().try_get_matches();
+        let matches = matches.unwrap_or_else(|error| naming::with_usage(&command, error).exit());
+        let parsed = Cli::from_arg_matches(&matches);
         let mut cli = parsed.unwrap_or_else(|error| error.format(&mut command.clone()).exit());
         cli.sources.extension = self.extension;
         cli

@@ -1,7 +1,8 @@
 //! The name of the program in its help: a service that embeds the backend has the commands of the stock one under a name of its own.
 
-use clap::Command;
 use clap::builder::StyledStr;
+use clap::error::ErrorKind;
+use clap::{Command, Error};
 
 /// The name that the texts of this crate have in front of commands.
 const STOCK: &str = "tenantry";
@@ -9,6 +10,19 @@ const STOCK: &str = "tenantry";
 /// The command line with the program's name in all of its help.
 pub fn named(command: Command, name: &'static str) -> Command {
     texts_named(command.name(name), name)
+}
+
+/// An error about missing arguments, whose usage shows nothing else as mandatory: clap adds the options that the environment sets.
+pub fn with_usage(command: &Command, error: Error) -> Error {
+    let kind = error.kind();
+    if kind != ErrorKind::MissingRequiredArgument {
+        return error;
+    }
+    let given = command
+        .clone()
+        .mut_args(|argument| argument.env(None::<&'static str>));
+    let plain = given.try_get_matches().err();
+    plain.filter(|plain| plain.kind() == kind).unwrap_or(error)
 }
 
 fn texts_named(mut command: Command, name: &str) -> Command {

@@ -17,6 +17,8 @@ use cluster::Running;
 #[cfg(feature = "docker")]
 use container::Running;
 
+pub use tenantry_devdb::find_binaries;
+
 /// A server of this process's own, without any database but its first and without roles but the superuser.
 #[derive(Debug)]
 pub struct TestServer {

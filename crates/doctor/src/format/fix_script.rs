@@ -5,7 +5,8 @@ use crate::{CheckResult, Finding, Mend, Report, Step};
 
 impl Report {
     /// One SQL script that mends what can be mended without thinking, in a transaction and in an order in which
-    /// one thing finds the other there. What drops something, or has to be thought about, is a comment in it.
+    /// one thing finds the other there. What drops something, or has to be thought about, is a comment in it, and so is
+    /// each finding that no SQL mends, with what to do instead. Where nothing can be mended there are only comments.
     pub fn fix_script(&self) -> String {
         let mut mends: Vec<(&CheckResult, &Finding, &Mend)> = self
             .checks
@@ -24,7 +25,10 @@ impl Report {
             }
             script.mend(check, finding, mend);
         }
-        script.lines.push("COMMIT;".to_owned());
+        if step.is_some() {
+            script.lines.push("COMMIT;".to_owned());
+        }
+        script.unmended(self);
         script.lines.join("\n") + "\n"
     }
 }
@@ -42,6 +46,10 @@ impl Script {
             "What tenantry doctor would mend in the database {}.",
             report.database
         ));
+        if mends.is_empty() {
+            self.comment("There is no finding that SQL mends.");
+            return;
+        }
         self.comment(
             "It locks tables and reads some of them in full, so choose a quiet hour. When a statement fails",
         );
@@ -80,6 +88,17 @@ impl Script {
             }
         }
         self.blank();
+    }
+
+    /// Names each finding of a failed check that no SQL mends.
+    fn unmended(&mut self, report: &Report) {
+        for check in report.failures() {
+            for finding in check.findings.iter().filter(|finding| finding.mend.is_none()) {
+                self.blank();
+                self.comment(&format!("{}, {}: {}", check.id, finding.object, finding.found));
+                self.comment(&format!("No SQL is known that mends it. {}.", check.advice()));
+            }
+        }
     }
 
     /// Nothing gets out of a comment: it is one line, whatever a name has in it.

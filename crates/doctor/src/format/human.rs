@@ -9,7 +9,7 @@ impl Report {
             lines.push(line(check));
             if matches!(check.outcome, Outcome::Fail | Outcome::Notice) {
                 lines.push(format!("      why: {}", check.why));
-                lines.extend(check.findings.iter().flat_map(finding));
+                lines.extend(check.findings.iter().flat_map(|one| finding(check, one)));
                 lines.push(String::new());
             }
         }
@@ -60,7 +60,7 @@ fn line(check: &CheckResult) -> String {
     )
 }
 
-fn finding(finding: &Finding) -> Vec<String> {
+fn finding(check: &CheckResult, finding: &Finding) -> Vec<String> {
     let mut lines = vec![format!(
         "      - {}: {}",
         finding.object,
@@ -74,6 +74,11 @@ fn finding(finding: &Finding) -> Vec<String> {
                 .iter()
                 .map(|caution| format!("          Think first: {caution}")),
         );
+    } else if check.outcome == Outcome::Fail {
+        lines.push(format!(
+            "          No SQL is known that mends it. {}.",
+            check.advice()
+        ));
     }
     lines
 }

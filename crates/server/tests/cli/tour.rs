@@ -3,7 +3,10 @@
 use super::*;
 
 /// The pages that are walked beside one demo. Their blocks of the language `bash` are not: they start another server.
-const PAGES: [&str; 12] = [
+const PAGES: [&str; 16] = [
+    // Its archive is of the demo as it begins, and the tenant that is imported from it too.
+    "archives",
+    "privacy",
     "sessions",
     "identity",
     "invitations",
@@ -16,6 +19,9 @@ const PAGES: [&str; 12] = [
     "operators",
     "security-policy",
     "support-access",
+    "operations",
+    // Its wrong passwords take from the rate of this address.
+    "alerts",
 ];
 
 /// A fenced block of a page.

@@ -42,6 +42,7 @@ use std::path::Path;
 use figment::Figment;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::{Deserialize, Serialize};
+use tenantry_compose::NO_SIGNING_KEY;
 use tenantry_domain::identity::ApiKeyFormat;
 use tenantry_domain::kernel::{is_language_tag, is_time_zone};
 
@@ -217,9 +218,7 @@ impl Configuration {
         if self.profile == Profile::Production {
             let given = !self.auth.signing_key.is_empty() || self.auth.signing_key_file.is_some();
             if !given {
-                let problem = "an Ed25519 key in PKCS#8 PEM is required, or signing_key_file; \
-                               make one with: openssl genpkey -algorithm ed25519";
-                return Err(ConfigurationError::invalid("auth.signing_key", problem));
+                return Err(ConfigurationError::invalid("auth.signing_key", NO_SIGNING_KEY));
             }
         }
         Ok(())

@@ -50,10 +50,11 @@ pub(crate) struct ExportView {
     /// When the archive is deleted.
     #[schema(required = true)]
     expires_at: Option<DateTime<Utc>>,
-    /// A link to the archive that needs no credential; null unless it is ready. Each read of the export returns a new one.
+    /// A path of this server that answers with the archive and needs no credential, as in `curl -s -o acme.tar "$A$URL"`; null unless the
+    /// archive is ready. Each read of the export returns a new one.
     #[schema(required = true)]
     download_url: Option<String>,
-    /// When the link stops working.
+    /// When that path stops working.
     #[schema(required = true)]
     download_expires_at: Option<DateTime<Utc>>,
 }
