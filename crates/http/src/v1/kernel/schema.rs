@@ -76,6 +76,9 @@ enums! {
     "The lifecycle of a feature flag." Lifecycle = domain::flags::Lifecycle::ALL.map(domain::flags::Lifecycle::as_str);
     "How much an entry of the audit log deserves attention." Risk = domain::audit::Risk::ALL.map(domain::audit::Risk::as_str);
     "Whether an action was done." Outcome = domain::audit::Outcome::ALL.map(domain::audit::Outcome::as_str);
+    "The kind of actor of an entry of the operators' log. `system`: a command on the server, or the server itself. `guest`: a caller who has \
+     not logged in."
+    OperatorActorKind = domain::operations::OperatorEventActor::ALL.map(domain::operations::OperatorEventActor::as_str);
     "The format of an export." ExportFormat = ["ndjson", "csv"];
     "Why a feature flag has its value, as in OpenFeature." FlagReason = domain::flags::Reason::ALL.map(domain::flags::Reason::as_str);
     "The outcome of a rule." RuleOutcome = domain::flags::RuleOutcome::ALL.map(domain::flags::RuleOutcome::as_str);
