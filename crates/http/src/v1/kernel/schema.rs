@@ -89,13 +89,8 @@ pub(crate) enum AgreedLimit {}
 
 impl PartialSchema for AgreedLimit {
     fn schema() -> RefOr<Schema> {
-        let units = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
-        let unlimited = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .enum_values(Some(["unlimited"]));
         let none = ObjectBuilder::new().schema_type(Type::Null);
-        let any = OneOfBuilder::new().item(units).item(unlimited).item(none);
-        Schema::from(any).into()
+        Schema::from(limit().item(none)).into()
     }
 }
 
@@ -103,6 +98,29 @@ impl ToSchema for AgreedLimit {
     fn name() -> Cow<'static, str> {
         Cow::Borrowed("AgreedLimit")
     }
+}
+
+/// A limit of a plan or a meter that was agreed: a whole number or `"unlimited"`.
+pub(crate) enum SetLimit {}
+
+impl PartialSchema for SetLimit {
+    fn schema() -> RefOr<Schema> {
+        Schema::from(limit()).into()
+    }
+}
+
+impl ToSchema for SetLimit {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("SetLimit")
+    }
+}
+
+fn limit() -> OneOfBuilder {
+    let units = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+    let unlimited = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(["unlimited"]));
+    OneOfBuilder::new().item(units).item(unlimited)
 }
 
 fn choice(about: &str, values: &[&'static str]) -> RefOr<Schema> {
