@@ -190,6 +190,7 @@ fn every_command_explains_itself_with_an_example() {
         &["quota", "reconcile", "--help"],
         &["settings", "--help"],
         &["settings", "set", "--help"],
+        &["settings", "show", "--help"],
         &["settings", "rotate-keys", "--help"],
         &["tenant", "--help"],
         &["tenant", "list", "--help"],

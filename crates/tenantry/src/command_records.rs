@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::{Command, CommandFactory as _};
+use tenantry_domain::audit::Risk;
 
 use crate::Cli;
 
@@ -69,6 +70,7 @@ const COMMANDS: &[(&str, Kind)] = &[
     ),
     ("settings rotate-keys", Writes(&["secrets.resealed"])),
     ("settings set", Writes(&["settings.updated"])),
+    ("settings show", Reads(&["settings.read"])),
     ("tenant create", Writes(&["tenant.created"])),
     ("tenant delete", Writes(&["tenant.deleted"])),
     ("tenant diff", Reads(&["tenant.archive_compared"])),
@@ -88,6 +90,48 @@ const COMMANDS: &[(&str, Kind)] = &[
     ("user export", Writes(&["user.exported"])),
     ("user import", Writes(&["users.imported"])),
     ("user reset-mfa", Writes(&["mfa.reset"])),
+];
+
+/// The risk of each action above, without what its details add: an owner, or a setting of security. High are more rights, weaker
+/// protection, new credentials and loss of data, as docs/audit.md says.
+const RISKS: &[(&str, Risk)] = &[
+    ("billing.customer_replaced", Risk::Medium),
+    ("billing.customers_checked", Risk::Medium),
+    ("billing.drift_reported", Risk::Medium),
+    ("billing.events_fetched", Risk::Medium),
+    ("billing.usage_published", Risk::Medium),
+    ("data_key.rotated", Risk::High),
+    ("flag.rolled_back", Risk::Medium),
+    ("job.cancelled", Risk::Medium),
+    ("job.replayed", Risk::Medium),
+    ("mfa.reset", Risk::High),
+    ("operator.activated", Risk::High),
+    ("operator.created", Risk::High),
+    ("operator.deactivated", Risk::High),
+    ("operator.mfa_reset", Risk::High),
+    ("operator.password_reset", Risk::High),
+    ("operator.updated", Risk::Medium),
+    ("quota.corrected", Risk::High),
+    ("quota.repaired", Risk::Medium),
+    ("secrets.resealed", Risk::High),
+    ("settings.read", Risk::Medium),
+    ("settings.updated", Risk::Medium),
+    ("signing_key.created", Risk::High),
+    ("tenant.agreed", Risk::Medium),
+    ("tenant.archive_compared", Risk::Medium),
+    ("tenant.archive_restored", Risk::High),
+    ("tenant.created", Risk::Medium),
+    ("tenant.deleted", Risk::High),
+    ("tenant.exported", Risk::High),
+    ("tenant.imported", Risk::High),
+    ("tenant.plan_changed", Risk::High),
+    ("tenant.purge_begun", Risk::High),
+    ("tenant.restore_begun", Risk::High),
+    ("tenant.resumed", Risk::Medium),
+    ("tenant.suspended", Risk::High),
+    ("user.erased", Risk::High),
+    ("user.exported", Risk::High),
+    ("users.imported", Risk::High),
 ];
 
 /// The commands that have none below them, with their full names.
@@ -132,6 +176,21 @@ fn every_command_is_in_the_table_and_writing_ones_take_a_reason() {
             Excused(why) => assert!(!takes_one && !why.is_empty(), "{name}"),
             Reads(actions) => assert!(!takes_one || !actions.is_empty(), "{name} changes nothing"),
         }
+    }
+}
+
+/// A new action needs a line in `RISKS`.
+#[test]
+fn every_record_of_a_command_has_a_decided_risk() {
+    let actions = COMMANDS.iter().flat_map(|(_, kind)| match kind {
+        Writes(actions) | Reads(actions) => *actions,
+        Excused(_) => &[],
+    });
+    let recorded: BTreeSet<&str> = actions.copied().collect();
+    let decided: BTreeSet<&str> = RISKS.iter().map(|(action, _)| *action).collect();
+    assert_eq!(recorded, decided, "list each action in RISKS, with its risk");
+    for (action, risk) in RISKS {
+        assert_eq!(Risk::of(action, None), *risk, "{action}");
     }
 }
 

@@ -73,7 +73,7 @@ enum Action {
         /// Only say how many tenants that would be.
         #[arg(long)]
         dry_run: bool,
-        /// Why, for the log of operators and those of the tenants: 1 to 500 characters.
+        /// Why, for the log of operators: 1 to 500 characters. The tenants' logs have the id of that entry.
         #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
         reason: Option<String>,
     },
@@ -212,7 +212,7 @@ async fn upgrade(booted: &Booted, plan: &str, reason: Option<&str>) -> Result<()
     };
     let cx = context(&booted.app, BECAUSE, Some(reason))?;
     for (done, tenant) in older.iter().enumerate() {
-        let moved = tenant_plan::change(&cx, *tenant, plan, reason).await;
+        let moved = tenant_plan::upgrade(&cx, *tenant, plan, reason).await;
         moved.map_err(refused)?;
         if (done + 1) % 100 == 0 {
             console::progress(&format!("{} of {} tenants moved", done + 1, older.len()));

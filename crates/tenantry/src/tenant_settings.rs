@@ -1,5 +1,7 @@
 //! `tenantry settings`: what an operator does to tenants' settings from the command line.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use tenantry_domain::customization::EffectiveSettings;
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId, counted};
@@ -24,6 +26,14 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
+    /// List the settings that hold for a tenant, each with its value and the level that it comes from. Of a secret it says only that it is set.
+    #[command(after_help = "Example: tenantry settings show acme")]
+    Show {
+        /// Slug of the tenant.
+        slug: String,
+        #[command(flatten)]
+        reason: Reason,
+    },
     /// Set something for a tenant, also what its admins cannot change.
     #[command(
         after_help = "Example: tenantry settings set acme security.session_idle_minutes 30\n         \
@@ -55,6 +65,10 @@ const BECAUSE: SystemScope = SystemScope::because("an operator has secrets seale
 pub async fn run(settings: &Configuration, args: &Args) -> Result<(), CommandError> {
     let booted = boot(settings)?;
     let done = match &args.action {
+        Action::Show { slug, reason } => {
+            let because = SystemScope::because("a tenant's settings are read from the command line");
+            show(&reason.context(&booted.app, because)?, slug).await
+        }
         Action::Set {
             slug,
             key,
@@ -69,6 +83,17 @@ pub async fn run(settings: &Configuration, args: &Args) -> Result<(), CommandErr
     };
     booted.finish().await;
     done
+}
+
+async fn show(cx: &OperatorCx, slug: &str) -> Result<(), CommandError> {
+    let tenant = find(cx.app(), slug).await?;
+    let settings = setting::show(cx, tenant).await.map_err(refused)?;
+    let secrets = settings.secrets.keys().map(String::as_str);
+    let keys: BTreeSet<&str> = settings.values.keys().copied().chain(secrets).collect();
+    for key in keys {
+        console::say(&shown(key, &settings));
+    }
+    Ok(())
 }
 
 async fn set(cx: &OperatorCx, slug: &str, key: &str, value: &str) -> Result<(), CommandError> {

@@ -198,7 +198,15 @@ async fn anonymous_flood_neither_bombs_admins_nor_locks_users_out() {
     let (acme, victim) = (&world.acme, &world.acme.member);
     let ends = json!({"failed_logins_network": {"action": "end_sessions"}});
     let refused = world.patch(&acme.admin, RULES, &ends).await.expect(422).json();
-    assert_eq!(refused["errors"][0]["pointer"], "/failed_logins_network/action");
+    let error = &refused["errors"][0];
+    assert_eq!(
+        (&error["pointer"], &error["code"], &error["detail"]),
+        (
+            &json!("/failed_logins_network/action"),
+            &json!("unknown_field"),
+            &json!("this rule can have no action")
+        )
+    );
     for number in 0..130 {
         let ip = format!("198.51.{number}.1");
         let details = json!({"repeated": {"count": 21, "since_last": 20}});

@@ -59,6 +59,7 @@ mod month;
 mod ofrep;
 mod openfeature;
 mod operator_commands;
+mod operator_log;
 mod operator_mfa;
 mod operator_roles;
 mod operator_tenants;

@@ -209,9 +209,9 @@ async fn owner_creates_changes_and_deactivates_operators() {
     );
     assert_eq!(made.json()["operator"]["role"], "support");
     let password = made.json()["password"].as_str().unwrap().to_owned();
-    send(&world, &owner, "POST", OPERATORS, body)
-        .await
-        .problem(409, "email_taken");
+    let taken = send(&world, &owner, "POST", OPERATORS, body).await;
+    let taken = taken.problem(409, "email_taken").json();
+    assert_eq!(taken["detail"], "Another operator has this address.");
     let sam = token_of(&login(&world, "sam@platform.example", &password).await.expect(200));
     let suspend = format!("/api/v1/admin/tenants/{}/suspend", world.acme.id);
     let reason = json!({"reason": "a test"});

@@ -250,6 +250,43 @@ async fn jobs_are_listed_replayed_and_cancelled_in_their_tenant_only() {
     assert!(logged(&world, &world.globex, "job.replayed").await.is_empty());
 }
 
+/// Operators read what was agreed; the tenant's own answer stays as it was.
+#[actix_web::test]
+async fn operators_read_the_agreements_of_a_tenant() {
+    let world = World::new().await;
+    let token = world.operator_as(OLGA, OperatorRole::Billing).await;
+    let path = format!("{TENANTS}/{}", world.acme.id);
+    let none = json!({"features": {}, "limits": {}, "meters": {}});
+    let before = get(&world, &token, &path).await.expect(200).json();
+    assert_eq!(before["agreements"], none);
+    let agree = async |body: Value| {
+        let request = world.client.patch(&path, &body).bearer(&token);
+        request.await.expect(200).json()["agreements"].clone()
+    };
+    let agreed = agree(json!({
+        "features": {"branding": true}, "limits": {"users": 60}, "meters": {"api_calls": "unlimited"}, "reason": "contract 4711",
+    }));
+    let all = json!({"features": {"branding": true}, "limits": {"users": 60}, "meters": {"api_calls": "unlimited"}});
+    assert_eq!(agreed.await, all);
+    let read = get(&world, &token, &path).await.expect(200).json();
+    assert_eq!((&read["agreements"], &read["slug"]), (&all, &json!("acme")));
+    let left =
+        agree(json!({"limits": {"users": null}, "meters": {"api_calls": null}, "reason": "over"})).await;
+    assert_eq!(
+        left,
+        json!({"features": {"branding": true}, "limits": {}, "meters": {}})
+    );
+    let other = format!("{TENANTS}/{}", world.globex.id);
+    let other = get(&world, &token, &other).await.expect(200).json();
+    assert_eq!(other["agreements"], none);
+    let own = world
+        .get(&world.acme.admin, "/api/v1/tenant")
+        .await
+        .expect(200)
+        .json();
+    assert!(own.get("agreements").is_none());
+}
+
 #[actix_web::test]
 async fn rows_across_tenants_are_shown_with_a_reason_and_logged_in_each() {
     let world = World::new().await;
@@ -268,10 +305,14 @@ async fn rows_across_tenants_are_shown_with_a_reason_and_logged_in_each() {
         .map(|row| row["tenant_id"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(tenants.len(), 2);
+    let event = recorded(&world, "rows.read").await[0]["id"].clone();
     for tenant in [&world.acme, &world.globex] {
         let told = logged(&world, tenant, "operator.rows_read").await;
-        assert_eq!((told.len(), &told[0]["after"]["reason"]), (1, &json!(REASON)));
+        assert_eq!((told.len(), &told[0]["after"]["operator_event"]), (1, &event));
         assert_eq!(told[0]["actor_type"], "operator");
+        // Without `tenant_id` the reason may name another tenant.
+        let own = world.get(&tenant.admin, "/api/v1/audit-events?limit=100").await;
+        assert!(!own.expect(200).text().contains(REASON));
     }
     for kind in ["users", "projects", "tasks"] {
         let path = format!("{kind}?tenant_id={}", world.acme.id);
@@ -283,8 +324,15 @@ async fn rows_across_tenants_are_shown_with_a_reason_and_logged_in_each() {
             "{kind}"
         );
     }
+    let of_acme = logged(&world, &world.acme, "operator.rows_read").await;
+    let with_reason = of_acme.iter().filter(|row| row["after"]["reason"] == REASON);
+    assert_eq!((with_reason.count(), of_acme.len()), (3, 4));
     rows(&world, &token, "usage").await.expect(200);
-    assert_eq!(logged(&world, &world.globex, "operator.rows_read").await.len(), 1);
+    let of_globex = logged(&world, &world.globex, "operator.rows_read").await;
+    assert_eq!(
+        (of_globex.len(), &of_globex[0]["after"]["reason"]),
+        (1, &Value::Null)
+    );
     let events = recorded(&world, "rows.read").await;
     assert_eq!(events.len(), 5);
     assert!(events.iter().all(|row| row["reason"] == REASON));

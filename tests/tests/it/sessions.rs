@@ -146,9 +146,10 @@ async fn ten_thousand_sessions_are_paged_and_cut_at_the_next_login() {
         .audit(&world.acme)
         .await
         .into_iter()
-        .find(|(action, _)| action == "sessions.ended")
+        .find(|(action, _)| action == "session.ended")
         .unwrap();
-    assert_eq!(event["after"], json!({"sessions": 9_982, "reason": "limit"}));
+    let expected = json!({"user_id": member.id, "sessions": 9_982, "reason": "limit"});
+    assert_eq!((&event["after"], &event["risk"]), (&expected, &json!("low")));
 }
 
 #[actix_web::test]

@@ -775,7 +775,11 @@ async fn where_sign_up_is_closed_nobody_founds_a_tenant() {
     })
     .await;
     let before = rows(&world).await;
-    sign_up(&world, &initech()).await.problem(403, "forbidden");
+    let closed = sign_up(&world, &initech()).await.problem(403, "forbidden");
+    assert_eq!(
+        closed.json()["detail"],
+        "Sign-up is not open. Operators create tenants with POST /api/v1/admin/tenants."
+    );
     // A credential of some tenant changes nothing.
     let request = world
         .client

@@ -451,6 +451,54 @@ async fn policy_preapproves_reads_and_the_admins_get_a_mail() {
     assert_eq!(elsewhere["status"], "pending");
 }
 
+/// The accesses that the policy has approved end in the transaction that changes it, and those that an admin has approved go on.
+#[actix_web::test]
+async fn policy_that_is_switched_off_ends_what_it_approved() {
+    let mailed = Mailed::new().await;
+    let world = &mailed.world;
+    let (acme, globex) = (&world.acme, &world.globex);
+    world.sql("UPDATE users SET email_verified = true").await;
+    let sam = support(world).await;
+    let sue = world
+        .operator_as("sue@platform.example", OperatorRole::Support)
+        .await;
+    let (_, approved) = granted(world, &sue, acme, "read").await;
+    let set = async |tenant: &TenantWorld, is_on: bool| {
+        let policy = json!({"preapprove_support_read": is_on});
+        let patched = world.patch(&tenant.admin, "/api/v1/security/policy", &policy);
+        patched.await.expect(200);
+    };
+    let mut tokens = Vec::new();
+    for tenant in [acme, globex] {
+        set(tenant, true).await;
+        let asked = post(world, &sam, ADMIN, asks(tenant, "read")).await.expect(202);
+        let id = asked.json()["id"].as_str().unwrap().to_owned();
+        let given = token(world, &sam, &id).await.expect(200).json();
+        tokens.push((id, given["access_token"].as_str().unwrap().to_owned()));
+    }
+    for (_, token) in &tokens {
+        get(world, token, "/api/v1/tasks").await.expect(200);
+    }
+    set(acme, false).await;
+    let (id, ended) = &tokens[0];
+    get(world, ended, "/api/v1/tasks")
+        .await
+        .problem(401, "token_revoked");
+    token(world, &sam, id).await.problem(409, "conflict");
+    let seen = world.get(&acme.admin, &format!("{OWN}/{id}")).await.expect(200);
+    assert_eq!(seen.json()["status"], "ended");
+    let entries = logged(world, acme, "support_access.ended").await;
+    assert_eq!((entries.len(), &entries[0]["target_id"]), (1, &json!(id)));
+    assert_eq!(entries[0]["after"]["because"], "policy_changed");
+    // Neither the access of an admin's approval nor that of another tenant ends.
+    for token in [&approved, &tokens[1].1] {
+        get(world, token, "/api/v1/tasks").await.expect(200);
+    }
+    assert!(logged(world, globex, "support_access.ended").await.is_empty());
+    let asked = post(world, &sam, ADMIN, asks(acme, "read")).await.expect(202);
+    assert_eq!(asked.json()["status"], "pending");
+}
+
 #[actix_web::test]
 async fn support_has_a_bucket_of_its_own_and_is_not_billed() {
     let rate = |requests| Rate::new(requests, requests).unwrap();

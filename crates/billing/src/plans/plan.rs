@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value;
-use tenantry_domain::kernel::{Limit, StoreError, SystemScope, TenantId, Time};
+use serde_json::{Value, json};
+use tenantry_domain::kernel::{Limit, OperatorEventId, StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::plans::{PlanCatalogue, PlanTerms};
 use tenantry_domain::tenant::{Denied, Tenant};
 use tenantry_domain::usage::MeterKey;
@@ -63,15 +63,24 @@ pub(crate) async fn change_in(cx: &Cx, plan: &str, ruling: &Ruling) -> Result<Te
 pub(crate) struct Ruling {
     /// The version of the tenant that is changed.
     pub when: Precondition,
-    /// What the operator said, for the tenant's log.
-    pub reason: Option<String>,
+    /// Why, for the tenant's log.
+    pub why: Option<Why>,
+}
+
+/// Why a tenant's terms are changed, as the tenant's log has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// What the operator said.
+    Reason(String),
+    /// The entry in the operators' log that has the reason, which is about more tenants than this one.
+    Event(OperatorEventId),
 }
 
 impl Default for Ruling {
     fn default() -> Self {
         Self {
             when: Precondition::None,
-            reason: None,
+            why: None,
         }
     }
 }
@@ -80,7 +89,15 @@ impl Ruling {
     /// A change of any version, with a reason.
     pub(crate) fn with_reason(reason: &str) -> Self {
         Self {
-            reason: Some(reason.to_owned()),
+            why: Some(Why::Reason(reason.to_owned())),
+            ..Self::default()
+        }
+    }
+
+    /// A change of any version, one of many for the reason of an entry in the operators' log.
+    pub(crate) fn by_event(event: OperatorEventId) -> Self {
+        Self {
+            why: Some(Why::Event(event)),
             ..Self::default()
         }
     }
@@ -150,8 +167,12 @@ async fn alter(
         work.tenants().update(&after).await?;
         quota::count_from_ledger(cx, work, &before, &after).await?;
         let mut event = cx.changed(action, "tenant", after.id.uuid(), Some(&before), Some(&after));
-        if let (Some(reason), Some(Value::Object(after))) = (&ruling.reason, &mut event.after) {
-            after.insert("reason".into(), reason.clone().into());
+        if let (Some(why), Some(Value::Object(after))) = (&ruling.why, &mut event.after) {
+            let (name, value) = match why {
+                Why::Reason(reason) => ("reason", json!(reason)),
+                Why::Event(event) => ("operator_event", json!(event)),
+            };
+            after.insert(name.into(), value);
         }
         work.audit().record(event).await?;
         Ok(after)

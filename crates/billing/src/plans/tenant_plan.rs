@@ -1,7 +1,7 @@
 //! Plans of tenants, as operators change them: with a reason, and on record.
 
 use serde_json::json;
-use tenantry_domain::kernel::{Check, Invalid, SystemScope, TenantId, pointer_segment};
+use tenantry_domain::kernel::{Check, Invalid, OperatorEventId, SystemScope, TenantId, pointer_segment};
 use tenantry_domain::operations::OperatorPermission;
 use tenantry_domain::tenant::{Denied, Tenant};
 use tenantry_tenancy::{Cx, OperatorCx, Precondition, UseCaseError};
@@ -24,13 +24,38 @@ pub async fn change(
     reason: &str,
 ) -> Result<Tenant, TenantPlanError> {
     cx.require(OperatorPermission::ManagePlans)?;
+    put(cx, tenant, plan, reason, |_| Ruling::with_reason(reason)).await
+}
+
+/// Moves a tenant, one of many, to what its plan grants now. The operators' log has the reason; the tenant's log has the id of that entry,
+/// since the reason may be about other tenants.
+///
+/// # Errors
+/// As [`change`].
+pub async fn upgrade(
+    cx: &OperatorCx,
+    tenant: TenantId,
+    plan: &str,
+    reason: &str,
+) -> Result<Tenant, TenantPlanError> {
+    cx.require(OperatorPermission::ManagePlans)?;
+    put(cx, tenant, plan, reason, Ruling::by_event).await
+}
+
+async fn put(
+    cx: &OperatorCx,
+    tenant: TenantId,
+    plan: &str,
+    reason: &str,
+    ruling: impl FnOnce(OperatorEventId) -> Ruling,
+) -> Result<Tenant, TenantPlanError> {
     Check::all(|check| check.line("/reason", reason, 1..=500))?;
     plan::on_offer(cx.app().ports.plans.as_ref(), plan).map_err(map_error)?;
     let inside = inside(cx, tenant).await?;
     let mut record = cx.record("tenant.plan_changed", Some(tenant), json!({"plan": plan}));
     record.reason = Some(reason.to_owned());
+    let ruling = ruling(record.id);
     cx.act(record, "tenant.plan_change_failed", async {
-        let ruling = Ruling::with_reason(reason);
         plan::change_in(&inside, plan, &ruling).await.map_err(map_error)
     })
     .await

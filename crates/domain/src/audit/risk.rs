@@ -26,13 +26,14 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 47] = [
+const HIGH: [&str; 58] = [
     "account.locked",
     "api_key.created",
     "api_key.rotated",
     "api_key.updated",
     "audit.exported",
     "audit.retained",
+    "data_key",
     "mfa.disabled",
     "mfa.recovery_code_used",
     "mfa.recovery_codes_renewed",
@@ -55,6 +56,7 @@ const HIGH: [&str; 47] = [
     "resource.deleted",
     "role",
     "rows.read",
+    "secrets",
     "security.alert_raised",
     "security.mass_reading",
     "security.permission_probing",
@@ -62,22 +64,31 @@ const HIGH: [&str; 47] = [
     "sessions.ended",
     "signing_key",
     "support_access",
+    "tenant.archive_restore_begun",
+    "tenant.archive_restored",
     "tenant.deleted",
+    "tenant.exported",
+    "tenant.import_begun",
+    "tenant.imported",
     "tenant.mismatch",
     "tenant.plan_changed",
+    "tenant.purge_begun",
     "tenant.purged",
+    "tenant.restore_begun",
     "tenant.restored",
     "tenant.suspended",
     "user.deleted",
     "user.email_changed",
     "user.email_reverted",
     "user.erased",
+    "user.exported",
     "user.imported",
     "user.password_reset",
+    "users",
 ];
 
 /// Actions of medium risk, in the same way.
-const MEDIUM: [&str; 18] = [
+const MEDIUM: [&str; 19] = [
     "account_link",
     "api_key",
     "billing",
@@ -85,6 +96,7 @@ const MEDIUM: [&str; 18] = [
     "flag",
     "invitation",
     "invitations",
+    "job",
     "login",
     "mail",
     "mfa",
@@ -99,17 +111,16 @@ const MEDIUM: [&str; 18] = [
 ];
 
 impl Risk {
-    /// The risk of an action, by its name and the state after it; one that is not known has a low risk. A user who becomes an admin
-    /// and changed security settings are a high risk.
-    pub fn of(action: &str, after: Option<&Value>) -> Self {
+    /// The risk of an action, by its name and what the log has of it: the state after it in a tenant's log, the details in that of operators.
+    /// An action that is not known has a low risk. High are a user who becomes an admin, an operator who becomes an owner, and changed
+    /// security settings; a refused request has at least a medium risk.
+    pub fn of(action: &str, details: Option<&Value>) -> Self {
         let noun = action.split_once('.').map_or(action, |(noun, _)| noun);
         let is_in = |list: &[&str]| list.contains(&action) || list.contains(&noun);
-        let of_admin =
-            matches!(noun, "user" | "invitation") && after.is_some_and(|after| after["role"] == "admin");
-        let of_security = noun == "settings" && after.is_some_and(names_security);
-        if of_admin || of_security || is_in(&HIGH) {
+        let has = |judge: fn(&str, &Value) -> bool| details.is_some_and(|details| judge(noun, details));
+        if is_in(&HIGH) || has(gives_all_rights) || has(names_security) {
             Self::High
-        } else if is_in(&MEDIUM) {
+        } else if is_in(&MEDIUM) || is_refused(action) {
             Self::Medium
         } else {
             Self::Low
@@ -117,33 +128,49 @@ impl Risk {
     }
 }
 
-/// Whether a state has a security setting, at its top or one level below.
-fn names_security(state: &Value) -> bool {
+/// Whether it is about an admin of a tenant or an owner of the platform.
+fn gives_all_rights(noun: &str, details: &Value) -> bool {
+    match noun {
+        "user" | "invitation" => details["role"] == "admin",
+        "operator" => details["role"] == "owner" || details["operator"]["role"] == "owner",
+        _ => false,
+    }
+}
+
+/// Whether the details of settings have one of security: as a member, at the top or one level below, or as the `key` of a command.
+fn names_security(noun: &str, details: &Value) -> bool {
+    let is_of_security = |name: &str| name.starts_with("security.");
     let names = |value: &Value| {
         let members = value.as_object();
-        members.is_some_and(|members| members.keys().any(|name| name.starts_with("security.")))
+        members.is_some_and(|members| members.keys().any(|name| is_of_security(name)))
     };
-    names(state)
-        || state
-            .as_object()
-            .is_some_and(|members| members.values().any(names))
+    noun == "settings"
+        && (names(details)
+            || details["key"].as_str().is_some_and(is_of_security)
+            || details
+                .as_object()
+                .is_some_and(|members| members.values().any(names)))
+}
+
+/// Whether the action is a request that was refused, as its name says.
+fn is_refused(action: &str) -> bool {
+    action.ends_with(".refused")
 }
 
 impl Outcome {
     /// The outcome that an action's name says.
     pub fn of(action: &str) -> Self {
-        const FAILURES: [&str; 9] = [
+        const FAILURES: [&str; 5] = [
             "account.locked",
-            "api_key.refused",
             "mail.not_sent",
-            "mfa.failed",
-            "login.failed",
-            "operator.refused",
             "passkey.cloned",
             "refresh_token.reused",
             "tenant.mismatch",
         ];
-        let failed = FAILURES.contains(&action) || action.ends_with("_failed") || action.ends_with(".failed");
+        let failed = FAILURES.contains(&action)
+            || is_refused(action)
+            || action.ends_with("_failed")
+            || action.ends_with(".failed");
         if failed { Self::Failure } else { Self::Success }
     }
 }
@@ -171,6 +198,12 @@ mod tests {
             ("operator.mfa_reset", Risk::High, Outcome::Success),
             ("operator.logged_in", Risk::Medium, Outcome::Success),
             ("signing_key.created", Risk::High, Outcome::Success),
+            ("network.refused", Risk::Medium, Outcome::Failure),
+            ("api_key.refused", Risk::Medium, Outcome::Failure),
+            ("users.import_begun", Risk::High, Outcome::Success),
+            ("users.import_failed", Risk::High, Outcome::Failure),
+            ("data_key.destroyed", Risk::High, Outcome::Success),
+            ("session.ended", Risk::Low, Outcome::Success),
         ] {
             assert_eq!(
                 (Risk::of(action, None), Outcome::of(action)),
@@ -181,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn new_admins_and_security_settings_are_a_high_risk() {
+    fn new_admins_owners_and_security_settings_are_a_high_risk() {
         for (action, after, risk) in [
             ("user.updated", json!({"role": "admin"}), Risk::High),
             ("user.updated", json!({"role": "viewer"}), Risk::Medium),
@@ -200,6 +233,28 @@ mod tests {
                 json!({"tasks.default_priority": "low"}),
                 Risk::Medium,
             ),
+            (
+                "settings.updated",
+                json!({"key": "security.mfa_required"}),
+                Risk::High,
+            ),
+            (
+                "settings.updated",
+                json!({"key": "retention.audit_days"}),
+                Risk::Medium,
+            ),
+            (
+                "operator.updated",
+                json!({"operator": {"role": "owner"}}),
+                Risk::High,
+            ),
+            (
+                "operator.updated",
+                json!({"operator": {"role": "billing"}, "before": {"role": "owner"}}),
+                Risk::Medium,
+            ),
+            // The id of an operator is no role.
+            ("operator.stepped_up", json!({"operator": "0198"}), Risk::Medium),
         ] {
             assert_eq!(Risk::of(action, Some(&after)), risk, "{action} {after}");
         }

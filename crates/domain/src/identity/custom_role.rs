@@ -113,7 +113,7 @@ pub struct NewCustomRole {
     pub name: String,
     /// See [`CustomRole::description`]; empty when absent.
     pub description: Option<String>,
-    /// See [`CustomRole::base_role`]; the least role that has all of the permissions when absent.
+    /// See [`CustomRole::base_role`]; the minimum role that has all of the permissions when absent.
     pub base_role: Option<Role>,
     /// The names of permissions that the base role has and API keys may have, at least one.
     pub permissions: Vec<String>,
@@ -241,7 +241,7 @@ impl Narrowing {
     }
 }
 
-/// The least role that has all of the permissions.
+/// The minimum role that has all of the permissions.
 fn least_role(set: &PermissionSet, permissions: &PermissionRegistry) -> Role {
     let named = set.names().iter().filter_map(|name| permissions.find(name));
     named

@@ -35,7 +35,7 @@ pub struct PermissionDefinition {
     pub is_scope: bool,
 }
 
-/// Declares the product's permissions: the one table of their names, least roles and properties.
+/// Declares the product's permissions: the one table of their names, minimum roles and properties.
 macro_rules! permissions {
     ($($name:ident $wire:literal $least:ident $kind:ident $scope:ident $about:literal;)*) => {
         #[expect(non_upper_case_globals, reason = "named as the types that stand for them in the signatures of handlers")]
@@ -82,7 +82,7 @@ macro_rules! scope {
     };
 }
 
-// Name, wire name, least role (`None`: only the system), whether a suspended tenant loses it, and whether an API key may have
+// Name, wire name, minimum role (`None`: only the system), whether a suspended tenant loses it, and whether an API key may have
 // it as a scope. What decides who may do what (users, keys, security settings) is for people: a key that had it could give
 // itself the rest.
 permissions! {
@@ -174,7 +174,7 @@ impl Permission {
         self.0.about.trim_ascii()
     }
 
-    /// The least role that has it; `None` means no user does.
+    /// The minimum role that has it; `None` means no user does.
     pub const fn least_role(self) -> Option<Role> {
         self.0.least_role
     }

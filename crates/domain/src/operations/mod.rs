@@ -34,7 +34,7 @@ pub use operator::{
     Operator, OperatorActor, OperatorChanges, OperatorClaims, OperatorGate, OperatorGuesses, OperatorScope,
     OperatorSession, OperatorTokens, OperatorWork, Operators,
 };
-pub use operator_event::{OperatorEvent, OperatorEventFilter, RecordedOperatorEvent};
+pub use operator_event::{OperatorEvent, OperatorEventActor, OperatorEventFilter, RecordedOperatorEvent};
 pub use operator_factor::{OperatorFactors, OperatorTotp};
 pub use operator_outbox::OperatorOutbox;
 pub use operator_role::{OperatorNeeds, OperatorPermission, OperatorRole};

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::audit::{Outcome, RecordKind, Risk, StreamFrom, StreamRecord};
+use crate::audit::{RecordKind, StreamFrom, StreamRecord};
 use crate::kernel::{OperatorEventId, StoreError, SystemScope, Time};
 use crate::operations::operator_event::RecordedOperatorEvent;
 
@@ -39,21 +39,16 @@ pub trait OperatorOutbox: Send + Sync {
 
 impl From<&RecordedOperatorEvent> for StreamRecord {
     fn from(event: &RecordedOperatorEvent) -> Self {
-        let kind = if event.operator.is_some() {
-            "operator"
-        } else {
-            "system"
-        };
-        let risk = Risk::of(&event.action, None);
+        let risk = event.risk();
         let members = json!({
             "entry_id": event.id,
             "tenant_id": event.target_tenant,
             "action": event.action,
             "reason": event.reason,
-            "actor": {"kind": kind, "id": event.operator},
+            "actor": {"kind": event.actor(), "id": event.operator},
             "request_id": event.request_id,
             "address": event.ip,
-            "outcome": Outcome::of(&event.action),
+            "outcome": event.outcome(),
             "risk": risk,
             "details": event.details,
         });

@@ -126,7 +126,8 @@ named_enum! {
         Lapsed = "lapsed",
         /// Its minutes are over.
         Expired = "expired",
-        /// An admin has ended it, or the account of the operator or of the admin who approved it has changed.
+        /// An admin has ended it, or the account of the operator, that of the admin who approved it, or the policy that approved it has
+        /// changed.
         Ended = "ended",
     }
 }
@@ -138,6 +139,8 @@ named_enum! {
         OperatorChanged = "operator_changed",
         /// The admin who has approved it was removed, deactivated, or is no admin any more.
         ApproverLeft = "approver_left",
+        /// The security policy of the tenant approved it, and no longer approves such requests.
+        PolicyChanged = "policy_changed",
     }
 }
 
@@ -384,6 +387,9 @@ pub trait SupportAccesses: Send {
         leaving: Option<UserId>,
         now: Time,
     ) -> Result<Vec<SupportAccess>, StoreError>;
+
+    /// Ends the accesses in force that the security policy has approved. Returns them.
+    async fn end_preapproved(&mut self, now: Time) -> Result<Vec<SupportAccess>, StoreError>;
 
     /// Returns those that were ended with the operator's account and have no entry in the audit log yet. The caller adds it in the same
     /// transaction.

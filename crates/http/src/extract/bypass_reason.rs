@@ -50,7 +50,8 @@ impl IntoParams for BypassReason {
             .parameter_in(ParameterIn::Header)
             .required(Required::True)
             .description(Some(
-                "Why the rows are read. It is written to the operators' log and to the audit log of each tenant whose rows are shown.",
+                "Why the rows are read. It is written to the operators' log. With `tenant_id` the audit log of this tenant shows it, too. Without, \
+                 the logs of the tenants whose rows are shown have only the id of the entry in the operators' log.",
             ))
             .schema(Some(text.build()));
         vec![header.build()]

@@ -565,7 +565,9 @@ impl From<OperatorError> for ApiError {
             OperatorError::LastOwner => {
                 conflict("The operator is the last active owner. Make another operator an owner first.")
             }
-            OperatorError::EmailTaken => Self::new(ErrorCode::EmailTaken),
+            OperatorError::EmailTaken => {
+                Self::new(ErrorCode::EmailTaken).with_detail("Another operator has this address.")
+            }
             OperatorError::Password(error) => error.into(),
             OperatorError::Store(error) => error.into(),
         }
@@ -655,7 +657,9 @@ impl From<SignUpError> for ApiError {
             SignUpError::PlanNeedsOperator(plan) => Self::new(ErrorCode::Forbidden).with_detail(format!(
                 "The plan '{plan}' is not open to sign-up. Sign up without a plan, or ask the operator."
             )),
-            SignUpError::Closed => Self::new(ErrorCode::Forbidden).with_detail("Sign-up is not open."),
+            SignUpError::Closed => Self::new(ErrorCode::Forbidden).with_detail(
+                "Sign-up is not open. Operators create tenants with POST /api/v1/admin/tenants.",
+            ),
             SignUpError::Invalid(invalid) => invalid.into(),
             SignUpError::Challenge(error) => error.into(),
             SignUpError::SlugTaken => Self::new(ErrorCode::SlugTaken),

@@ -2,7 +2,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, extension::postgres::PgExpr as _};
+use sea_orm::sea_query::{Expr, ExprTrait as _, LockType, SimpleExpr, extension::postgres::PgExpr as _};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _, QueryTrait as _,
@@ -15,9 +15,9 @@ use tenantry_domain::kernel::{
     SystemScope, TenantId, Time,
 };
 use tenantry_domain::operations::{
-    JobState, Operator, OperatorActor, OperatorEvent, OperatorEventFilter, OperatorFactors, OperatorGuesses,
-    OperatorRole, OperatorScope, OperatorWork, Operators, PlatformRows, PlatformSupportAccesses,
-    RecordedOperatorEvent, SystemJob,
+    JobState, Operator, OperatorActor, OperatorEvent, OperatorEventActor, OperatorEventFilter,
+    OperatorFactors, OperatorGuesses, OperatorRole, OperatorScope, OperatorWork, Operators, PlatformRows,
+    PlatformSupportAccesses, RecordedOperatorEvent, SystemJob,
 };
 use tenantry_domain::store::Mode;
 use tenantry_domain::tenant::{Tenant, TenantFilter};
@@ -483,19 +483,26 @@ fn recorded(filter: &OperatorEventFilter) -> Condition {
         filter
             .operator
             .map(|operator| Column::OperatorId.eq(operator.uuid())),
-        filter.by_system.map(|system| {
-            if system {
-                Column::OperatorId.is_null()
-            } else {
-                Column::OperatorId.is_not_null()
-            }
-        }),
+        filter.actor.map(by),
         filter.action.as_deref().map(|action| Column::Action.eq(action)),
         filter.tenant.map(|tenant| Column::TargetTenant.eq(tenant.uuid())),
         filter.from.map(|from| Column::At.gte(from)),
         filter.to.map(|to| Column::At.lt(to)),
     ];
     parts.into_iter().flatten().fold(Condition::all(), Condition::add)
+}
+
+/// Those of a kind of actor, as [`RecordedOperatorEvent::actor`] tells it.
+fn by(actor: OperatorEventActor) -> SimpleExpr {
+    use event::Column;
+    let of_guests = OperatorEventActor::OF_GUESTS;
+    match actor {
+        OperatorEventActor::Operator => Column::OperatorId.is_not_null(),
+        OperatorEventActor::Guest => Column::OperatorId.is_null().and(Column::Action.is_in(of_guests)),
+        OperatorEventActor::System => Column::OperatorId
+            .is_null()
+            .and(Column::Action.is_not_in(of_guests)),
+    }
 }
 
 fn matching(filter: &TenantFilter) -> Condition {

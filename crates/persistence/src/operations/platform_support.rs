@@ -28,11 +28,10 @@ RETURNING tenant_id";
 impl PlatformSupportAccesses for PgOperatorWork {
     async fn find(&mut self, id: SupportAccessId) -> Result<Option<PlatformSupportAccess>, StoreError> {
         let find = Entity::find().filter(Column::Id.eq(id.uuid()));
-        let rows = self.tx.fetch::<Entity>(&find.into_query()).await?;
-        rows.into_iter()
-            .next()
-            .map(PlatformSupportAccess::try_from)
-            .transpose()
+        let mut rows = self.tx.fetch::<Entity>(&find.into_query()).await?;
+        // The key is tenant and id, so the database would allow an id in two tenants: then it names neither.
+        let found = rows.pop().filter(|_| rows.is_empty());
+        found.map(PlatformSupportAccess::try_from).transpose()
     }
 
     async fn list(

@@ -81,6 +81,11 @@ UPDATE support_accesses AS s SET status = 'ended', ended_at = $3 \
 RETURNING s.*";
 
 /// `$1` is the tenant.
+const END_PREAPPROVED: &str = "\
+UPDATE support_accesses AS s SET status = 'ended', ended_at = $2 \
+ WHERE s.tenant_id = $1 AND s.status = 'active' AND s.expires_at > $2 AND s.preapproved RETURNING s.*";
+
+/// `$1` is the tenant.
 const TAKE_UNLOGGED_ENDS: &str = "\
 UPDATE support_accesses AS s SET end_unlogged = false WHERE s.tenant_id = $1 AND s.end_unlogged RETURNING s.*";
 
@@ -159,6 +164,11 @@ impl SupportAccesses for PgStore {
     ) -> Result<Vec<SupportAccess>, StoreError> {
         let arguments = [leaving.map(UserId::uuid).into(), now.into()];
         let rows = self.tx.fetch_all_fixed(END_WITHOUT_APPROVER, arguments).await?;
+        rows.iter().map(of_row).collect()
+    }
+
+    async fn end_preapproved(&mut self, now: Time) -> Result<Vec<SupportAccess>, StoreError> {
+        let rows = self.tx.fetch_all_fixed(END_PREAPPROVED, [now.into()]).await?;
         rows.iter().map(of_row).collect()
     }
 

@@ -32,6 +32,7 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
         "operator list",
         "flags list",
         "settings set acme security.session_idle_minutes 30",
+        "settings show acme",
         "keys rotate",
         "keys list",
         "settings rotate-keys",

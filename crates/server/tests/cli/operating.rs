@@ -202,6 +202,14 @@ fn secrets_are_sealed_anew_and_what_no_key_opens_is_told() {
     );
     let former = format!("[\"{}\"]", folder.0.join("signing-key.pem").display());
     let both = with(&new_only, &[("TENANTRY__AUTH__PREVIOUS_KEY_FILES", &former)]);
+    let shown = done("settings show acme", &old_only);
+    for line in [
+        "integrations.smtp_password is set",
+        "security.mfa_required \"off\" (default)",
+    ] {
+        assert!(shown.lines().any(|one| one == line), "{line}\n{shown}");
+    }
+    assert!(!shown.contains("of acme"), "{shown}");
     let rotate = "settings rotate-keys";
     let too_early = output(&["settings", "rotate-keys"], &new_only);
     assert!(!too_early.status.success());

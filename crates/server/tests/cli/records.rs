@@ -148,6 +148,7 @@ fn commands_that_change_something_are_in_the_log_of_operators() {
         "plan change globex --to pro",
         "plan agree acme --limit users=60",
         "settings set acme retention.audit_days 400",
+        "settings show acme",
         "settings rotate-keys",
         "keys rotate",
         "keys rotate --tenant acme",

@@ -24,7 +24,7 @@ pub async fn list(
     let mut work = cx.begin().await?;
     let events = work.events(filter, page).await?;
     let details = json!({
-        "operator": filter.operator, "by_system": filter.by_system, "action": filter.action, "from": filter.from, "to": filter.to,
+        "operator": filter.operator, "actor": filter.actor, "action": filter.action, "from": filter.from, "to": filter.to,
     });
     work.commit(cx.record("audit.listed", filter.tenant, details))
         .await?;

@@ -1,7 +1,8 @@
 //! Rows of all tenants, as operators see them: with a reason, and never without a record, neither of the platform's nor of the tenants'.
 //!
 //! The record is stored first, in the transaction that reads: row-level security shows the platform role nothing without it. What was read
-//! is answered when it is also in the log of each tenant whose rows are among it.
+//! is answered when it is also in the log of each tenant whose rows are among it. The reason is shown to a tenant only when the read is of
+//! this tenant alone: another one may be named in it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -207,7 +208,7 @@ impl<'cx> Reading<'cx> {
         let record = TenantRecord {
             cx: self.cx,
             kind: self.kind,
-            reason: &self.reason,
+            reason: self.range.tenant.map(|_| self.reason.as_str()),
             record: self.record,
         };
         let open = record.store_in_each(&touched).await?;
@@ -220,7 +221,8 @@ impl<'cx> Reading<'cx> {
 struct TenantRecord<'cx> {
     cx: &'cx OperatorCx,
     kind: &'static str,
-    reason: &'cx str,
+    /// Only of a read of this tenant alone.
+    reason: Option<&'cx str>,
     record: OperatorEventId,
 }
 
@@ -244,10 +246,12 @@ impl TenantRecord<'_> {
     }
 
     async fn record(&self, inside: &Cx, rows: usize) -> Result<(), StoreError> {
-        let details = json!({
-            "rows": self.kind, "count": rows, "reason": self.reason, "operator_id": self.cx.scope().operator(),
-            "operator_event": self.record,
+        let mut details = json!({
+            "rows": self.kind, "count": rows, "operator_id": self.cx.scope().operator(), "operator_event": self.record,
         });
+        if let Some(reason) = self.reason {
+            details["reason"] = json!(reason);
+        }
         let tenant = inside.scope().tenant().uuid();
         inside
             .write(async |work| {

@@ -576,6 +576,8 @@ async fn write(cx: &Cx, refusal: &Refusal) -> Result<(), StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use tenantry_domain::audit::{Outcome, Risk};
+
     use super::*;
 
     fn at(seconds: i64) -> Time {
@@ -595,6 +597,31 @@ mod tests {
 
     fn tenant(number: u128) -> Option<TenantId> {
         Some(Uuid::from_u128(number).into())
+    }
+
+    /// Each action needs a line here.
+    const EVERY_ACTION: [RefusedAction; 11] = [
+        RefusedAction::Login,
+        RefusedAction::SecondFactor,
+        RefusedAction::PasswordConfirmation,
+        RefusedAction::Locked,
+        RefusedAction::OperatorLogin,
+        RefusedAction::OperatorPermission,
+        RefusedAction::OtherTenant,
+        RefusedAction::ApiKey,
+        RefusedAction::Network,
+        RefusedAction::Mail,
+        RefusedAction::Download,
+    ];
+
+    #[test]
+    fn refusals_are_failures_of_at_least_medium_risk() {
+        for action in EVERY_ACTION {
+            let name = action.as_str();
+            assert!(Risk::of(name, None) >= Risk::Medium, "{name}");
+            let is_done = action == RefusedAction::Download;
+            assert_eq!(Outcome::of(name) == Outcome::Success, is_done, "{name}");
+        }
     }
 
     #[test]

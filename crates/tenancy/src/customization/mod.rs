@@ -5,3 +5,4 @@ pub mod branding;
 pub mod product_settings;
 pub mod security_policy;
 pub mod setting;
+mod support_preapproval;

@@ -41,7 +41,7 @@ use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{Tenant, TenantScope};
 
-use crate::customization::address_rules;
+use crate::customization::{address_rules, support_preapproval};
 use crate::kernel::step_up::RecentFactor;
 use crate::{Cx, OperatorCx, OwnReason, Precondition, UseCaseError};
 
@@ -141,8 +141,7 @@ pub async fn update(
         let (tenant, before) = held(work).await?;
         when.check(before.version)?;
         let held = effective(cx, &tenant, &before);
-        let after = store(cx, work, before, &change, None).await?;
-        let settings = effective(cx, &tenant, &after);
+        let settings = store(cx, work, (&tenant, before), &change, None).await?;
         address_rules::refuse_lock_out(cx, &held, &settings)?;
         Ok(Changed { settings, warnings })
     })
@@ -176,8 +175,7 @@ pub async fn roll_back(cx: &Cx, when: &Precondition, version: i64) -> Result<Cha
         }
         let change = registry.check_rollback(&before, &former)?;
         let held = effective(cx, &tenant, &before);
-        let after = store(cx, work, before, &change, Some(version)).await?;
-        let settings = effective(cx, &tenant, &after);
+        let settings = store(cx, work, (&tenant, before), &change, Some(version)).await?;
         address_rules::refuse_lock_out(cx, &held, &settings)?;
         Ok(Changed { settings, warnings })
     })
@@ -235,10 +233,37 @@ pub async fn operate(
     let record = operators.record("settings.updated", Some(tenant), json!({ "key": key }));
     let changed = cx.write(async |work| {
         let (tenant, before) = held(work).await?;
-        let after = store(&cx, work, before, &change, None).await?;
-        Ok::<_, SettingError>(effective(&cx, &tenant, &after))
+        let stored = store(&cx, work, (&tenant, before), &change, None).await;
+        stored.map_err(SettingError::from)
     });
     operators.act(record, "settings.update_failed", changed).await
+}
+
+/// The settings that hold for a tenant. For commands: the operators' log has the read.
+///
+/// # Errors
+/// [`SettingError`].
+pub async fn show(operators: &OperatorCx, tenant: TenantId) -> Result<EffectiveSettings, SettingError> {
+    operators.require_command()?;
+    let because = SystemScope::because("an operator reads a tenant's settings");
+    let cx = operators.enter(because, tenant).await?;
+    cx.require(Permission::OperateSettings)?;
+    let record = operators.record("settings.read", Some(tenant), json!({}));
+    operators.announce(record).await?;
+    Ok(configuration(&cx).await?.settings.clone())
+}
+
+/// The value of a setting as it is stored, in a transaction that holds the tenant's row: a cached value may be older.
+pub(crate) async fn find_stored<T: DeserializeOwned>(
+    cx: &Cx,
+    work: &mut Work,
+    setting: &Setting<T>,
+) -> Result<Option<T>, StoreError> {
+    let Some(tenant) = work.tenants().current().await? else {
+        return Ok(None);
+    };
+    let sheet = work.settings().current().await?;
+    Ok(setting.of(&effective(cx, &tenant, &sheet)))
 }
 
 /// What became of a tenant's secrets.
@@ -324,21 +349,22 @@ fn effective(cx: &Cx, tenant: &Tenant, sheet: &SettingSheet) -> EffectiveSetting
         .effective(&cx.ports().plans.terms(&tenant.plan, tenant.plan_version), sheet)
 }
 
-/// Stores a change as the next version with its audit entry; nothing when nothing changes. The tenant is locked.
+/// Stores a change as the next version with its audit entry; nothing when nothing changes. Returns what holds then. The tenant is locked.
 async fn store(
     cx: &Cx,
     work: &mut Work,
-    before: SettingSheet,
+    (stored, before): (&Tenant, SettingSheet),
     change: &SettingChange,
     rolled_back_to: Option<i64>,
-) -> Result<SettingSheet, StoreError> {
+) -> Result<EffectiveSettings, StoreError> {
     let tenant = cx.scope().tenant();
     let sealing = cx.seal(work).await?;
     let seal = |key: &str, text: &str| sealing.seal(&SettingSheet::place(tenant, key), text.as_bytes());
     let now = cx.now();
     let after = before.changed(&cx.ports().settings, change, seal, now);
+    let held = effective(cx, stored, &before);
     if rolled_back_to.is_none() && after.says_the_same(&before) {
-        return Ok(before);
+        return Ok(held);
     }
     let version = after.snapshot(cx.scope().user(), rolled_back_to, now);
     work.settings().store(&after, &version).await?;
@@ -350,7 +376,9 @@ async fn store(
     let (old, new) = audited(&before, &after, rolled_back_to);
     let event = cx.changed(action, "settings", tenant.uuid(), Some(&old), Some(&new));
     work.audit().record(event).await?;
-    Ok(after)
+    let settings = effective(cx, stored, &after);
+    support_preapproval::end_withdrawn(cx, work, (&held, &settings)).await?;
+    Ok(settings)
 }
 
 /// What was and what is, of the keys that differ: secrets only say whether they are set.

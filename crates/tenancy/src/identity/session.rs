@@ -250,10 +250,13 @@ pub(crate) async fn make_room(
 ) -> Result<(), StoreError> {
     let live = rules.live_at(cx.now());
     let ended = work.sessions().end_surplus(user.id, live, rules.most - 1).await?;
-    if ended > 0 {
-        record_all(cx, work, user.id, ended, "limit").await?;
+    if ended == 0 {
+        return Ok(());
     }
-    Ok(())
+    // One entry, also when the limit was lowered and many end; it is everyday work, unlike an end of all sessions.
+    let details = json!({"user_id": user.id, "sessions": ended, "reason": "limit"});
+    let event = cx.security("session.ended", "user", Some(user.id.uuid()), details);
+    work.audit().record(event).await
 }
 
 /// The user, locked. A login holds the user's row too: its session is ended, or begins afterwards.

@@ -35,7 +35,7 @@ pub async fn list(cx: &Cx) -> Result<(i64, Vec<RuleInForce>), SettingError> {
 /// Changes rules by a merge patch (RFC 7396): all that it says, or nothing. Null restores what the operator says.
 ///
 /// # Errors
-/// [`SettingError`]; `unknown_field` for a rule or a term that does not exist.
+/// [`SettingError`]; `unknown_field` for a rule or a term that does not exist, and for an action of a rule that can have none.
 pub async fn update(
     cx: &Cx,
     when: &Precondition,
@@ -47,6 +47,10 @@ pub async fn update(
         for rule in patch.keys().filter(|rule| Rule::find(rule).is_none()) {
             let pointer = format!("/{}", pointer_segment(rule));
             check.fail(&pointer, "unknown_field", "is not known here");
+        }
+        for rule in patch.iter().filter_map(idle_with_action) {
+            let pointer = format!("/{}/action", rule.id);
+            check.fail(&pointer, "unknown_field", "this rule can have no action");
         }
     })?;
     let held = setting::configuration(cx).await?;
@@ -86,6 +90,13 @@ fn in_force(cx: &Cx, settings: &EffectiveSettings) -> (i64, Vec<RuleInForce>) {
         is_changed: changes.contains_key(rule.id),
     };
     (settings.version, RULES.iter().map(of_rule).collect())
+}
+
+/// The rule of a change when the change gives it an action and it can have none.
+fn idle_with_action((name, change): (&String, &Patch<Value>)) -> Option<&'static Rule> {
+    let Patch::Set(terms) = change else { return None };
+    let has_action = terms.get("action").is_some_and(|action| !action.is_null());
+    Rule::find(name).filter(|rule| has_action && !rule.may_act())
 }
 
 fn merge(rules: &mut Value, patch: &BTreeMap<String, Patch<Value>>) {

@@ -201,7 +201,10 @@ async fn store(inside: &Cx, asked: &SupportAccess, preapproves: bool) -> Result<
                 return Err(SupportReason::AlreadyOpen.into());
             }
             let mut access = asked.clone();
-            if preapproves {
+            // The policy as stored now: it may have changed since the cached one was read.
+            if preapproves
+                && setting::find_stored(inside, work, &PREAPPROVE_SUPPORT_READ).await? == Some(true)
+            {
                 access.preapprove(inside.now());
             }
             let is_announced = security_notice::announce(inside, work, &notice(&access)).await?;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tenantry_domain::audit::{Outcome, Risk};
 use tenantry_domain::kernel::{Invalid, OperatorEventId, OperatorId, TenantId, Time};
-use tenantry_domain::operations::{OperatorEventFilter, RecordedOperatorEvent};
+use tenantry_domain::operations::{OperatorEventActor, OperatorEventFilter, RecordedOperatorEvent};
 use tenantry_tenancy::admin::operator_log;
 use utoipa::{IntoParams, ToSchema};
 
@@ -18,7 +18,8 @@ use crate::{Answer, Endpoint, Moment, OperatorCtx, PageView, Paged};
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct OperatorEventParams {
-    /// Only of the operator with this id, or of a kind: `operator`, or `system` for commands on the server and the server itself.
+    /// Only of the operator with this id, or of a kind: `operator`, `system` for commands on the server and the server itself, or `guest`
+    /// for callers who have not logged in.
     #[param(min_length = 1, max_length = 36)]
     actor: Option<String>,
     /// Only of this action, for example `tenant.suspended`.
@@ -72,8 +73,9 @@ pub(crate) struct OperatorEventView {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OperatorActor)]
 pub(crate) struct OperatorActorView {
-    /// `operator`, or `system` of a command on the server and of the server itself.
-    kind: &'static str,
+    /// `operator`, `system` of a command on the server and of the server itself, or `guest` of a caller who has not logged in.
+    #[schema(value_type = schema::OperatorActorKind)]
+    kind: OperatorEventActor,
     #[schema(value_type = Option<Uuid>, required = true)]
     id: Option<OperatorId>,
     #[schema(required = true)]
@@ -105,21 +107,15 @@ impl TryFrom<&OperatorEventParams> for OperatorEventFilter {
     type Error = Invalid;
 
     fn try_from(params: &OperatorEventParams) -> Result<Self, Invalid> {
-        let (operator, by_system) = match params.actor.as_deref() {
-            None => (None, None),
-            Some("system") => (None, Some(true)),
-            Some("operator") => (None, Some(false)),
-            Some(id) => {
-                let detail = "must be the id of an operator, `operator` or `system`";
-                let id = id
-                    .parse()
-                    .map_err(|_| Invalid::one("/query/actor", "invalid", detail))?;
-                (Some(id), None)
-            }
-        };
+        let detail = "must be the id of an operator, `operator`, `system` or `guest`";
+        let invalid = |_| Invalid::one("/query/actor", "invalid", detail);
+        let text = params.actor.as_deref();
+        let actor = text.and_then(OperatorEventActor::parse);
+        let id = text.filter(|_| actor.is_none()).map(str::parse);
+        let operator = id.transpose().map_err(invalid)?;
         Ok(Self {
             operator,
-            by_system,
+            actor,
             action: params.action.clone(),
             tenant: params.tenant_id,
             from: params.from.map(Time::from),
@@ -130,20 +126,17 @@ impl TryFrom<&OperatorEventParams> for OperatorEventFilter {
 
 impl From<RecordedOperatorEvent> for OperatorEventView {
     fn from(event: RecordedOperatorEvent) -> Self {
+        let (kind, outcome, risk) = (event.actor(), event.outcome(), event.risk());
         Self {
             id: event.id,
             at: event.at,
             actor: OperatorActorView {
-                kind: if event.operator.is_some() {
-                    "operator"
-                } else {
-                    "system"
-                },
+                kind,
                 id: event.operator,
                 name: event.operator_name,
             },
-            outcome: Outcome::of(&event.action),
-            risk: Risk::of(&event.action, None),
+            outcome,
+            risk,
             action: event.action,
             reason: event.reason,
             tenant_id: event.target_tenant,

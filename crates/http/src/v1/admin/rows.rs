@@ -188,8 +188,8 @@ pub(crate) async fn tasks(
 
 /// List usage across tenants
 ///
-/// The daily usage of tenants that are not deleted. `limit` counts tenants here, so a page may have more rows. The read is recorded in
-/// the operators' log, and in the audit log of each tenant whose usage is shown.
+/// The daily usage of tenants that are not deleted. `limit` counts tenants here, so a page may have more rows, or none while `next_cursor`
+/// leads on. The read is recorded in the operators' log, and in the audit log of each tenant whose usage is shown.
 #[utoipa::path(
     get, path = "/api/v1/admin/usage", operation_id = "list_usage_of_tenants", tag = "Operators",
     params(UsageOfTenantsParams, PageParams, BypassReason),

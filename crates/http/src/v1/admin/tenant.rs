@@ -5,7 +5,8 @@ use chrono::Duration;
 use serde::{Deserialize, Serialize};
 use tenantry_billing::plans::{plan::Agreement, tenant_plan};
 use tenantry_domain::kernel::{Invalid, Limit, TenantId, pointer_segment};
-use tenantry_domain::tenant::{NewTenant, TenantFilter, TenantStatus};
+use tenantry_domain::plans::Agreed;
+use tenantry_domain::tenant::{NewTenant, Tenant, TenantFilter, TenantStatus};
 use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::Cx;
 use tenantry_tenancy::tenant::provision::{self, NewAdmin, SignedUp};
@@ -22,6 +23,38 @@ use crate::{
         tenant::{signup::SignUpBody, tenant::TenantView},
     },
 };
+
+/// A tenant as operators see it: with what was agreed beside its plan.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TenantOfOperator, examples(json!({
+    "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11", "name": "Acme", "slug": "acme", "subdomain": "acme",
+    "plan": "free", "status": "active",
+    "settings": {"self_registration": false, "timezone": "UTC", "locale": "en"},
+    "created_at": "2026-01-31T12:00:00Z", "updated_at": "2026-01-31T12:00:00Z", "suspended_at": null,
+    "status_reason": null, "status_actor": null, "deleted_at": null, "purge_at": null, "row_work": null, "version": 1,
+    "agreements": {"features": {"branding": true}, "limits": {"users": 60}, "meters": {"api_calls": "unlimited"}},
+})))]
+pub(crate) struct TenantOfOperatorView {
+    #[serde(flatten)]
+    tenant: TenantView,
+    agreements: AgreementsView,
+}
+
+/// What was agreed with a tenant beside its plan, as it is set now. What is absent is as the plan has it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Agreements, examples(json!({
+    "features": {"branding": true}, "limits": {"users": 60}, "meters": {"api_calls": "unlimited"},
+})))]
+pub(crate) struct AgreementsView {
+    /// Features, on or off whatever the plan says.
+    features: BTreeMap<String, bool>,
+    /// Limits in place of the plan's: a whole number or `"unlimited"`.
+    #[schema(value_type = BTreeMap<String, schema::SetLimit>)]
+    limits: BTreeMap<String, Limit>,
+    /// Hard limits of meters in place of the plan's: a whole number or `"unlimited"`.
+    #[schema(value_type = BTreeMap<String, schema::SetLimit>)]
+    meters: BTreeMap<MeterKey, Limit>,
+}
 
 /// Filters of tenants.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -164,11 +197,12 @@ pub(crate) async fn create(
 
 /// Agree on limits with a tenant
 ///
-/// Gives a tenant features, limits and quotas beside those of its plan. The reason is written to the audit log.
+/// Gives a tenant features, limits and quotas beside those of its plan. What is absent stays as it was; null takes an agreement back. The
+/// reason is written to the audit log. The answer has all agreements in `agreements`.
 #[utoipa::path(
     patch, path = "/api/v1/admin/tenants/{id}", operation_id = "agree_with_tenant", tag = "Operators",
     params(("id" = Uuid, Path), IfMatch), request_body = AgreementBody,
-    responses((status = 200, description = "The updated tenant.", body = TenantView, headers(("ETag")))),
+    responses((status = 200, description = "The updated tenant.", body = TenantOfOperatorView, headers(("ETag")))),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["tenant_gone"]))),
 )]
@@ -180,7 +214,7 @@ pub(crate) async fn agree(
 ) -> Answer {
     let (agreement, reason) = body.0.try_into()?;
     let tenant = tenant_plan::agree(&cx, id.0, &when.0, agreement, &reason).await?;
-    Ok(entity(tenant.version, &TenantView::from(tenant)))
+    Ok(entity(tenant.version, &TenantOfOperatorView::from(tenant)))
 }
 
 /// Change the plan of a tenant
@@ -205,16 +239,16 @@ pub(crate) async fn change_plan(
 
 /// Get a tenant
 ///
-/// Deleted tenants are included.
+/// Deleted tenants are included. `agreements` has what was agreed with the tenant beside its plan.
 #[utoipa::path(
     get, path = "/api/v1/admin/tenants/{id}", operation_id = "get_tenant_as_operator", tag = "Operators",
     params(("id" = Uuid, Path)),
-    responses((status = 200, description = "The tenant.", body = TenantView, headers(("ETag")))),
+    responses((status = 200, description = "The tenant.", body = TenantOfOperatorView, headers(("ETag")))),
     security(("operator" = [])),
 )]
 pub(crate) async fn read(cx: OperatorCtx<may::ReadTenants>, id: Id<TenantId>) -> Answer {
     let tenant = lifecycle::get(&cx, id.0).await?;
-    Ok(entity(tenant.version, &TenantView::from(tenant)))
+    Ok(entity(tenant.version, &TenantOfOperatorView::from(tenant)))
 }
 
 /// Suspend a tenant
@@ -332,6 +366,24 @@ impl From<&TenantParams> for TenantFilter {
             status: params.status,
             plan: params.plan.clone(),
             q: params.q.clone(),
+        }
+    }
+}
+
+impl From<Tenant> for TenantOfOperatorView {
+    fn from(mut tenant: Tenant) -> Self {
+        let Agreed {
+            features,
+            limits,
+            meters,
+        } = std::mem::take(&mut tenant.agreed);
+        Self {
+            tenant: tenant.into(),
+            agreements: AgreementsView {
+                features,
+                limits,
+                meters,
+            },
         }
     }
 }

@@ -15,7 +15,7 @@ pub(crate) struct PermissionView {
     /// The stable name.
     name: &'static str,
     description: &'static str,
-    /// The least role that has it; higher roles have it too.
+    /// The minimum role that has it; higher roles have it too.
     #[schema(value_type = schema::Role)]
     least_role: Role,
     /// Whether an API key may have it as a scope.
@@ -35,7 +35,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 
 /// List permissions
 ///
-/// Returns every permission that a user can have, with the least role that has it and whether it can be a scope of an API
+/// Returns every permission that a user can have, with the minimum role that has it and whether it can be a scope of an API
 /// key. Those of a service that embeds the API come last. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/permissions", operation_id = "list_permissions", tag = "Users",

@@ -76,6 +76,9 @@ enums! {
     "The lifecycle of a feature flag." Lifecycle = domain::flags::Lifecycle::ALL.map(domain::flags::Lifecycle::as_str);
     "How much an entry of the audit log deserves attention." Risk = domain::audit::Risk::ALL.map(domain::audit::Risk::as_str);
     "Whether an action was done." Outcome = domain::audit::Outcome::ALL.map(domain::audit::Outcome::as_str);
+    "The kind of actor of an entry of the operators' log. `system`: a command on the server, or the server itself. `guest`: a caller who has \
+     not logged in."
+    OperatorActorKind = domain::operations::OperatorEventActor::ALL.map(domain::operations::OperatorEventActor::as_str);
     "The format of an export." ExportFormat = ["ndjson", "csv"];
     "Why a feature flag has its value, as in OpenFeature." FlagReason = domain::flags::Reason::ALL.map(domain::flags::Reason::as_str);
     "The outcome of a rule." RuleOutcome = domain::flags::RuleOutcome::ALL.map(domain::flags::RuleOutcome::as_str);
@@ -86,13 +89,8 @@ pub(crate) enum AgreedLimit {}
 
 impl PartialSchema for AgreedLimit {
     fn schema() -> RefOr<Schema> {
-        let units = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
-        let unlimited = ObjectBuilder::new()
-            .schema_type(Type::String)
-            .enum_values(Some(["unlimited"]));
         let none = ObjectBuilder::new().schema_type(Type::Null);
-        let any = OneOfBuilder::new().item(units).item(unlimited).item(none);
-        Schema::from(any).into()
+        Schema::from(limit().item(none)).into()
     }
 }
 
@@ -100,6 +98,29 @@ impl ToSchema for AgreedLimit {
     fn name() -> Cow<'static, str> {
         Cow::Borrowed("AgreedLimit")
     }
+}
+
+/// A limit of a plan or a meter that was agreed: a whole number or `"unlimited"`.
+pub(crate) enum SetLimit {}
+
+impl PartialSchema for SetLimit {
+    fn schema() -> RefOr<Schema> {
+        Schema::from(limit()).into()
+    }
+}
+
+impl ToSchema for SetLimit {
+    fn name() -> Cow<'static, str> {
+        Cow::Borrowed("SetLimit")
+    }
+}
+
+fn limit() -> OneOfBuilder {
+    let units = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0));
+    let unlimited = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(["unlimited"]));
+    OneOfBuilder::new().item(units).item(unlimited)
 }
 
 fn choice(about: &str, values: &[&'static str]) -> RefOr<Schema> {
