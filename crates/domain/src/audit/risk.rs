@@ -26,7 +26,7 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 47] = [
+const HIGH: [&str; 48] = [
     "account.locked",
     "api_key.created",
     "api_key.rotated",
@@ -67,6 +67,7 @@ const HIGH: [&str; 47] = [
     "tenant.plan_changed",
     "tenant.purged",
     "tenant.restored",
+    "tenant.rows_deleted",
     "tenant.suspended",
     "user.deleted",
     "user.email_changed",
