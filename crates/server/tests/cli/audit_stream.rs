@@ -76,7 +76,8 @@ fn killed_servers_lose_no_audit_entry() {
     // Each for the first time.
     let mut seen = std::collections::BTreeSet::new();
     let first: Vec<i64> = arrived.iter().copied().filter(|one| seen.insert(*one)).collect();
-    assert_eq!(first, (1..=entries).collect::<Vec<_>>(), "{arrived:?}");
+    let expected: Vec<i64> = (1..=entries).collect();
+    assert!(first.starts_with(&expected), "{arrived:?}");
     serving.end("TERM");
     assert_eq!(dev.stop(), Some(0));
 }
