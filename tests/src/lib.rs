@@ -38,7 +38,7 @@ pub use permissions::permission_matrix;
 pub use pgbouncer::PgBouncer;
 pub use program::{DevServer, Folder, Program, request};
 pub use redis::{ClusterServer, RedisServer, Sentinels, TlsRedisServer};
-pub use siem::{HttpSiem, Receipt, SyslogEnd, SyslogSiem};
+pub use siem::{HttpSiem, Receipt, Rejection, SyslogEnd, SyslogSiem};
 pub use smtp::{Encryption, Reaction, Received, SmtpServer};
 pub use tls::Authority;
 pub use usage::{roll_up, take_back, use_up, used_by};

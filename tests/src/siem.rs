@@ -18,10 +18,33 @@ pub enum Receipt {
     TakeLate(Duration),
     /// It answers with this status and these lines of headers.
     Answer(u16, &'static str),
-    /// It refuses the batches of the tenant with this id, with 400.
-    Refuse(String),
+    /// It rejects each batch with one of these texts, every batch where there are none, and takes the others, until it is told
+    /// something else.
+    Reject(Vec<String>, Rejection),
     /// It closes the connection in the middle of the batch.
     CutOff,
+}
+
+/// What a receiver does with a batch that it rejects.
+#[derive(Debug, Clone, Copy)]
+pub enum Rejection {
+    /// It answers with this status and these lines of headers.
+    Status(u16, &'static str),
+    /// It closes the connection.
+    Close,
+    /// It says nothing for so long, and closes the connection.
+    Silence(Duration),
+}
+
+impl Receipt {
+    /// What it does with a batch that it rejects; `None` when it takes it.
+    fn rejection(&self, batch: &str) -> Option<Rejection> {
+        let Self::Reject(texts, rejection) = self else {
+            return None;
+        };
+        let is_rejected = texts.is_empty() || texts.iter().any(|text| batch.contains(text));
+        is_rejected.then_some(*rejection)
+    }
 }
 
 /// A receiver over HTTP, in a thread.
@@ -46,7 +69,7 @@ impl Shared {
         let mut next = self.next.lock().unwrap();
         match next.front() {
             // It stays until it is cleared.
-            Some(Receipt::Refuse(tenant)) => Receipt::Refuse(tenant.clone()),
+            Some(reject @ Receipt::Reject(..)) => reject.clone(),
             _ => next.pop_front().unwrap_or(Receipt::Take),
         }
     }
@@ -142,13 +165,20 @@ fn serve_http(shared: &Shared, stream: impl std::io::Read + std::io::Write) -> s
     let body = String::from_utf8(body).unwrap();
     let (status, headers) = match receipt {
         Receipt::Take | Receipt::CutOff => (200, ""),
+        Receipt::Reject(..) => match receipt.rejection(&body) {
+            None => (204, ""),
+            Some(Rejection::Status(status, headers)) => (status, headers),
+            Some(Rejection::Close) => return Ok(()),
+            Some(Rejection::Silence(time)) => {
+                thread::sleep(time);
+                return Ok(());
+            }
+        },
         Receipt::TakeLate(time) => {
             thread::sleep(time);
             (200, "")
         }
         Receipt::Answer(status, headers) => (status, headers),
-        Receipt::Refuse(tenant) if body.contains(&format!("\"tenant_id\":\"{tenant}\"")) => (400, ""),
-        Receipt::Refuse(_) => (204, ""),
     };
     if (200..300).contains(&status) {
         shared.take(&body);
@@ -229,10 +259,14 @@ fn serve_syslog(
     let mut first = [0; 1];
     tls.read_exact(&mut first)?;
     let mut bytes = first.to_vec();
-    if matches!(shared.next(), Receipt::CutOff) {
+    let receipt = shared.next();
+    if matches!(receipt, Receipt::CutOff) {
         return Ok(());
     }
     tls.read_to_end(&mut bytes)?;
+    if receipt.rejection(&String::from_utf8_lossy(&bytes)).is_some() {
+        return Ok(());
+    }
     let mut rest = bytes.as_slice();
     let mut found = Vec::new();
     while !rest.is_empty() {

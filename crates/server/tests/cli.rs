@@ -8,6 +8,8 @@
 
 #[path = "cli/archives.rs"]
 mod archives;
+#[path = "cli/audit_stream.rs"]
+mod audit_stream;
 #[path = "cli/billing_faults.rs"]
 mod billing_faults;
 #[path = "cli/demo.rs"]

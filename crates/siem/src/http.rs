@@ -6,6 +6,8 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY
 use tenantry_domain::audit::{AuditSink, SinkError, StreamRecord};
 use url::Url;
 
+use crate::problem::problem;
+
 /// How an HTTP receiver is reached.
 #[derive(Clone)]
 pub struct HttpReceiverConfig {
@@ -70,36 +72,39 @@ impl AuditSink for HttpReceiver {
             body.push('\n');
         }
         let answer = self.client.post(self.url.clone()).body(body).send().await;
-        let answer = answer.map_err(|error| unavailable(cause(&error.without_url()), None))?;
-        let status = answer.status();
-        let retry_after = retry_after(answer.headers());
-        // The rest of the answer is not read: its status says all.
-        match status {
-            status if status.is_success() => Ok(()),
-            StatusCode::PAYLOAD_TOO_LARGE => Err(SinkError::TooLarge),
-            // Of these a later attempt may succeed, and other records would not now.
-            StatusCode::UNAUTHORIZED
-            | StatusCode::FORBIDDEN
-            | StatusCode::NOT_FOUND
-            | StatusCode::METHOD_NOT_ALLOWED
-            | StatusCode::PROXY_AUTHENTICATION_REQUIRED
-            | StatusCode::REQUEST_TIMEOUT
-            | StatusCode::TOO_MANY_REQUESTS => Err(unavailable(format!("status {status}"), retry_after)),
-            status if status.is_client_error() => Err(SinkError::Refused(format!("status {status}"))),
-            status => Err(unavailable(format!("status {status}"), retry_after)),
+        match answer {
+            Ok(answer) => acknowledged(answer.status(), retry_after(answer.headers())),
+            Err(error) => {
+                let is_away = error.is_connect();
+                let problem = problem(&error.without_url());
+                Err(match is_away {
+                    true => unavailable(problem, None),
+                    false => SinkError::Unacknowledged(problem),
+                })
+            }
         }
     }
 }
 
-/// An error with its causes: the first alone says only that a request was not sent.
-fn cause(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(source) = next {
-        text = format!("{text}: {source}");
-        next = source.source();
+/// What a status says of a batch. The rest of the answer is not read.
+fn acknowledged(status: StatusCode, retry_after: Option<Duration>) -> Result<(), SinkError> {
+    let problem = format!("status {status}");
+    match status {
+        status if status.is_success() => Ok(()),
+        StatusCode::PAYLOAD_TOO_LARGE => Err(SinkError::TooLarge),
+        // It asks for fewer requests, whatever is in them.
+        StatusCode::TOO_MANY_REQUESTS => Err(unavailable(problem, retry_after)),
+        StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => Err(unavailable(problem, retry_after)),
+        // A wrong token or address, or a firewall that rejects what is in this batch.
+        StatusCode::UNAUTHORIZED
+        | StatusCode::FORBIDDEN
+        | StatusCode::NOT_FOUND
+        | StatusCode::METHOD_NOT_ALLOWED
+        | StatusCode::PROXY_AUTHENTICATION_REQUIRED
+        | StatusCode::REQUEST_TIMEOUT => Err(SinkError::Unacknowledged(problem)),
+        status if status.is_client_error() => Err(SinkError::Refused(problem)),
+        _ => Err(SinkError::Unacknowledged(problem)),
     }
-    text
 }
 
 fn unavailable(problem: String, retry_after: Option<Duration>) -> SinkError {
@@ -110,4 +115,47 @@ fn unavailable(problem: String, retry_after: Option<Duration>) -> SinkError {
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?;
     text.trim().parse().ok().map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(status: u16, retry_after: Option<u64>) -> &'static str {
+        let status = StatusCode::from_u16(status).unwrap();
+        match acknowledged(status, retry_after.map(Duration::from_secs)) {
+            Ok(()) => "taken",
+            Err(SinkError::Unavailable { .. }) => "unavailable",
+            Err(SinkError::Unacknowledged(_)) => "unacknowledged",
+            Err(SinkError::Refused(_)) => "refused",
+            Err(SinkError::TooLarge) => "too large",
+        }
+    }
+
+    /// Only a receiver that asks for fewer requests makes all logs wait at once: any other status may be about the content.
+    #[test]
+    fn status_says_whether_the_content_may_be_the_reason() {
+        for (status, retry_after, expected) in [
+            (200, None, "taken"),
+            (204, None, "taken"),
+            (302, None, "unacknowledged"),
+            (400, None, "refused"),
+            (401, None, "unacknowledged"),
+            (403, None, "unacknowledged"),
+            (403, Some(5), "unacknowledged"),
+            (404, None, "unacknowledged"),
+            (405, None, "unacknowledged"),
+            (408, None, "unacknowledged"),
+            (413, None, "too large"),
+            (422, None, "refused"),
+            (429, None, "unavailable"),
+            (429, Some(5), "unavailable"),
+            (500, None, "unacknowledged"),
+            (502, None, "unacknowledged"),
+            (503, None, "unacknowledged"),
+            (503, Some(5), "unavailable"),
+        ] {
+            assert_eq!(kind(status, retry_after), expected, "{status} {retry_after:?}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 
 mod http;
 mod message;
+mod problem;
 mod syslog;
 
 pub use http::{HttpReceiver, HttpReceiverConfig};

@@ -13,6 +13,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::message::frame;
+use crate::problem::problem;
 
 /// How a syslog receiver is reached.
 #[derive(Clone)]
@@ -95,10 +96,12 @@ impl SyslogReceiver {
         })
     }
 
-    async fn deliver(&self, records: &[StreamRecord]) -> std::io::Result<()> {
+    /// Sends a batch and waits for the acknowledgment. `connected` says whether anything of the batch may have been sent.
+    async fn deliver(&self, records: &[StreamRecord], connected: &mut bool) -> std::io::Result<()> {
         let (host, port) = (self.address.0.as_str(), self.address.1);
         let tcp = TcpStream::connect((host, port)).await?;
         let mut tls = self.connector.connect(self.name.clone(), tcp).await?;
+        *connected = true;
         let frames: Vec<u8> = records.iter().flat_map(frame).collect();
         tls.write_all(&frames).await?;
         tls.shutdown().await?;
@@ -128,11 +131,16 @@ impl SyslogReceiver {
 #[async_trait]
 impl AuditSink for SyslogReceiver {
     async fn send(&self, records: &[StreamRecord]) -> Result<(), SinkError> {
-        let problem = match tokio::time::timeout(self.timeout, self.deliver(records)).await {
+        let mut connected = false;
+        let sent = tokio::time::timeout(self.timeout, self.deliver(records, &mut connected)).await;
+        let problem = match sent {
             Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
+            Ok(Err(error)) => problem(&error),
             Err(_) => "no answer within the timeout".to_owned(),
         };
+        if connected {
+            return Err(SinkError::Unacknowledged(problem));
+        }
         Err(SinkError::Unavailable {
             problem,
             retry_after: None,

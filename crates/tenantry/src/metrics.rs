@@ -129,6 +129,11 @@ fn audit_stream(metrics: &Metrics, booted: &Booted) {
         Reading::Level(stream.waiting().tenants as f64)
     });
     let app = Arc::clone(&booted.app);
+    let help = "Tenants whose next audit records the receiver refuses while it takes those of others";
+    metrics.register("audit_stream_held_tenants", help, move || {
+        Reading::Level(app.audit_stream().held_tenants(app.ports.clock.now()) as f64)
+    });
+    let app = Arc::clone(&booted.app);
     let help =
         "How long the oldest chained audit entry, or entry of the log of operators, has waited to be sent";
     metrics.register("audit_stream_lag_seconds", help, move || {

@@ -16,6 +16,7 @@ mod archive_faults;
 mod archives;
 mod audit;
 mod audit_stream;
+mod audit_stream_faults;
 mod auth;
 mod authenticator;
 mod axum_notes;

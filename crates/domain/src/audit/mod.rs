@@ -10,6 +10,7 @@ mod entry;
 mod personal;
 mod risk;
 mod stream;
+mod stream_record;
 mod walk;
 
 pub use audit::{AuditEvent, AuditLog, Category, changed_fields, cut_details, cut_state};
@@ -19,7 +20,8 @@ pub use entry::{AuditEntry, AuditFilter, AuditRecord, Chained};
 pub use personal::{Salt, erased, erased_text};
 pub use risk::{Outcome, Risk};
 pub use stream::{
-    AuditReceiver, AuditSink, AuditStreams, BatchLimits, RecordKind, SinkError, StreamBatch, StreamFrom,
-    StreamPosition, StreamRecord, UnsentAudit, UnsentLog, UnsentTenants,
+    AuditReceiver, AuditSink, AuditStreams, BatchLimits, SinkError, StreamBatch, StreamFrom, StreamPosition,
+    UnsentAudit, UnsentLog, UnsentTenants,
 };
+pub use stream_record::{RecordKind, StreamRecord};
 pub use walk::{Walk, Wrong, WrongReason};

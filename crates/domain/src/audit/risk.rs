@@ -26,7 +26,7 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 58] = [
+const HIGH: [&str; 59] = [
     "account.locked",
     "api_key.created",
     "api_key.rotated",
@@ -76,6 +76,7 @@ const HIGH: [&str; 58] = [
     "tenant.purged",
     "tenant.restore_begun",
     "tenant.restored",
+    "tenant.rows_deleted",
     "tenant.suspended",
     "user.deleted",
     "user.email_changed",

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::audit::chain::{Block, Head};
 use crate::audit::entry::AuditEntry;
-use crate::audit::risk::Risk;
+use crate::audit::stream_record::StreamRecord;
 use crate::kernel::name::named_enum;
-use crate::kernel::{AuditEventId, StoreError, SystemScope, TenantId, Time, hex};
+use crate::kernel::{AuditEventId, StoreError, SystemScope, TenantId, Time};
 
 named_enum! {
     /// Where the stream of a log begins when streaming is switched on.
@@ -21,93 +20,6 @@ named_enum! {
         Now = "now",
         /// With the oldest entry that is kept.
         Beginning = "beginning",
-    }
-}
-
-named_enum! {
-    /// What a record of the stream is.
-    pub enum RecordKind {
-        /// An entry of a tenant's audit log.
-        Event = "audit_event",
-        /// A signed head of a tenant's hash chain.
-        Head = "audit_head",
-        /// Entries that were deleted before they were sent.
-        Gap = "audit_gap",
-        /// An entry of the log of operators.
-        OperatorEvent = "operator_event",
-    }
-}
-
-/// What the receiver gets: an entry or a signed head of a tenant's log, or an entry of the log of operators.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StreamRecord {
-    /// Identifies the record for ever, so that a receiver recognizes one that it gets twice.
-    pub id: String,
-    /// Whether it is an entry or a head, and whose.
-    pub kind: RecordKind,
-    /// When it happened.
-    pub at: Time,
-    /// How much it deserves attention.
-    pub risk: Risk,
-    /// The record as JSON, without a line break.
-    pub line: String,
-}
-
-impl StreamRecord {
-    /// A record with these members, to which the id and the kind are added.
-    pub fn new(id: String, kind: RecordKind, (at, risk): (Time, Risk), mut members: Value) -> Self {
-        members["id"] = json!(id);
-        members["kind"] = json!(kind);
-        members["at"] = json!(at);
-        Self {
-            id,
-            kind,
-            at,
-            risk,
-            line: members.to_string(),
-        }
-    }
-
-    fn event(tenant: TenantId, (sequence, hash): (i64, &[u8; 32]), entry: &AuditEntry) -> Self {
-        let members = json!({
-            "tenant_id": tenant,
-            "sequence": sequence,
-            "hash": hex(hash),
-            "entry_id": entry.id,
-            "category": entry.category,
-            "action": entry.action,
-            "entity": entry.entity,
-            "entity_id": entry.entity_id,
-            "actor": {"kind": entry.actor_kind, "id": entry.actor_id},
-            "request_id": entry.request_id,
-            "address": entry.address,
-            "user_agent": entry.user_agent,
-            "outcome": entry.outcome,
-            "risk": entry.risk,
-            "before": entry.before,
-            "after": entry.after,
-        });
-        let id = format!("{tenant}:{sequence}");
-        Self::new(id, RecordKind::Event, (entry.at, entry.risk), members)
-    }
-
-    fn head(tenant: TenantId, head: &Head) -> Self {
-        let members = json!({
-            "tenant_id": tenant,
-            "sequence": head.sequence,
-            "hash": hex(&head.hash),
-            "kid": head.kid,
-            "signature": hex(&head.signature),
-            "at_micros": head.created_at.timestamp_micros(),
-        });
-        let id = format!("{tenant}:head:{}", head.sequence);
-        Self::new(id, RecordKind::Head, (head.created_at, Risk::Low), members)
-    }
-
-    fn gap(tenant: TenantId, first: i64, last: i64, at: Time) -> Self {
-        let members = json!({"tenant_id": tenant, "first_sequence": first, "last_sequence": last});
-        let id = format!("{tenant}:gap:{first}");
-        Self::new(id, RecordKind::Gap, (at, Risk::High), members)
     }
 }
 
@@ -271,7 +183,7 @@ pub trait UnsentAudit: Send + Sync {
 /// Why records were not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
-    /// The receiver is away, slow or busy, or refuses the sender: nothing can be sent for a while.
+    /// The receiver cannot be reached, or asks the sender to wait. The records are not the reason: nothing can be sent for a while.
     #[error("the receiver of audit entries is unavailable: {problem}")]
     Unavailable {
         /// What happened, without secrets.
@@ -279,6 +191,10 @@ pub enum SinkError {
         /// How long the receiver asks to wait.
         retry_after: Option<Duration>,
     },
+    /// The records were sent and not acknowledged. Either the receiver fails, or something in front of it rejects these records: only
+    /// an attempt with another log shows which.
+    #[error("the receiver has not acknowledged audit entries: {0}")]
+    Unacknowledged(String),
     /// The receiver refuses these records; it may take others.
     #[error("the receiver refuses audit entries: {0}")]
     Refused(String),
@@ -322,9 +238,11 @@ impl std::fmt::Debug for AuditReceiver {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
     use crate::audit::chain::{Cursor, HeadKind, Link};
-    use crate::audit::risk::Outcome;
+    use crate::audit::risk::{Outcome, Risk};
 
     const LIMITS: BatchLimits = BatchLimits {
         records: 500,
@@ -396,11 +314,15 @@ mod tests {
         }
     }
 
+    /// The ids without the tenant and the hash, which is the same for all.
     fn ids(batch: &StreamBatch) -> Vec<String> {
-        let prefix = format!("{}:", tenant());
-        let ids = batch.records.iter();
-        ids.map(|record| record.id.strip_prefix(&prefix).unwrap().to_owned())
-            .collect()
+        let (prefix, hash) = (format!("{}:", tenant()), format!(":{}", "07".repeat(8)));
+        let short = |record: &StreamRecord| {
+            let id = record.id.strip_prefix(&prefix).unwrap();
+            assert_eq!(id.ends_with(&hash), !id.starts_with("gap"), "{id}");
+            id.trim_end_matches(&hash).to_owned()
+        };
+        batch.records.iter().map(short).collect()
     }
 
     fn position(sequence: i64, head_sequence: i64) -> StreamPosition {
@@ -457,7 +379,10 @@ mod tests {
         let mut log = log(&[11..=12, 15..=16]);
         log.entries.remove(&Uuid::from_u128(15).into());
         let batch = StreamBatch::of(tenant(), position(4, 0), &log, LIMITS);
-        assert_eq!(ids(&batch), ["gap:5", "11", "12", "gap:13", "gap:15", "16"]);
+        assert_eq!(
+            ids(&batch),
+            ["gap:5-10", "11", "12", "gap:13-14", "gap:15-15", "16"]
+        );
         let first: Value = serde_json::from_str(&batch.records[0].line).unwrap();
         assert_eq!(
             (&first["first_sequence"], &first["last_sequence"]),
@@ -472,7 +397,7 @@ mod tests {
         let record = &batch.records[0];
         assert!(!record.line.contains('\n'));
         let line: Value = serde_json::from_str(&record.line).unwrap();
-        assert_eq!(line["id"], json!(format!("{}:1", tenant())));
+        assert_eq!(line["id"], json!(format!("{}:1:0707070707070707", tenant())));
         assert_eq!(
             (&line["kind"], &line["sequence"]),
             (&json!("audit_event"), &json!(1))

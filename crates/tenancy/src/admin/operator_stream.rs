@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::audit::{AuditReceiver, StreamBatch, StreamPosition, StreamRecord};
+use tenantry_domain::audit::{AuditReceiver, StreamRecord};
 use tenantry_domain::kernel::{OperatorEventId, StoreError, SystemScope};
 
 use crate::Tenancy;
-use crate::audit::stream::{deliver, lease_seconds, note_failure};
+use crate::audit::stream::{deliver, lease_seconds};
 
 const BECAUSE: SystemScope = SystemScope::because("the log of operators is streamed to a receiver");
 
@@ -45,36 +45,20 @@ async fn send_next(app: &Tenancy, receiver: &AuditReceiver) -> Result<bool, Stor
     if events.is_empty() {
         return Ok(false);
     }
-    let batch = batch(events.iter().map(StreamRecord::from), receiver.limits.bytes);
-    let sent: Vec<OperatorEventId> = events
-        .iter()
-        .take(batch.records.len())
-        .map(|one| one.id)
-        .collect();
-    match deliver(receiver, &batch).await {
-        Ok(()) => {
-            outbox.acknowledge(BECAUSE, lease, &sent).await?;
-            state.acknowledged(&batch.records);
-            state.free(None);
-            Ok(true)
-        }
-        Err(error) => {
-            outbox.acknowledge(BECAUSE, lease, &[]).await?;
-            note_failure(app, &error, (None, sent.len()));
-            Ok(false)
-        }
-    }
+    let records = first(events.iter().map(StreamRecord::from), receiver.limits.bytes);
+    let sent: Vec<OperatorEventId> = events.iter().take(records.len()).map(|one| one.id).collect();
+    let is_acknowledged = deliver(app, receiver, (None, &records)).await;
+    let acknowledged = if is_acknowledged { &sent[..] } else { &[] };
+    outbox.acknowledge(BECAUSE, lease, acknowledged).await?;
+    Ok(is_acknowledged)
 }
 
 /// The first records, of so many bytes; one at least.
-fn batch(records: impl Iterator<Item = StreamRecord>, most: usize) -> StreamBatch {
+fn first(records: impl Iterator<Item = StreamRecord>, most: usize) -> Vec<StreamRecord> {
     let mut bytes = 0;
     let fitting = records.enumerate().take_while(|(number, record)| {
         bytes += record.line.len() + 1;
         *number == 0 || bytes <= most
     });
-    StreamBatch {
-        records: fitting.map(|(_, record)| record).collect(),
-        position: StreamPosition::default(),
-    }
+    fitting.map(|(_, record)| record).collect()
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream};
 use tenantry_domain::audit::{
-    AuditReceiver, BatchLimits, Block, Head, SinkError, StreamBatch, StreamFrom, StreamPosition, UnsentLog,
+    AuditReceiver, BatchLimits, Block, Head, SinkError, StreamBatch, StreamFrom, StreamPosition,
+    StreamRecord, UnsentLog,
 };
 use tenantry_domain::kernel::{Permission, StoreError, SystemScope, TenantId};
 use tenantry_domain::store::Work;
@@ -48,7 +49,13 @@ pub async fn stream_due(app: &Arc<Tenancy>) -> bool {
     let sent = stream::iter(tenants).map(async |tenant| stream_one(app, &receiver, tenant).await);
     let sent = sent.buffer_unordered(AT_ONCE);
     let sent = sent.fold(0, async |sum, one| sum + usize::from(one)).await;
-    !app.audit_stream().is_paused(app.ports.clock.now()) && (sent > 0 || is_full)
+    let state = app.audit_stream();
+    if state.is_paused(app.ports.clock.now()) {
+        // Those behind it were not tried. Else the first tenants of each walk could keep them waiting for ever.
+        state.go_on_behind_tried();
+        return false;
+    }
+    sent > 0 || is_full
 }
 
 /// Measures how much waits, and returns the tenants of the next round; none while the receiver has failed.
@@ -109,18 +116,18 @@ pub async fn send_next(cx: &Cx, receiver: &AuditReceiver) -> Result<bool, AuditE
     let Some(batch) = taken.await? else {
         return Ok(false);
     };
-    if let Err(error) = deliver(receiver, &batch).await {
-        cx.write(async |work| work.audit_streams().release(lease).await)
-            .await?;
-        note_failure(cx.app(), &error, (Some(tenant), batch.records.len()));
-        return Ok(false);
+    if !batch.records.is_empty() {
+        state.try_tenant(tenant);
+        if !deliver(cx.app(), receiver, (Some(tenant), &batch.records)).await {
+            cx.write(async |work| work.audit_streams().release(lease).await)
+                .await?;
+            return Ok(false);
+        }
     }
     let stored = cx.write(async |work| work.audit_streams().acknowledge(lease, batch.position).await);
     if !stored.await? {
         tracing::warn!(%tenant, "audit entries were acknowledged after their lease had expired: they are sent again");
     }
-    state.acknowledged(&batch.records);
-    state.free(Some(tenant));
     Ok(!batch.records.is_empty())
 }
 
@@ -154,27 +161,42 @@ async fn take(
     Ok(Some(StreamBatch::of(cx.scope().tenant(), position, &log, limits)))
 }
 
-/// Sends a batch and waits for the acknowledgment, up to the receiver's timeout.
-pub(crate) async fn deliver(receiver: &AuditReceiver, batch: &StreamBatch) -> Result<(), SinkError> {
-    if batch.records.is_empty() {
-        return Ok(());
-    }
-    let sent = tokio::time::timeout(receiver.timeout, receiver.sink.send(&batch.records)).await;
-    sent.unwrap_or_else(|_| {
-        Err(SinkError::Unavailable {
-            problem: "no acknowledgment within the timeout".into(),
-            retry_after: None,
-        })
-    })
-}
-
-/// Counts and logs a failure, and pauses.
-pub(crate) fn note_failure(app: &Tenancy, error: &SinkError, of: (Log, usize)) {
-    let jitter = app.ports.ids.uuid().as_bytes()[15];
-    let now = app.ports.clock.now();
-    let pause = app.audit_stream().failed_with(error, of, (now, jitter));
-    let (tenant, pause_ms) = (of.0.map(|tenant| tenant.to_string()), pause.num_milliseconds());
+/// Sends the next records of a log and waits for the acknowledgment, up to the receiver's timeout. In place of a record that the receiver
+/// refuses again and again it sends one without its texts. Returns whether they were acknowledged; a failure is counted and logged, and pauses.
+pub(crate) async fn deliver(
+    app: &Tenancy,
+    receiver: &AuditReceiver,
+    (log, records): (Log, &[StreamRecord]),
+) -> bool {
+    let state = app.audit_stream();
+    let replaced = match records {
+        [one] if state.is_replaced(log, one) => Some(one.refused()),
+        _ => None,
+    };
+    let sent = replaced.as_ref().map_or(records, std::slice::from_ref);
+    let answer = tokio::time::timeout(receiver.timeout, receiver.sink.send(sent)).await;
+    let answer = answer.unwrap_or_else(|_| {
+        let problem = "no acknowledgment within the timeout";
+        Err(SinkError::Unacknowledged(problem.into()))
+    });
+    let (now, jitter) = (app.ports.clock.now(), app.ports.ids.uuid().as_bytes()[15]);
+    let tenant = log.map(|tenant| tenant.to_string());
+    let Err(error) = answer else {
+        state.acknowledged(log, sent, (now, jitter));
+        if let Some(replaced) = replaced {
+            let record = replaced.id;
+            tracing::warn!(
+                tenant,
+                record,
+                "an audit record that the receiver refuses was sent without its texts"
+            );
+        }
+        return true;
+    };
+    let pause = state.failed_with(&error, (log, records), (now, jitter));
+    let pause_ms = pause.num_milliseconds();
     tracing::warn!(tenant, %error, pause_ms, "audit entries could not be streamed, trying again");
+    false
 }
 
 /// Notes that a block waits to be sent, where entries are streamed. It runs in the transaction that chains the block.

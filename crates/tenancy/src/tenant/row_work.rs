@@ -211,7 +211,11 @@ async fn finish(cx: &OperatorCx, id: TenantId, done: RowWork) -> Result<(), Life
         return Ok(());
     };
     let before = tenant.status;
-    let details = json!({"row_counts": tenant.row_counts});
+    let mut details = json!({"row_counts": tenant.row_counts});
+    if let Some(change) = tenant.status_change.as_ref().filter(|_| done == RowWork::Delete) {
+        // The log of a deleted tenant is not streamed, and an admin who deletes a tenant leaves no other entry in this one.
+        details["deleted_by"] = json!({"kind": change.actor, "id": change.actor_id, "reason": change.reason});
+    }
     let (changed, action) = match done {
         RowWork::Delete => (tenant.finish_deleting(), "tenant.rows_deleted"),
         RowWork::Restore => (tenant.finish_restoring(cx.now()), "tenant.restored"),

@@ -164,15 +164,18 @@ impl Stream {
                 "must have no user and password; set audit.stream.token",
             );
         }
-        match url.as_ref().map(url::Url::scheme) {
-            Some("https") => {}
-            Some("http") if profile != Profile::Production => {}
-            _ => {
-                return wrong(
-                    "audit.stream.url",
-                    "must be the https address of a receiver, for example https://siem.example.com/ingest",
-                );
-            }
+        let (is_known, problem) = match (url.as_ref().map(url::Url::scheme), profile) {
+            (scheme, Profile::Production) => (
+                scheme == Some("https"),
+                "must be the https address of a receiver, for example https://siem.example.com/ingest",
+            ),
+            (scheme, _) => (
+                matches!(scheme, Some("http" | "https")),
+                "must be the http or https address of a receiver, for example http://127.0.0.1:9514/",
+            ),
+        };
+        if !is_known {
+            return wrong("audit.stream.url", problem);
         }
         if !self.token.is_empty() && self.token_file.is_some() {
             return wrong(

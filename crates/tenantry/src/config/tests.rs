@@ -104,6 +104,10 @@ fn wrong_receiver_of_audit_entries_is_named() {
         assert_eq!(complaint.lines().count(), 1);
         assert!(!complaint.contains("password@"), "{complaint}");
     }
+    let mut config = complete();
+    config.profile = Profile::Development;
+    config.audit.stream.kind = StreamKind::Http;
+    assert!(complaint(&config).contains("must be the http or https address"));
     for (address, expected) in [
         ("siem:6514", Some(("siem", 6514))),
         ("[::1]:6514", Some(("::1", 6514))),
