@@ -509,6 +509,17 @@ async fn nothing_is_served_by_custom_domains_that_are_switched_off() {
     .await;
     assert!(!is_served(&world, HOST).await);
     assert_ne!(login(&world, &world.acme.viewer, HOST).await.status, 200);
+    // The answer says who can change that, and that trying again does not.
+    let admin = &world.acme.admin;
+    let listed = world.get(admin, DOMAINS).await.expect(200).json();
+    let verify = format!("{DOMAINS}/{}/verify", listed["data"][0]["id"].as_str().unwrap());
+    for (path, body) in [(DOMAINS, json!({"domain": "new.acme-corp.com"})), (&verify, json!(null))] {
+        let refused = world.post(admin, path, &body).await;
+        assert!(refused.header("retry-after").is_none(), "{path}");
+        let refused = refused.problem(404, "domains_unavailable").json();
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.contains("`domains.edge`"), "{detail}");
+    }
 }
 
 #[actix_web::test]

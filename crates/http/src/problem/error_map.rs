@@ -273,8 +273,7 @@ impl From<DomainReason> for ApiError {
     fn from(reason: DomainReason) -> Self {
         let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
         match reason {
-            DomainReason::NotSetUp => Self::new(ErrorCode::Unavailable)
-                .with_detail("This server has no custom domains: its operator has not set `domains.edge`."),
+            DomainReason::NotSetUp => Self::new(ErrorCode::DomainsUnavailable),
             DomainReason::Claimed => conflict("The tenant has this domain already.".into()),
             DomainReason::TooMany => conflict(format!(
                 "The tenant has {} domains, which is the maximum: delete one first.",
@@ -576,8 +575,7 @@ impl From<ExportReason> for ApiError {
     fn from(reason: ExportReason) -> Self {
         let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
         match reason {
-            ExportReason::NotSetUp => Self::new(ErrorCode::Unavailable)
-                .with_detail("This server keeps no archives: its operator has not set `archive.directory`."),
+            ExportReason::NotSetUp => Self::new(ErrorCode::ExportsUnavailable),
             ExportReason::UnderWay => {
                 conflict("Another export of the tenant is under way. Wait until it is ready.".to_owned())
             }

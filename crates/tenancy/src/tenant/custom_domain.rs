@@ -91,8 +91,8 @@ pub async fn get(cx: &Cx, id: DomainId) -> Result<CustomDomain, DomainError> {
 /// [`DomainError`].
 pub async fn claim(cx: &Cx, domain: &str) -> Result<CustomDomain, DomainError> {
     cx.require(Permission::ManageDomains)?;
-    cx.require_feature(Feature::CUSTOM_DOMAIN)?;
     set_up(cx)?;
+    cx.require_feature(Feature::CUSTOM_DOMAIN)?;
     let name = DomainName::claimed(domain, &cx.app().policy.domains.reserved)?;
     let token = URL_SAFE_NO_PAD.encode(cx.ports().secrets.secret());
     let claim = CustomDomain::new(DomainId::next(cx.ids()), name, token, cx.now());
@@ -119,8 +119,8 @@ pub async fn claim(cx: &Cx, domain: &str) -> Result<CustomDomain, DomainError> {
 /// [`DomainReason::TooSoon`], [`DomainReason::Held`]; [`DomainError`].
 pub async fn verify(cx: &Cx, id: DomainId) -> Result<CustomDomain, DomainError> {
     cx.require(Permission::ManageDomains)?;
-    cx.require_feature(Feature::CUSTOM_DOMAIN)?;
     let (dns, edge) = set_up(cx)?;
+    cx.require_feature(Feature::CUSTOM_DOMAIN)?;
     let domain = cx
         .write(async |work| {
             let domain = find_for_update(work, id).await?;

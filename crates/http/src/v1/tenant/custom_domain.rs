@@ -124,7 +124,7 @@ pub(crate) async fn list(cx: Ctx<ReadDomains>, query: Paged<NoParams>) -> Answer
     params(IdempotencyKey), request_body = NewCustomDomainBody,
     responses((status = 201, description = "The domain.", body = CustomDomainView, headers(("ETag"), ("Location")))),
     security(("bearer" = []), ("api_key" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required", "plan_limit_reached", "conflict"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required", "plan_limit_reached", "domains_unavailable", "conflict"]))),
 )]
 pub(crate) async fn claim(
     cx: Ctx<ManageDomains>,
@@ -165,7 +165,7 @@ pub(crate) async fn read(cx: Ctx<ReadDomains>, id: Id<DomainId>, seen: IfNoneMat
     params(("id" = Uuid, Path)),
     responses((status = 200, description = "The domain.", body = CustomDomainView, headers(("ETag")))),
     security(("bearer" = []), ("api_key" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required", "conflict"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required", "domains_unavailable", "conflict"]))),
 )]
 pub(crate) async fn verify(
     cx: Ctx<ManageDomains>,
