@@ -95,7 +95,7 @@ pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError
             "payments are not set up; see billing.stripe.secret_key".into(),
         ));
     }
-    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
+    booted.plans.preview().await.map_err(|error| other(&error))?;
     let done = match &args.action {
         Action::Publish { tenant, reason } => {
             let cx = reason.context(&booted.app, BECAUSE)?;
