@@ -288,6 +288,9 @@ impl From<DomainReason> for ApiError {
             DomainReason::TooSoon(seconds) => Self::new(ErrorCode::RateLimited)
                 .with_detail(format!("The domain was checked just now. Try again in {seconds} seconds."))
                 .with_header(header::RETRY_AFTER, seconds.into()),
+            DomainReason::TooManyChecks(seconds) => Self::new(ErrorCode::RateLimited)
+                .with_detail(format!("The tenant has asked for too many checks of domains. Try again in {seconds} seconds."))
+                .with_header(header::RETRY_AFTER, seconds.into()),
         }
     }
 }
