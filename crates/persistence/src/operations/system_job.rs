@@ -113,7 +113,9 @@ impl SystemJobs for PgSystemJobs {
         let abandoned = Condition::all()
             .add(Column::State.eq("running"))
             .add(Column::LeaseUntil.lte(now));
+        let kinds = claim.places.iter().filter(|(_, places)| **places > 0);
         let free = Entity::find()
+            .filter(Column::Kind.is_in(kinds.map(|(kind, _)| kind.as_str())))
             .filter(Condition::any().add(due).add(abandoned))
             .order_by_asc(Column::RunAt)
             .order_by_asc(Column::Id)
