@@ -185,7 +185,10 @@ async fn list(booted: &Booted) -> Result<(), CommandError> {
             true => "",
             false => ", stored when a server starts with it or a tenant gets it",
         };
-        console::say(&format!("{} version {} on offer{note}", terms.name, terms.version));
+        console::say(&format!(
+            "{} version {} on offer{note}",
+            terms.name, terms.version
+        ));
     }
     for version in subscribed {
         let (plan, number, tenants) = (version.plan, version.version, version.tenants.len());

@@ -409,7 +409,10 @@ async fn server_without_a_folder_offers_no_exports() {
         let detail = refused["detail"].as_str().unwrap();
         assert!(detail.contains("`archive.directory`"), "{detail}");
     }
-    let members = world.post(&world.acme.member, EXPORTS, &json!(null)).body("").await;
+    let members = world
+        .post(&world.acme.member, EXPORTS, &json!(null))
+        .body("")
+        .await;
     members.problem(403, "forbidden");
     world.get(admin, EXPORTS).await.expect(200);
 }

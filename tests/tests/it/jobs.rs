@@ -829,7 +829,10 @@ async fn worker_leaves_system_jobs_of_other_kinds() {
     let without = worker(&world, Handlers::default().with(Count::default()));
     assert_eq!(outcomes(&without).await, []);
     let stays = own.find(BECAUSE, job.id).await.unwrap().unwrap();
-    assert_eq!((stays.progress.state, stays.progress.attempts), (JobState::Queued, 0));
+    assert_eq!(
+        (stays.progress.state, stays.progress.attempts),
+        (JobState::Queued, 0)
+    );
     assert_eq!(own.claim(BECAUSE, &claim(&world, 10, 10)).await.unwrap().len(), 1);
 }
 

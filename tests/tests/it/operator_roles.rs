@@ -109,12 +109,15 @@ async fn document_names_what_refuses_operators() {
     let world = World::new().await;
     let document = world.client.get("/openapi.json").await.expect(200).json();
     let items = document["paths"].as_object().unwrap().values();
-    let operations: Vec<_> = items.flat_map(|item| item.as_object().unwrap().values()).collect();
+    let operations: Vec<_> = items
+        .flat_map(|item| item.as_object().unwrap().values())
+        .collect();
     let permissions = permissions_in_sources();
     assert!(permissions.len() > 50, "{permissions:?}");
     for (name, permission) in permissions {
         let mut named = operations.iter().filter(|it| it["operationId"] == name.as_str());
-        let refused = &named.next().unwrap()["responses"]["403"]["content"]["application/problem+json"]["examples"];
+        let refused =
+            &named.next().unwrap()["responses"]["403"]["content"]["application/problem+json"]["examples"];
         assert!(refused["forbidden"].is_object(), "{name}");
         let documented = refused["mfa_required"].to_string().contains("mfa_required_403");
         assert_eq!(documented, permission.needs_recent_factor(), "{name}");

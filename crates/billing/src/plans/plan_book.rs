@@ -115,7 +115,10 @@ impl PlanBook {
     /// Whether a version of a plan is stored, as far as this book has learned.
     pub fn is_stored(&self, plan: &str, version: u32) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.all.get(plan).is_some_and(|versions| versions.contains_key(&version))
+        known
+            .all
+            .get(plan)
+            .is_some_and(|versions| versions.contains_key(&version))
     }
 
     /// Learns versions that other servers have added.
@@ -151,7 +154,13 @@ impl PlanBook {
                 .iter()
                 .rev()
                 .find(|row| row.name == plan.name && row.definition == wanted);
-            let newest = || stored.iter().filter(|row| row.name == plan.name).map(|row| row.version).max();
+            let newest = || {
+                stored
+                    .iter()
+                    .filter(|row| row.name == plan.name)
+                    .map(|row| row.version)
+                    .max()
+            };
             let number = match (found, unstored) {
                 (Some(row), _) => row.version,
                 (None, Unstored::First) => 1,

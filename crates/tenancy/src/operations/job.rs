@@ -160,7 +160,9 @@ impl Handlers {
 
     /// The kinds of tenants' jobs, with their maximum at once where they have one of their own.
     pub(crate) fn kinds(&self) -> impl Iterator<Item = (&'static str, Option<u32>)> {
-        self.tenant.iter().map(|(kind, handler)| (*kind, handler.at_once()))
+        self.tenant
+            .iter()
+            .map(|(kind, handler)| (*kind, handler.at_once()))
     }
 
     /// The kinds of the system's own jobs.

@@ -285,7 +285,11 @@ impl Worker {
             now: self.now(),
             limit,
             per_tenant: self.config.per_tenant,
-            places: self.handlers.system_kinds().map(|kind| (kind.to_owned(), limit)).collect(),
+            places: self
+                .handlers
+                .system_kinds()
+                .map(|kind| (kind.to_owned(), limit))
+                .collect(),
         };
         let system = self.queues.system_jobs.claim(because, &claim).await?;
         let mut held: Vec<Held> = system

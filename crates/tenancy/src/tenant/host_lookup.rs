@@ -77,7 +77,8 @@ impl HostLookups {
                 TenantSelector::Id(_) | TenantSelector::Slug(_) => {}
             }
         }
-        let (labels, domains): (Vec<_>, Vec<_>) = (labels.into_iter().collect(), domains.into_iter().collect());
+        let (labels, domains): (Vec<_>, Vec<_>) =
+            (labels.into_iter().collect(), domains.into_iter().collect());
         let found = app.ports.gate.find_by_hosts(&labels, &domains).await;
         let served = found.map(|found| -> HashSet<TenantSelector> {
             let served = found
