@@ -95,6 +95,8 @@ pub struct Options {
     pub dns: Option<SocketAddr>,
     /// Whether the operator has set up no custom domains.
     pub without_edge: bool,
+    /// Whether the operator has named no folder for the archives of exports.
+    pub without_archives: bool,
     /// Where audit entries are streamed to; nowhere when absent.
     pub audit_stream: tenantry::AuditStream,
     /// Settings beside those of the product.
@@ -192,6 +194,7 @@ impl Default for Options {
             resolver: Arc::default(),
             dns: None,
             without_edge: false,
+            without_archives: false,
             audit_stream: tenantry::AuditStream::default(),
             definitions: Vec::new(),
             keys: Vec::new(),
@@ -323,6 +326,7 @@ impl Seed {
             resolver: _,
             dns: _,
             without_edge: _,
+            without_archives: _,
             definitions: _,
             spool: _,
             mail_limits: _,
@@ -740,7 +744,9 @@ fn settings(database: &Database, options: &Options) -> tenantry::Configuration {
     settings.domains.timeout_ms = 1_000;
     settings.http.base_domain = options.http.base_domain.clone().unwrap_or_default();
     settings.metering.spool_dir = options.spool.clone().unwrap_or_default();
-    settings.archive.directory = database.exports();
+    if !options.without_archives {
+        settings.archive.directory = database.exports();
+    }
     settings
         .billing
         .return_url

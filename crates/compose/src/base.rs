@@ -135,7 +135,8 @@ impl Base {
         let platform = Pool::new(platform, &pools.platform)?;
         let plans = PlanBook::new(Plans::standard())?;
         // It only reads, so it publishes no invalidations.
-        plans.refresh_from(Arc::new(PgPlanVersions::new(platform.clone(), Arc::new(()))));
+        let versions = PgPlanVersions::new(platform.clone(), Arc::new(()), Arc::new(SystemIds));
+        plans.refresh_from(Arc::new(versions));
         let settings = SettingRegistry::new(product_settings::definitions());
         let credentials = Credentials::default();
         Ok(Self {

@@ -6,7 +6,8 @@ use tenantry_domain::kernel::{
     ApiKeyId, Change, Clock, InvalidatedCache, SessionId, StoreError, SupportAccessId, TenantId, Time, UserId,
 };
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, JobFacts, JobLease, MembershipFacts, SupportFacts, TenantFacts, TenantSelector,
+    ApiKeyFacts, Directory, DomainName, JobFacts, JobLease, MembershipFacts, Slug, SupportFacts, TenantFacts,
+    TenantSelector,
 };
 
 use crate::epochs::{Epoch, Epochs};
@@ -237,6 +238,25 @@ impl Directory for CachedDirectory {
         self.load_tenant(selector).await.found
     }
 
+    fn cached_tenant(&self, selector: &TenantSelector) -> Option<TenantFacts> {
+        let entry = self.tenants.get(selector)?;
+        if !self.tenant_holds(&entry) {
+            return None;
+        }
+        let found = entry.found.as_ref().ok()?.clone()?;
+        self.hit();
+        Some(found)
+    }
+
+    /// Anybody can have made-up hosts asked about, which would drive out what requests need.
+    async fn tenants_by_hosts(
+        &self,
+        labels: &[Slug],
+        domains: &[DomainName],
+    ) -> Result<Vec<(TenantSelector, TenantFacts)>, StoreError> {
+        self.directory.tenants_by_hosts(labels, domains).await
+    }
+
     /// Whoever goes through many tenants asks for each once, and would drive out what requests need.
     async fn tenants(&self, ids: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError> {
         self.directory.tenants(ids).await
@@ -323,7 +343,7 @@ mod tests {
     use tenantry_domain::identity::{ApiKey, NewApiKey};
     use tenantry_domain::kernel::{PermissionRegistry, Role};
     use tenantry_domain::plans::{Agreed, Subscription};
-    use tenantry_domain::tenant::{Slug, TenantStatus};
+    use tenantry_domain::tenant::TenantStatus;
     use tokio::sync::Semaphore;
     use uuid::Uuid;
 
@@ -502,6 +522,25 @@ mod tests {
         fn asked(&self) -> u64 {
             self.stored.asked.load(Ordering::SeqCst)
         }
+    }
+
+    #[tokio::test]
+    async fn hosts_are_looked_up_without_a_place_in_the_cache() {
+        let world = World::new();
+        world.store(Ok(Some(Role::Viewer)));
+        let acme = TenantSelector::Slug(Slug::parse("acme").unwrap());
+        assert!(world.cache.cached_tenant(&acme).is_none());
+        world.stored.may_answer.add_permits(3);
+        assert!(world.there().await);
+        assert!(world.cache.cached_tenant(&acme).is_some());
+        let label = Slug::parse("made-up").unwrap();
+        let labels = std::slice::from_ref(&label);
+        let found = world.cache.tenants_by_hosts(labels, &[]).await.unwrap();
+        assert!(found.is_empty());
+        let again = world.cache.tenant(&TenantSelector::Subdomain(label)).await;
+        assert_eq!((again, world.asked()), (Ok(None), 3));
+        world.cache.invalidate(Change::Tenant(tenant()));
+        assert!(world.cache.cached_tenant(&acme).is_none());
     }
 
     #[tokio::test]

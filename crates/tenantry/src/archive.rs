@@ -86,6 +86,13 @@ pub enum TenantAction {
     },
 }
 
+impl TenantAction {
+    /// Whether it may create a tenant, which gets a version of a plan.
+    pub fn imports(&self) -> bool {
+        matches!(self, Self::Import { .. })
+    }
+}
+
 /// Other installations whose archives are accepted.
 #[derive(Debug, clap::Args)]
 pub struct Trust {

@@ -34,7 +34,7 @@ const BECAUSE: SystemScope = SystemScope::because("an operator verifies audit lo
 /// Runs the command.
 pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
     let booted = boot(config)?;
-    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
+    booted.plans.preview().await.map_err(|error| other(&error))?;
     let read = tenantry_compose::read_keys(&booted.app).await;
     read.map_err(|error| other(&error))?;
     let Action::Verify { tenant } = &args.action;

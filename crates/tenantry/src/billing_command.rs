@@ -95,7 +95,18 @@ pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError
             "payments are not set up; see billing.stripe.secret_key".into(),
         ));
     }
-    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
+    // What is learned of a subscription may change the plan of its tenant.
+    let changes_plans = match &args.action {
+        Action::Publish { .. } => true,
+        Action::Customers { replace, .. } => *replace,
+        Action::Events { fetch, .. } => *fetch,
+        Action::Reconcile { .. } => false,
+    };
+    let read = match changes_plans {
+        true => booted.plans.sync(&booted).await,
+        false => booted.plans.preview().await,
+    };
+    read.map_err(|error| other(&error))?;
     let done = match &args.action {
         Action::Publish { tenant, reason } => {
             let cx = reason.context(&booted.app, BECAUSE)?;

@@ -175,7 +175,7 @@ pub fn compose(config: &Configuration, overrides: Overrides) -> Result<Booted, B
     };
     let shared_limits = shared(&config.limits, redis.clone(), Arc::clone(&clock));
     let limits = limits(&config.limits, Arc::clone(&plans), shared_limits.clone(), clock)?;
-    let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&publisher));
+    let versions = PgPlanVersions::new(platform.clone(), Arc::clone(&publisher), Arc::clone(&base.ids));
     // One name for what this process notes and for what it holds of quotas: what its calls in the ledger do not account for is
     // given back after its death.
     let instance = base.ids.uuid();

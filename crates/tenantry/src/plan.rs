@@ -84,7 +84,16 @@ const BECAUSE: SystemScope = SystemScope::because("an operator looks after the p
 /// Runs the command.
 pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
     let booted = boot(config)?;
-    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
+    let is_change = match &args.action {
+        Action::Change { .. } => true,
+        Action::Upgrade { dry_run, .. } => !dry_run,
+        Action::List | Action::Agree { .. } => false,
+    };
+    let read = match is_change {
+        true => booted.plans.sync(&booted).await,
+        false => booted.plans.preview().await,
+    };
+    read.map_err(|error| other(&error))?;
     match &args.action {
         Action::List => list(&booted).await?,
         Action::Change { slug, to, reason } => {
@@ -172,7 +181,14 @@ async fn list(booted: &Booted) -> Result<(), CommandError> {
     let subscribed = plan::subscribed(&booted.app, BECAUSE).await;
     let subscribed = subscribed.map_err(|error| other(&error))?;
     for terms in booted.app.ports.plans.on_offer() {
-        console::say(&format!("{} version {} on offer", terms.name, terms.version));
+        let note = match booted.plans.book.is_stored(&terms.name, terms.version) {
+            true => "",
+            false => ", stored when a server starts with it or a tenant gets it",
+        };
+        console::say(&format!(
+            "{} version {} on offer{note}",
+            terms.name, terms.version
+        ));
     }
     for version in subscribed {
         let (plan, number, tenants) = (version.plan, version.version, version.tenants.len());
@@ -244,7 +260,12 @@ impl KnownPlans {
         Self { book, store, changed }
     }
 
-    /// Stores what is new of the plans on offer, and learns all versions.
+    /// Learns all versions and stores none: for commands that neither create tenants nor change their plans.
+    pub async fn preview(&self) -> Result<(), StoreError> {
+        self.book.preview(self.store.as_ref()).await
+    }
+
+    /// Stores what is new of the plans on offer, with a record in the log of operators, and learns all versions.
     pub async fn sync(&self, booted: &Booted) -> Result<(), StoreError> {
         let now = booted.app.ports.clock.now();
         self.book.sync(self.store.as_ref(), now).await

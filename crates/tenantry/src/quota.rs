@@ -66,7 +66,7 @@ const BECAUSE: SystemScope = SystemScope::because("an operator compares quotas w
 /// Runs the command.
 pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
     let booted = boot(config)?;
-    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
+    booted.plans.preview().await.map_err(|error| other(&error))?;
     let done = match &args.action {
         Action::Reconcile {
             tenant,

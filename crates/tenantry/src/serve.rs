@@ -162,11 +162,37 @@ fn failed(error: std::io::Error) -> CommandError {
 /// Logs settings that are allowed and weaken something.
 fn warn(config: &Configuration) {
     mail::warn(config);
+    for (setting, effect) in unset(config) {
+        tracing::warn!(setting, "{setting} is not set: {effect}");
+    }
     for setting in config.plaintext() {
         tracing::warn!(
             setting,
             "connections over a network without verified TLS are accepted"
         );
+    }
+}
+
+/// The settings without which a server in production lacks something that its tenants see, and what that is. `dev` sets a folder itself,
+/// and needs no custom domains.
+fn unset(config: &Configuration) -> Vec<(&'static str, &'static str)> {
+    let has_folder = !config.archive.directory.as_os_str().is_empty();
+    let settings = [
+        (
+            has_folder,
+            "archive.directory",
+            "tenants cannot export their data over HTTP",
+        ),
+        (
+            !config.domains.edge.is_empty(),
+            "domains.edge",
+            "tenants have no custom domains",
+        ),
+    ];
+    let missing = settings.into_iter().filter(|(is_set, ..)| !is_set);
+    match config.profile {
+        Profile::Production => missing.map(|(_, setting, effect)| (setting, effect)).collect(),
+        Profile::Development => Vec::new(),
     }
 }
 
@@ -405,5 +431,28 @@ struct DatabaseCheck(Pool);
 impl HealthCheck for DatabaseCheck {
     async fn check(&self) -> Result<(), String> {
         self.0.ping().await.map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn production_without_archives_or_custom_domains_is_warned() {
+        let of = |profile| Configuration {
+            profile,
+            ..Configuration::default()
+        };
+        let mut config = of(Profile::Production);
+        let named = |config: &Configuration| -> Vec<_> {
+            let unset = unset(config).into_iter();
+            unset.map(|(setting, _)| setting).collect()
+        };
+        assert_eq!(named(&config), ["archive.directory", "domains.edge"]);
+        config.archive.directory = "/srv/exports".into();
+        config.domains.edge = "edge.example.com".into();
+        assert!(named(&config).is_empty());
+        assert!(named(&of(Profile::Development)).is_empty());
     }
 }

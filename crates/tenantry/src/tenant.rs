@@ -104,7 +104,16 @@ const BECAUSE: SystemScope = SystemScope::because("a tenant is changed from the 
 /// Runs the command.
 pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError> {
     let booted = boot(config)?;
-    booted.plans.sync(&booted).await.map_err(|error| other(&error))?;
+    let creates = match &args.action {
+        Action::Create { .. } => true,
+        Action::Archive(action) => action.imports(),
+        _ => false,
+    };
+    let read = match creates {
+        true => booted.plans.sync(&booted).await,
+        false => booted.plans.preview().await,
+    };
+    read.map_err(|error| other(&error))?;
     let app = &booted.app;
     match &args.action {
         Action::List => list(app).await?,

@@ -201,7 +201,7 @@ async fn import(
     (slug, file): (&str, &Path),
     verified: bool,
 ) -> Result<(), CommandError> {
-    booted.plans.sync(booted).await.map_err(|error| other(&error))?;
+    booted.plans.preview().await.map_err(|error| other(&error))?;
     let tenant = find(&booted.app, slug).await?;
     let mut reader = open(file).map_err(|error| at_file(file, &error))?;
     let cx = user_import::begin(operators, tenant, verified).await;

@@ -391,3 +391,28 @@ async fn archives_are_given_out_for_a_recent_factor() {
     let listed = get(EXPORTS).await.expect(200).json();
     assert_eq!(listed["data"][0]["download_url"], Value::Null);
 }
+
+/// A client learns that trying again does not help, and what the operator has to set. Nothing else is checked before.
+#[actix_web::test]
+async fn server_without_a_folder_offers_no_exports() {
+    let world = World::with(Options {
+        without_archives: true,
+        ..Options::default()
+    })
+    .await;
+    let admin = &world.acme.admin;
+    let of_user = format!("/api/v1/users/{}/exports", world.acme.member.id);
+    for path in [EXPORTS, of_user.as_str()] {
+        let refused = world.post(admin, path, &json!(null)).body("").await;
+        assert!(refused.header("retry-after").is_none(), "{path}");
+        let refused = refused.problem(404, "exports_unavailable").json();
+        let detail = refused["detail"].as_str().unwrap();
+        assert!(detail.contains("`archive.directory`"), "{detail}");
+    }
+    let members = world
+        .post(&world.acme.member, EXPORTS, &json!(null))
+        .body("")
+        .await;
+    members.problem(403, "forbidden");
+    world.get(admin, EXPORTS).await.expect(200);
+}

@@ -78,6 +78,52 @@ fn operator_permissions_are_printed_into_the_docs() {
     assert!(docs.contains(&table), "docs/operators.md lacks:\n{table}");
 }
 
+/// The operations of operators in the handlers' sources, each with the permission that it needs.
+fn permissions_in_sources() -> Vec<(String, OperatorPermission)> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/http/src/v1/admin");
+    let files = std::fs::read_dir(folder).unwrap();
+    let between = |text: &str, start: &str, end: &str| {
+        let (_, rest) = text.split_once(start)?;
+        Some(rest.split_once(end)?.0.to_owned())
+    };
+    let mut found = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for handler in text.split("#[utoipa::path(").skip(1) {
+            let Some(name) = between(handler, "OperatorCtx<may::", ">") else {
+                continue;
+            };
+            let mut all = OperatorPermission::ALL.into_iter();
+            let permission = all.find(|permission| format!("{permission:?}") == name).unwrap();
+            let operation = between(handler, "operation_id = \"", "\"").unwrap();
+            found.push((operation, permission));
+        }
+    }
+    found
+}
+
+/// The OpenAPI document says of each request of operators that a role may not be enough, and of those that need a recent factor, and of
+/// no other, that too.
+#[actix_web::test]
+async fn document_names_what_refuses_operators() {
+    let world = World::new().await;
+    let document = world.client.get("/openapi.json").await.expect(200).json();
+    let items = document["paths"].as_object().unwrap().values();
+    let operations: Vec<_> = items
+        .flat_map(|item| item.as_object().unwrap().values())
+        .collect();
+    let permissions = permissions_in_sources();
+    assert!(permissions.len() > 50, "{permissions:?}");
+    for (name, permission) in permissions {
+        let mut named = operations.iter().filter(|it| it["operationId"] == name.as_str());
+        let refused =
+            &named.next().unwrap()["responses"]["403"]["content"]["application/problem+json"]["examples"];
+        assert!(refused["forbidden"].is_object(), "{name}");
+        let documented = refused["mfa_required"].to_string().contains("mfa_required_403");
+        assert_eq!(documented, permission.needs_recent_factor(), "{name}");
+    }
+}
+
 /// Every request of operators with the permission that it needs. The first of each kind is enough.
 fn requests(world: &World) -> Vec<(&'static str, String, Value, OperatorPermission)> {
     use OperatorPermission as May;

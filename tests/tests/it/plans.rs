@@ -41,7 +41,7 @@ pub(crate) fn options(plans: &Arc<PlanBook>) -> Options {
 
 pub(crate) fn store(world: &World) -> PgPlanVersions {
     let pool = Pool::new(&world.database.platform_url(), &PoolConfig::default()).unwrap();
-    PgPlanVersions::new(pool, Arc::new(()))
+    PgPlanVersions::new(pool, Arc::new(()), Arc::clone(&world.app.ports.ids))
 }
 
 /// The statuses of requests that are sent together, sorted, and the body of one that was refused.
@@ -313,6 +313,19 @@ async fn servers_that_start_together_store_a_plan_once() {
     let all = store.all(BECAUSE).await.unwrap();
     let all: Vec<_> = all.iter().map(|row| (row.name.as_str(), row.version)).collect();
     assert_eq!(all, [("max", 1), ("pro", 1)]);
+    // Each version has one record, of the transaction that stored it.
+    let sql = "SELECT details->>'plan' || ' ' || (details->>'version') FROM operator_events \
+               WHERE action = 'plan.version_added' AND operator_id IS NULL ORDER BY 1";
+    let recorded: Vec<String> = sqlx::query_scalar(sql)
+        .fetch_all(&mut world.database.admin().await)
+        .await
+        .unwrap();
+    assert_eq!(recorded, ["max 1", "pro 1"]);
+    // A command that reads stores nothing and says which version a server would add.
+    let newer = book(5, 4, 4);
+    newer.preview(&store).await.unwrap();
+    assert_eq!(newer.current("pro").unwrap().version, 2);
+    assert_eq!(store.all(BECAUSE).await.unwrap().len(), 2);
     assert!(books.iter().all(|book| book.current("pro").unwrap().version == 1));
 }
 

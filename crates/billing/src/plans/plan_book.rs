@@ -99,7 +99,26 @@ impl PlanBook {
             .map(|plan| Ok((plan.name.clone(), definition(plan)?)))
             .collect::<Result<Vec<_>, StoreError>>()?;
         let stored = store.keep(because, &definitions, now).await?;
-        self.learn(&stored)
+        self.learn(&stored, Unstored::First)
+    }
+
+    /// Learns all versions and stores none, for commands that read: a plan on offer that equals no stored version has the number that
+    /// [`PlanBook::sync`] would give it. No tenant may get such a version.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn preview(&self, store: &dyn PlanVersions) -> Result<(), StoreError> {
+        let because = SystemScope::because("read the versions of plans for a command");
+        self.learn(&store.all(because).await?, Unstored::Next)
+    }
+
+    /// Whether a version of a plan is stored, as far as this book has learned.
+    pub fn is_stored(&self, plan: &str, version: u32) -> bool {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known
+            .all
+            .get(plan)
+            .is_some_and(|versions| versions.contains_key(&version))
     }
 
     /// Learns versions that other servers have added.
@@ -108,7 +127,7 @@ impl PlanBook {
     /// [`StoreError`].
     pub async fn reload(&self, store: &dyn PlanVersions) -> Result<(), StoreError> {
         let because = SystemScope::because("learn versions of plans that other servers added");
-        self.learn(&store.all(because).await?)
+        self.learn(&store.all(because).await?, Unstored::First)
     }
 
     /// The rates of a version of a plan.
@@ -116,7 +135,7 @@ impl PlanBook {
         self.version(plan, version).rates
     }
 
-    fn learn(&self, stored: &[PlanVersion]) -> Result<(), StoreError> {
+    fn learn(&self, stored: &[PlanVersion], unstored: Unstored) -> Result<(), StoreError> {
         let mut known = Known::default();
         for row in stored {
             let version = match serde_json::from_value::<Plan>(row.definition.clone()) {
@@ -135,7 +154,18 @@ impl PlanBook {
                 .iter()
                 .rev()
                 .find(|row| row.name == plan.name && row.definition == wanted);
-            let number = found.map_or(1, |row| row.version);
+            let newest = || {
+                stored
+                    .iter()
+                    .filter(|row| row.name == plan.name)
+                    .map(|row| row.version)
+                    .max()
+            };
+            let number = match (found, unstored) {
+                (Some(row), _) => row.version,
+                (None, Unstored::First) => 1,
+                (None, Unstored::Next) => newest().unwrap_or_default() + 1,
+            };
             known.on_offer.push(Arc::new(self.read(plan, number)));
         }
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
@@ -165,6 +195,15 @@ impl PlanBook {
             .or(known.on_offer.first())
             .map_or_else(|| unreachable!("a catalogue without plans"), Arc::clone)
     }
+}
+
+/// The number of a plan on offer that equals no stored version.
+#[derive(Clone, Copy)]
+enum Unstored {
+    /// The first, until the start of a server stores it.
+    First,
+    /// The one that it would get.
+    Next,
 }
 
 #[async_trait]
@@ -277,6 +316,22 @@ mod tests {
 
     fn run<T>(work: impl Future<Output = T>) -> T {
         futures_util::FutureExt::now_or_never(work).unwrap()
+    }
+
+    #[test]
+    fn preview_numbers_new_plans_and_stores_none() {
+        let store = Kept::default();
+        let unstored = book(5, 10);
+        run(unstored.preview(&store)).unwrap();
+        assert_eq!(unstored.current("one").unwrap().version, 1);
+        assert!(!unstored.is_stored("one", 1));
+        run(unstored.sync(&store, Time::default())).unwrap();
+        assert!(unstored.is_stored("one", 1));
+        let other = book(7, 20);
+        run(other.preview(&store)).unwrap();
+        assert_eq!(other.current("one").unwrap().version, 2);
+        assert!(!other.is_stored("one", 2));
+        assert_eq!(store.0.lock().unwrap().len(), 1);
     }
 
     #[test]

@@ -447,8 +447,8 @@ pub struct Claim {
     pub limit: u32,
     /// At most so many of one tenant, with those that are running.
     pub per_tenant: u32,
-    /// The places that are left of kinds with a maximum of their own. A job of a kind without a place stays in the queue; kinds that
-    /// are absent have no such maximum.
+    /// The kinds that the worker has handlers for, each with the places that are left of it. A job of another kind, or of a kind
+    /// without a place, stays in the queue and loses no attempt.
     pub places: BTreeMap<String, u32>,
 }
 

@@ -116,8 +116,8 @@ pub trait PlanVersions: Send + Sync {
     /// All versions, by name and version.
     async fn all(&self, because: SystemScope) -> Result<Vec<PlanVersion>, StoreError>;
 
-    /// Adds a version of each plan whose definition is none of its versions yet, and returns all versions. Two servers
-    /// that start together add it once.
+    /// Adds a version of each plan whose definition is none of its versions yet, with a record `plan.version_added` in the log of
+    /// operators, and returns all versions. Two servers that start together add it once.
     async fn keep(
         &self,
         because: SystemScope,

@@ -97,6 +97,12 @@ impl DomainName {
         }
     }
 
+    /// Whether it is the name that was registered, such as `acme.com`. The apex of a zone has records of its own, so it cannot be a
+    /// CNAME.
+    pub fn is_apex(&self) -> bool {
+        psl::domain_str(&self.0) == Some(self.0.as_str())
+    }
+
     /// The name in the `Host` of a request, with or without a port; none when it is an address or has one label.
     pub fn of_host(host: &str) -> Option<Self> {
         let without_port = host

@@ -1,8 +1,8 @@
 //! The question of a proxy that gets certificates on demand: may it get one for this host?
 
-use actix_web::{HttpRequest, HttpResponse, http::header, web::Query};
+use actix_web::{HttpRequest, HttpResponse, web::Query};
 use tenantry_tenancy::Tenancy;
-use tenantry_tenancy::tenant::domain_ask::{self, AskError};
+use tenantry_tenancy::tenant::domain_ask;
 
 /// Answers `?domain=`: 200 when requests for the host are served here, 404 when they are not. It is for a listener that clients of the
 /// API do not reach.
@@ -14,10 +14,7 @@ pub async fn answer(app: &Tenancy, request: &HttpRequest) -> HttpResponse {
     match domain_ask::is_served(app, &host).await {
         Ok(true) => HttpResponse::Ok().body("served\n"),
         Ok(false) => HttpResponse::NotFound().body("not served\n"),
-        Err(AskError::TooMany) => HttpResponse::TooManyRequests()
-            .insert_header((header::RETRY_AFTER, "1"))
-            .body("too many questions\n"),
-        Err(AskError::Store(error)) => {
+        Err(error) => {
             tracing::error!(%error, "whether a host is served is not known");
             HttpResponse::ServiceUnavailable().body("not known\n")
         }

@@ -354,6 +354,9 @@ mod tests {
                 // Operators who prove who they are may be refused, too.
                 let waits = refused["headers"]["Retry-After"].is_object();
                 assert_eq!(waits, refused.is_object(), "{method} {path}");
+                if operator && operation["tags"][0] == "Operators" {
+                    assert!(operation["responses"]["403"].is_object(), "{method} {path}");
+                }
                 if is_guarded(&operation) && !operator {
                     for status in ["401", "403", "410", "429", "500", "503"] {
                         assert!(

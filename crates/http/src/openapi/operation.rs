@@ -174,12 +174,14 @@ fn common_codes(operation: &Operation) -> Vec<ErrorCode> {
     let fields = [Code::ValidationFailed, Code::UnknownField];
     let list = takes(operation, ParameterIn::Query, "cursor");
     let keyed = [Code::IdempotencyKeyReused, Code::IdempotencyInProgress];
-    let rules: [(bool, &[Code]); 11] = [
+    let rules: [(bool, &[Code]); 12] = [
         (true, &any),
         (guarded || has_body, &[Code::Unavailable]),
         (is_limited(operation), &[Code::RateLimited]),
         (guarded, &credential),
         (guarded && !operator, &in_tenant),
+        // Each permission of operators is one of some roles; where it needs a recent factor, the operation names that itself.
+        (operator, &[Code::Forbidden]),
         (
             guarded && takes(operation, ParameterIn::Path, "id"),
             &[Code::NotFound],

@@ -273,8 +273,7 @@ impl From<DomainReason> for ApiError {
     fn from(reason: DomainReason) -> Self {
         let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
         match reason {
-            DomainReason::NotSetUp => Self::new(ErrorCode::Unavailable)
-                .with_detail("This server has no custom domains: its operator has not set `domains.edge`."),
+            DomainReason::NotSetUp => Self::new(ErrorCode::DomainsUnavailable),
             DomainReason::Claimed => conflict("The tenant has this domain already.".into()),
             DomainReason::TooMany => conflict(format!(
                 "The tenant has {} domains, which is the maximum: delete one first.",
@@ -288,6 +287,9 @@ impl From<DomainReason> for ApiError {
             DomainReason::Released => conflict("The domain was released: claim it again.".into()),
             DomainReason::TooSoon(seconds) => Self::new(ErrorCode::RateLimited)
                 .with_detail(format!("The domain was checked just now. Try again in {seconds} seconds."))
+                .with_header(header::RETRY_AFTER, seconds.into()),
+            DomainReason::TooManyChecks(seconds) => Self::new(ErrorCode::RateLimited)
+                .with_detail(format!("The tenant has asked for too many checks of domains. Try again in {seconds} seconds."))
                 .with_header(header::RETRY_AFTER, seconds.into()),
         }
     }
@@ -578,8 +580,7 @@ impl From<ExportReason> for ApiError {
     fn from(reason: ExportReason) -> Self {
         let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
         match reason {
-            ExportReason::NotSetUp => Self::new(ErrorCode::Unavailable)
-                .with_detail("This server keeps no archives: its operator has not set `archive.directory`."),
+            ExportReason::NotSetUp => Self::new(ErrorCode::ExportsUnavailable),
             ExportReason::UnderWay => {
                 conflict("Another export of the tenant is under way. Wait until it is ready.".to_owned())
             }

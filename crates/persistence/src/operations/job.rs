@@ -238,7 +238,7 @@ impl PgJobQueue {
 }
 
 /// `$1` now, `$2` lease, `$3` its milliseconds, `$4` worker, `$5` limit, `$6` share of a tenant, `$7` the tenant behind which the round
-/// goes on, `$8` how many steps of it, `$9` the places that are left of kinds with a maximum of their own.
+/// goes on, `$8` how many steps of it, `$9` the kinds that the worker has handlers for, with their places.
 ///
 /// However many jobs and tenants there are, it looks at so many tenants only: the next ones of a round through all that have open
 /// jobs, which hops through the index from tenant to tenant. An index by time alone would find what is due sooner, and lead
@@ -268,17 +268,17 @@ WITH RECURSIVE round (tenant_id, step) AS (
      CROSS JOIN LATERAL (
         (SELECT j.tenant_id, j.id, j.kind, j.run_at FROM jobs j
           WHERE j.tenant_id = w.tenant_id AND j.state = 'queued' AND j.run_at <= $1
-            AND coalesce(($9::jsonb ->> j.kind)::bigint, 1) > 0
+            AND ($9::jsonb ->> j.kind)::bigint > 0
           ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
         UNION ALL
         (SELECT j.tenant_id, j.id, j.kind, j.run_at FROM jobs j
           WHERE j.tenant_id = w.tenant_id AND j.state = 'parked' AND t.status = 'active'
-            AND coalesce(($9::jsonb ->> j.kind)::bigint, 1) > 0
+            AND ($9::jsonb ->> j.kind)::bigint > 0
           ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
         UNION ALL
         (SELECT j.tenant_id, j.id, j.kind, j.run_at FROM jobs j
           WHERE j.tenant_id = w.tenant_id AND j.state = 'running' AND j.lease_until <= statement_timestamp()
-            AND coalesce(($9::jsonb ->> j.kind)::bigint, 1) > 0
+            AND ($9::jsonb ->> j.kind)::bigint > 0
           ORDER BY j.run_at, j.id LIMIT greatest($6 - r.running, 0))
      ) f
 ), placed AS (
@@ -287,7 +287,7 @@ WITH RECURSIVE round (tenant_id, step) AS (
       FROM free f WHERE f.turn <= $6
 ), chosen AS (
     SELECT tenant_id, id, run_at, status, turn FROM placed
-     WHERE place <= coalesce(($9::jsonb ->> kind)::bigint, place) ORDER BY turn, run_at, id LIMIT $5
+     WHERE place <= ($9::jsonb ->> kind)::bigint ORDER BY turn, run_at, id LIMIT $5
 ), locked AS (
     SELECT j.tenant_id, j.id, c.run_at, c.turn FROM chosen c
       JOIN jobs j ON j.tenant_id = c.tenant_id AND j.id = c.id

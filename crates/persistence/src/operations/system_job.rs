@@ -1,10 +1,11 @@
 use async_trait::async_trait;
 use chrono::Duration;
-use sea_orm::sea_query::{InsertStatement, LockBehavior, LockType, OnConflict, UpdateStatement};
+use sea_orm::sea_query::{Expr, InsertStatement, LockBehavior, LockType, OnConflict, UpdateStatement};
 use sea_orm::{
     ActiveValue::Set, ColumnTrait as _, Condition, EntityTrait as _, QueryFilter as _, QueryOrder as _,
     QuerySelect as _, QueryTrait as _,
 };
+use serde_json::json;
 use tenantry_domain::kernel::{
     LeaseId, Page, PageRequest, Position, StoreError, SystemJobId, SystemScope, Time,
 };
@@ -113,7 +114,10 @@ impl SystemJobs for PgSystemJobs {
         let abandoned = Condition::all()
             .add(Column::State.eq("running"))
             .add(Column::LeaseUntil.lte(now));
+        let kinds = claim.places.iter().filter(|(_, places)| **places > 0);
+        let kinds = json!(kinds.map(|(kind, _)| kind).collect::<Vec<_>>());
         let free = Entity::find()
+            .filter(Expr::cust_with_values(OF_KINDS, [kinds]))
             .filter(Condition::any().add(due).add(abandoned))
             .order_by_asc(Column::RunAt)
             .order_by_asc(Column::Id)
@@ -266,6 +270,9 @@ async fn clock(tx: &mut PlatformTx) -> Result<Time, StoreError> {
     let row = row.ok_or_else(|| StoreError::Other("the clock of the database gave no time".into()))?;
     column(row, "at")
 }
+
+/// An array of texts in JSON, so that the statement is the same for any number of kinds.
+const OF_KINDS: &str = r#""system_jobs"."kind" IN (SELECT jsonb_array_elements_text($1))"#;
 
 const CLOCK: &str = "SELECT clock_timestamp() AS at";
 

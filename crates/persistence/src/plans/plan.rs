@@ -2,8 +2,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, EntityTrait as _, QueryOrder as _, QueryTrait as _};
-use serde_json::Value;
-use tenantry_domain::kernel::{Change, InvalidationPublisher, StoreError, SystemScope, Time};
+use serde_json::{Value, json};
+use tenantry_domain::kernel::{
+    Change, IdSource, InvalidationPublisher, OperatorEventId, RequestId, StoreError, SystemScope, Time,
+};
 use tenantry_domain::plans::{PlanVersion, PlanVersions};
 use tenantry_domain::store::Mode;
 
@@ -36,6 +38,7 @@ use entity::{ActiveModel, Column, Entity, Model};
 pub struct PgPlanVersions {
     platform: Pool,
     publisher: Arc<dyn InvalidationPublisher>,
+    ids: Arc<dyn IdSource>,
 }
 
 impl std::fmt::Debug for PgPlanVersions {
@@ -47,11 +50,36 @@ impl std::fmt::Debug for PgPlanVersions {
 }
 
 impl PgPlanVersions {
-    /// Versions over a pool of the platform role; `publisher` gets every new one.
-    pub fn new(platform: Pool, publisher: Arc<dyn InvalidationPublisher>) -> Self {
-        Self { platform, publisher }
+    /// Versions over a pool of the platform role; `publisher` gets every new one, and `ids` names its record.
+    pub fn new(platform: Pool, publisher: Arc<dyn InvalidationPublisher>, ids: Arc<dyn IdSource>) -> Self {
+        Self {
+            platform,
+            publisher,
+            ids,
+        }
+    }
+
+    /// Records in the log of operators that a version was added, by no operator.
+    async fn record(
+        &self,
+        tx: &mut PlatformTx,
+        (plan, version): (&str, i32),
+        request: &RequestId,
+        at: Time,
+    ) -> Result<(), StoreError> {
+        let arguments = [
+            OperatorEventId::next(self.ids.as_ref()).uuid().into(),
+            at.into(),
+            request.as_str().into(),
+            json!({"plan": plan, "version": version}).into(),
+        ];
+        tx.fetch_fixed(RECORD, arguments).await.map(|_| ())
     }
 }
+
+/// `$1` id, `$2` time, `$3` request, `$4` details.
+const RECORD: &str = "\
+INSERT INTO operator_events (id, at, action, request_id, details) VALUES ($1, $2, 'plan.version_added', $3, $4)";
 
 #[async_trait]
 impl PlanVersions for PgPlanVersions {
@@ -71,6 +99,7 @@ impl PlanVersions for PgPlanVersions {
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
         tx.fetch_fixed(advisory::KEEP_PLANS, []).await?;
         let kept = all(&mut tx).await?;
+        let request = RequestId::next(self.ids.as_ref());
         let mut changes = Changes::new(Arc::clone(&self.publisher));
         for (name, definition) in definitions {
             let versions = || kept.iter().filter(|row| row.name == *name);
@@ -78,13 +107,15 @@ impl PlanVersions for PgPlanVersions {
                 continue;
             }
             let newest = versions().map(|row| row.version).max().unwrap_or_default();
+            let version = signed(newest + 1)?;
             let row = ActiveModel {
                 name: Set(name.clone()),
-                version: Set(signed(newest + 1)?),
+                version: Set(version),
                 definition: Set(definition.clone()),
                 created_at: Set(at),
             };
             tx.execute(&sea_orm::Insert::one(row).into_query()).await?;
+            self.record(&mut tx, (name, version), &request, at).await?;
             changes.note(Change::Catalogue);
         }
         let kept = all(&mut tx).await?;

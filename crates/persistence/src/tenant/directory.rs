@@ -3,6 +3,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use sea_orm::sea_query::SimpleExpr;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _};
+use serde_json::json;
 use tenantry_domain::identity::Narrowing;
 use tenantry_domain::kernel::{
     ApiKeyId, Clock, OperatorId, RequestId, Role, SessionId, StoreError, SupportAccessId, SystemScope,
@@ -73,6 +74,15 @@ const OF_HOST: &str = "\
 SELECT t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status \
   FROM domain_hosts h JOIN tenants t ON t.id = h.of_tenant WHERE h.host = $1 AND h.serves";
 
+/// `$1` labels and `$2` hosts, arrays of texts in JSON.
+const BY_HOSTS: &str = "\
+SELECT NULL::text AS host, t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status \
+  FROM tenants t WHERE t.subdomain IN (SELECT jsonb_array_elements_text($1)) \
+UNION ALL \
+SELECT h.host, t.id, t.slug, t.subdomain, t.plan, t.plan_version, t.agreed, t.status \
+  FROM domain_hosts h JOIN tenants t ON t.id = h.of_tenant \
+ WHERE h.serves AND h.host IN (SELECT jsonb_array_elements_text($2))";
+
 /// User, session and tenant in one round trip. Each table is compared with the tenant by itself.
 static MEMBERSHIP: Lookup = Lookup {
     name: "tenantry_membership",
@@ -140,6 +150,21 @@ impl Directory for PgDirectory {
         Ok(Self::named(tx, named).await?.pop())
     }
 
+    async fn tenants_by_hosts(
+        &self,
+        labels: &[Slug],
+        domains: &[DomainName],
+    ) -> Result<Vec<(TenantSelector, TenantFacts)>, StoreError> {
+        let because = SystemScope::because("find the tenants of hosts that a proxy asks about");
+        let labels: Vec<_> = labels.iter().map(Slug::as_str).collect();
+        let domains: Vec<_> = domains.iter().map(DomainName::as_str).collect();
+        let mut tx = PlatformTx::begin_for_guest(&self.platform, because, Mode::Read).await?;
+        let arguments = [json!(labels).into(), json!(domains).into()];
+        let rows = tx.fetch_fixed(BY_HOSTS, arguments).await?;
+        tx.commit().await?;
+        rows.iter().map(of_host).collect()
+    }
+
     async fn tenants(&self, ids: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError> {
         let named = Column::Id.is_in(ids.iter().map(|id| id.uuid()));
         let because = SystemScope::because("find the tenants that something is done in one after the other");
@@ -193,6 +218,17 @@ impl Directory for PgDirectory {
         tx.commit().await?;
         row.map(|row| job_facts(&row)).transpose()
     }
+}
+
+/// A tenant, and what of it a host names.
+fn of_host(row: &QueryResult) -> Result<(TenantSelector, TenantFacts), StoreError> {
+    let tenant = tenant(row)?;
+    let selector = match (column::<Option<String>>(row, "host")?, &tenant.subdomain) {
+        (Some(host), _) => TenantSelector::Domain(DomainName::stored(host)),
+        (None, Some(label)) => TenantSelector::Subdomain(label.clone()),
+        (None, None) => return Err(StoreError::Other("a tenant was found by no name".into())),
+    };
+    Ok((selector, tenant))
 }
 
 fn api_key_facts(row: &QueryResult, in_tenant: TenantId, key: ApiKeyId) -> Result<ApiKeyFacts, StoreError> {

@@ -156,7 +156,9 @@ fn plans_are_listed_changed_agreed_on_and_upgraded_while_a_server_learns_of_it()
         &config,
         &[("TENANTRY__PLANS__OVERRIDES__FREE__LIMITS__USERS", "77")],
     );
-    assert!(done("plan list", &newer).contains("free version 2 on offer"));
+    assert!(done("plan list", &newer).contains("free version 2 on offer, stored when"));
+    // Reading stores nothing.
+    assert!(done("plan list", &config).contains("free version 1 on offer\n"));
     until("the change of plan is seen", || terms(&dev, &globex).0 == "free");
     assert_ne!(terms(&dev, &globex).2, Some(77));
     let dry = done("plan upgrade free --dry-run", &newer);

@@ -79,6 +79,7 @@ impl OwnReason for ExportReason {
 /// [`ExportError`].
 pub async fn request(cx: &Cx) -> Result<Export, ExportError> {
     cx.require(Permission::ExportTenant)?;
+    store(cx.app())?;
     let factor = cx.require_recent_factor().await??;
     enqueue(cx, None, factor).await
 }
@@ -90,6 +91,7 @@ pub async fn request(cx: &Cx) -> Result<Export, ExportError> {
 /// [`ExportError`].
 pub async fn request_of(cx: &Cx, person: UserId) -> Result<Export, ExportError> {
     require_person(cx, person)?;
+    store(cx.app())?;
     let factor = cx.require_recent_factor().await??;
     enqueue(cx, Some(person), factor).await
 }
@@ -103,7 +105,6 @@ fn require_person(cx: &Cx, person: UserId) -> Result<(), Refused> {
 }
 
 async fn enqueue(cx: &Cx, person: Option<UserId>, factor: RecentFactor) -> Result<Export, ExportError> {
-    store(cx.app())?;
     let export = Export::new(ExportId::next(cx.ids()), cx.scope().user(), person, cx.now());
     cx.write(async |work| {
         if person.is_none() || person != cx.scope().user() {

@@ -158,10 +158,16 @@ impl Handlers {
         self.tenant.get(kind).map(AsRef::as_ref)
     }
 
-    /// The kinds of tenants' jobs with a maximum of their own.
-    pub(crate) fn bounded(&self) -> impl Iterator<Item = (&'static str, u32)> {
-        let bounds = self.tenant.iter();
-        bounds.filter_map(|(kind, handler)| Some((*kind, handler.at_once()?)))
+    /// The kinds of tenants' jobs, with their maximum at once where they have one of their own.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = (&'static str, Option<u32>)> {
+        self.tenant
+            .iter()
+            .map(|(kind, handler)| (*kind, handler.at_once()))
+    }
+
+    /// The kinds of the system's own jobs.
+    pub(crate) fn system_kinds(&self) -> impl Iterator<Item = &'static str> {
+        self.system.keys().copied()
     }
 
     pub(crate) fn of_system(&self, kind: &str) -> Option<&dyn AnySystemHandler> {

@@ -265,14 +265,15 @@ impl Worker {
         scheduled.get(kind).copied()
     }
 
-    /// The places that are left of kinds with a maximum of their own. None of them may take all places of the worker.
+    /// The kinds of tenants' jobs that this worker runs, with the places that are left of each. A kind with a maximum of its own may
+    /// not take all places of the worker.
     fn places(&self, running: &Running) -> BTreeMap<String, u32> {
         let most = self.config.at_once.saturating_sub(1).max(1);
-        let left = |(kind, at_once): (&str, u32)| {
-            let left = at_once.min(most).saturating_sub(running.count_of(kind));
-            (kind.to_owned(), left)
+        let left = |(kind, at_once): (&str, Option<u32>)| {
+            let left = at_once.map(|at_once| at_once.min(most).saturating_sub(running.count_of(kind)));
+            (kind.to_owned(), left.unwrap_or(self.config.at_once))
         };
-        self.handlers.bounded().map(left).collect()
+        self.handlers.kinds().map(left).collect()
     }
 
     async fn claim(&self, limit: u32, places: BTreeMap<String, u32>) -> Result<Vec<Held>, StoreError> {
@@ -284,13 +285,18 @@ impl Worker {
             now: self.now(),
             limit,
             per_tenant: self.config.per_tenant,
-            places,
+            places: self
+                .handlers
+                .system_kinds()
+                .map(|kind| (kind.to_owned(), limit))
+                .collect(),
         };
         let system = self.queues.system_jobs.claim(because, &claim).await?;
         let mut held: Vec<Held> = system
             .into_iter()
             .map(|job| Held::System(Box::new(job), claim.lease))
             .collect();
+        claim.places = places;
         claim.limit = limit.saturating_sub(u32::try_from(held.len()).unwrap_or(u32::MAX));
         if claim.limit > 0 {
             match self.queues.jobs.claim(because, &claim).await {
@@ -592,7 +598,7 @@ fn ready<H>(progress: &Progress, kind: &str, handler: Option<H>) -> Result<H, Jo
         let problem = format!("none of {attempts} attempts came to an end: each time its worker was lost");
         return Err(JobFailure::Permanent(problem));
     }
-    // Another server may have it: one with other settings, or of a later version.
+    // A worker claims the kinds that it has handlers for; a queue that leases another one anyway has it back.
     handler.ok_or_else(|| {
         JobFailure::Retry(format!(
             "no handler is known on this server for the kind '{kind}'"

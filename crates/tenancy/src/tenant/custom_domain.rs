@@ -19,6 +19,7 @@ use crate::kernel::step_up::lock_tenant;
 use crate::operations::job::{self, JobFailure, JobHandler, Nothing};
 use crate::operations::mail::{SendMail, tell_admins};
 use crate::plans::{Countable, Feature};
+use crate::tenant::domain_checks::DomainChecks;
 use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError, audited};
 
 audited!(CustomDomain, "domain");
@@ -50,6 +51,9 @@ pub enum DomainReason {
     /// It was checked just now: try again after so many seconds.
     #[error("the domain was checked just now, try again in {0} seconds")]
     TooSoon(i64),
+    /// The tenant has asked for too many checks: try again after so many seconds.
+    #[error("the tenant has asked for too many checks, try again in {0} seconds")]
+    TooManyChecks(i64),
 }
 
 impl OwnReason for DomainReason {
@@ -91,8 +95,8 @@ pub async fn get(cx: &Cx, id: DomainId) -> Result<CustomDomain, DomainError> {
 /// [`DomainError`].
 pub async fn claim(cx: &Cx, domain: &str) -> Result<CustomDomain, DomainError> {
     cx.require(Permission::ManageDomains)?;
-    cx.require_feature(Feature::CUSTOM_DOMAIN)?;
     set_up(cx)?;
+    cx.require_feature(Feature::CUSTOM_DOMAIN)?;
     let name = DomainName::claimed(domain, &cx.app().policy.domains.reserved)?;
     let token = URL_SAFE_NO_PAD.encode(cx.ports().secrets.secret());
     let claim = CustomDomain::new(DomainId::next(cx.ids()), name, token, cx.now());
@@ -116,21 +120,25 @@ pub async fn claim(cx: &Cx, domain: &str) -> Result<CustomDomain, DomainError> {
 /// Checks a domain now: looks for its TXT record, and for where it leads to.
 ///
 /// # Errors
-/// [`DomainReason::TooSoon`], [`DomainReason::Held`]; [`DomainError`].
+/// [`DomainReason::TooSoon`], [`DomainReason::TooManyChecks`], [`DomainReason::Held`]; [`DomainError`].
 pub async fn verify(cx: &Cx, id: DomainId) -> Result<CustomDomain, DomainError> {
     cx.require(Permission::ManageDomains)?;
-    cx.require_feature(Feature::CUSTOM_DOMAIN)?;
     let (dns, edge) = set_up(cx)?;
+    cx.require_feature(Feature::CUSTOM_DOMAIN)?;
     let domain = cx
         .write(async |work| {
             let domain = find_for_update(work, id).await?;
             if domain.state == DomainState::Released {
                 return Err(DomainReason::Released.into());
             }
-            match domain.seconds_until_check(cx.now()) {
-                0 => work.custom_domains().note_check(id, cx.now(), None).await?,
-                wait => return Err(DomainReason::TooSoon(wait).into()),
+            let wait = domain.seconds_until_check(cx.now());
+            if wait > 0 {
+                return Err(DomainReason::TooSoon(wait).into());
             }
+            let checks = cx.app().state::<DomainChecks>();
+            let counted = checks.count(cx.scope().tenant(), cx.now());
+            counted.map_err(DomainReason::TooManyChecks)?;
+            work.custom_domains().note_check(id, cx.now(), None).await?;
             Ok::<_, DomainError>(domain)
         })
         .await?;

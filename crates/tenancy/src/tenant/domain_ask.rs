@@ -2,12 +2,15 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration as Wait;
 
 use chrono::Duration;
 use tenantry_domain::kernel::{StoreError, Time};
 use tenantry_domain::tenant::{Capability, DomainName, Slug, TenantSelector};
+use tokio::time::timeout;
 
 use crate::Tenancy;
+use crate::tenant::host_lookup::HostLookups;
 
 /// The most hosts of which the last answer is kept.
 const MOST: usize = 50_000;
@@ -15,16 +18,15 @@ const MOST: usize = 50_000;
 /// So long an answer stands in for the database while that is away.
 const LONGEST: Duration = Duration::days(1);
 
-/// How many questions of a second are looked up in the store. A proxy asks once for each certificate, so this is far more than it needs,
-/// and few enough that clients which connect with made-up names cost the store little.
-const PER_SECOND: u32 = 100;
+/// How long a question waits for the store. A proxy waits for some 10 seconds.
+const TIMEOUT: Wait = Wait::from_secs(8);
 
-/// The hosts that were served when they were last asked about: while the database is away a proxy still renews their certificates, and
-/// questions about made-up names do not keep theirs from an answer.
+/// The hosts that were served when they were last asked about, so that a proxy renews their certificates while the database is away,
+/// and those that are being looked up.
 #[derive(Default)]
 pub struct ServedHosts {
     hosts: Mutex<HashMap<String, Time>>,
-    looked_up: Mutex<Option<(Time, u32)>>,
+    lookups: HostLookups,
 }
 
 impl ServedHosts {
@@ -41,34 +43,15 @@ impl ServedHosts {
         let hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
         hosts.get(host).is_some_and(|at| now - *at <= LONGEST)
     }
-
-    /// Whether another host that is not known to be served is looked up in this second.
-    fn admits(&self, now: Time) -> bool {
-        let mut window = self.looked_up.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_now = |since: Time| (Duration::zero()..Duration::seconds(1)).contains(&(now - since));
-        let (since, count) = window.filter(|(since, _)| is_now(*since)).unwrap_or((now, 0));
-        *window = Some((since, count.saturating_add(1)));
-        count < PER_SECOND
-    }
-}
-
-/// Why a question about a host is not answered.
-#[derive(Debug, thiserror::Error)]
-pub enum AskError {
-    /// As many other hosts as are looked up in a second were asked about in this one.
-    #[error("too many questions, ask again in a second")]
-    TooMany,
-    /// The store failed, and nothing is known of the host.
-    #[error(transparent)]
-    Store(#[from] StoreError),
 }
 
 /// Whether requests for a host are served here: it is one of the product's own, a subdomain of a tenant, or an active custom domain.
-/// Hosts of deleted tenants are not. Only hosts that have to be looked up, and were not served when they were last, are bounded.
+/// Hosts of deleted tenants are not. No question is refused because of others: whatever is asked about meanwhile, the answer comes from
+/// the cache of tenants' names or from the store.
 ///
 /// # Errors
-/// [`AskError`].
-pub async fn is_served(app: &Tenancy, host: &str) -> Result<bool, AskError> {
+/// [`StoreError`] when the store failed, or gave no answer in 8 seconds, and the host was not served within the last day.
+pub async fn is_served(app: &Tenancy, host: &str) -> Result<bool, StoreError> {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let selector = match lookup(app, &host) {
         Lookup::Own => return Ok(true),
@@ -76,12 +59,14 @@ pub async fn is_served(app: &Tenancy, host: &str) -> Result<bool, AskError> {
         Lookup::Tenant(selector) => selector,
     };
     let (hosts, now) = (app.state::<ServedHosts>(), app.ports.clock.now());
-    if !hosts.was_served(&host, now) && !hosts.admits(now) {
-        return Err(AskError::TooMany);
-    }
-    match app.ports.gate.find(&selector).await {
-        Ok(found) => {
-            let is_served = found.is_some_and(|tenant| tenant.status.allows(Capability::Login));
+    let found = match app.ports.gate.find_cached(&selector) {
+        Some(tenant) => Ok(tenant.status.allows(Capability::Login)),
+        None => timeout(TIMEOUT, hosts.lookups.is_served(app, &selector))
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unavailable("a lookup of a host took too long".into()))),
+    };
+    match found {
+        Ok(is_served) => {
             hosts.note(&host, is_served, now);
             Ok(is_served)
         }
@@ -89,7 +74,7 @@ pub async fn is_served(app: &Tenancy, host: &str) -> Result<bool, AskError> {
             tracing::warn!(%error, host, "certificate allowed by the last answer: the store failed");
             Ok(true)
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(error),
     }
 }
 

@@ -6,6 +6,8 @@ pub mod audit_upkeep;
 pub mod custom_domain;
 pub mod data_key;
 pub mod domain_ask;
+mod domain_checks;
+mod host_lookup;
 pub mod lifecycle;
 pub mod provision;
 pub mod purge;

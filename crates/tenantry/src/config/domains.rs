@@ -1,6 +1,7 @@
 use std::net::SocketAddr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use tenantry_domain::tenant::DomainName;
 
 use super::ConfigurationError;
@@ -15,6 +16,7 @@ pub struct Domains {
     /// Further names that no tenant may claim, beside those of `http.base_domain`, `mail.app_url` and `edge`.
     pub reserved: Vec<String>,
     /// The name servers that are asked, as `address:port`; empty = those of the system.
+    #[serde(deserialize_with = "name_servers")]
     pub name_servers: Vec<SocketAddr>,
     /// The timeout of a lookup.
     pub timeout_ms: u64,
@@ -29,6 +31,15 @@ impl Default for Domains {
             timeout_ms: 5_000,
         }
     }
+}
+
+/// Says of a text in place of the list what the list looks like, also in a variable of the environment.
+fn name_servers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<SocketAddr>, D::Error> {
+    Vec::deserialize(from).map_err(|error| {
+        D::Error::custom(format!(
+            "must be a list of addresses with ports, for example [\"192.0.2.53:53\"]: {error}"
+        ))
+    })
 }
 
 impl Domains {

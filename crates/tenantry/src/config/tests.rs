@@ -576,6 +576,15 @@ fn unknown_keys_and_wrong_types_name_the_key() {
             .to_string()
             .starts_with("configuration: database.pool_size: ")
     );
+    let wrong = Figment::from(Serialized::defaults(Configuration::default()))
+        .merge(Toml::string("[domains]\nname_servers = '192.0.2.53:53'"))
+        .extract::<Configuration>();
+    let said = ConfigurationError::unreadable(&wrong.unwrap_err()).to_string();
+    assert!(
+        said.starts_with("configuration: domains.name_servers: must be a list")
+            && said.contains("[\"192.0.2.53:53\"]"),
+        "{said}"
+    );
 }
 
 /// The configuration of a file, each with its name.

@@ -120,6 +120,29 @@ pub trait Directory: Send + Sync {
     /// A tenant, deleted ones included.
     async fn tenant(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError>;
 
+    /// A tenant that [`Directory::tenant`] would find without a look into the store.
+    fn cached_tenant(&self, _: &TenantSelector) -> Option<TenantFacts> {
+        None
+    }
+
+    /// The tenants that hosts lead to, deleted ones included, each with what names it: a label below the base domain, or a domain
+    /// that the tenant has proven. A store answers with one statement.
+    async fn tenants_by_hosts(
+        &self,
+        labels: &[Slug],
+        domains: &[DomainName],
+    ) -> Result<Vec<(TenantSelector, TenantFacts)>, StoreError> {
+        let labels = labels.iter().cloned().map(TenantSelector::Subdomain);
+        let hosts = labels.chain(domains.iter().cloned().map(TenantSelector::Domain));
+        let mut found = Vec::new();
+        for host in hosts.collect::<Vec<_>>() {
+            if let Some(tenant) = self.tenant(&host).await? {
+                found.push((host, tenant));
+            }
+        }
+        Ok(found)
+    }
+
     /// Those of some tenants that there are, deleted ones included, with one question.
     async fn tenants(&self, ids: &[TenantId]) -> Result<Vec<TenantFacts>, StoreError>;
 
@@ -414,6 +437,23 @@ impl Gate {
     /// [`StoreError`].
     pub async fn find(&self, selector: &TenantSelector) -> Result<Option<TenantFacts>, StoreError> {
         self.directory.tenant(selector).await
+    }
+
+    /// The tenant that a selector leads to, where that is cached. It admits nobody.
+    pub fn find_cached(&self, selector: &TenantSelector) -> Option<TenantFacts> {
+        self.directory.cached_tenant(selector)
+    }
+
+    /// The tenants that hosts lead to, deleted ones included, with one question. It admits nobody.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_by_hosts(
+        &self,
+        labels: &[Slug],
+        domains: &[DomainName],
+    ) -> Result<Vec<(TenantSelector, TenantFacts)>, StoreError> {
+        self.directory.tenants_by_hosts(labels, domains).await
     }
 
     /// Admits the system itself to one tenant, for work in the background.

@@ -177,7 +177,7 @@ pub(crate) async fn list(cx: OperatorCtx<may::ReadOperators>, query: Paged<NoPar
         body = OperatorWithPasswordView, headers(("ETag"), ("Location"))
     )),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["email_taken"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "email_taken"]))),
 )]
 pub(crate) async fn create(
     cx: OperatorCtx<may::ManageOperators>,
@@ -221,7 +221,7 @@ pub(crate) async fn read(
     params(("id" = Uuid, Path), IfMatch), request_body = OperatorChangesBody,
     responses((status = 200, description = "The updated operator.", body = OperatorView, headers(("ETag")))),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "conflict"]))),
 )]
 pub(crate) async fn change(
     cx: OperatorCtx<may::ManageOperators>,
@@ -242,7 +242,7 @@ pub(crate) async fn change(
     params(("id" = Uuid, Path), IfMatch),
     responses((status = 204, description = "The operator is deactivated.")),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "conflict"]))),
 )]
 pub(crate) async fn remove(
     cx: OperatorCtx<may::ManageOperators>,
@@ -265,6 +265,7 @@ pub(crate) async fn remove(
     params(("id" = Uuid, Path)),
     responses((status = 204, description = "The operator's tokens are no longer accepted.")),
     security(("operator" = [])),
+    extensions(("x-errors" = json!(["403 mfa_required"]))),
 )]
 pub(crate) async fn end_sessions(cx: OperatorCtx<may::ManageOperators>, id: Id<OperatorId>) -> Answer {
     operator::end_sessions(&cx, id.0).await?;
@@ -280,6 +281,7 @@ pub(crate) async fn end_sessions(cx: OperatorCtx<may::ManageOperators>, id: Id<O
     params(("id" = Uuid, Path)),
     responses((status = 200, description = "The operator and the password.", body = OperatorWithPasswordView)),
     security(("operator" = [])),
+    extensions(("x-errors" = json!(["403 mfa_required"]))),
 )]
 pub(crate) async fn reset_password(cx: OperatorCtx<may::ManageOperators>, id: Id<OperatorId>) -> Answer {
     let reset = operator::reset_password(&cx, id.0, None).await?;
@@ -294,7 +296,7 @@ pub(crate) async fn reset_password(cx: OperatorCtx<may::ManageOperators>, id: Id
     params(("id" = Uuid, Path)),
     responses((status = 204, description = "The second factor is removed.")),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "conflict"]))),
 )]
 pub(crate) async fn reset_mfa(cx: OperatorCtx<may::ManageOperators>, id: Id<OperatorId>) -> Answer {
     operator_mfa::reset(&cx, id.0).await?;

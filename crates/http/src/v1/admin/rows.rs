@@ -126,7 +126,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         headers(("Link"))
     )),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["bypass_reason_required", "rate_limited"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "bypass_reason_required", "rate_limited"]))),
 )]
 pub(crate) async fn users(
     cx: OperatorCtx<may::ReadRows>,
@@ -150,7 +150,7 @@ pub(crate) async fn users(
         headers(("Link"))
     )),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["bypass_reason_required", "rate_limited"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "bypass_reason_required", "rate_limited"]))),
 )]
 pub(crate) async fn projects(
     cx: OperatorCtx<may::ReadRows>,
@@ -174,7 +174,7 @@ pub(crate) async fn projects(
         headers(("Link"))
     )),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["bypass_reason_required", "rate_limited"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "bypass_reason_required", "rate_limited"]))),
 )]
 pub(crate) async fn tasks(
     cx: OperatorCtx<may::ReadRows>,

@@ -124,7 +124,7 @@ pub(crate) async fn list(
     request_body = NewSupportAccessBody,
     responses((status = 202, description = "The request, which the admins of the tenant decide about.", body = SupportAccessOfTenantView, headers(("Location")))),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["not_found", "tenant_gone", "conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "not_found", "tenant_gone", "conflict"]))),
 )]
 pub(crate) async fn request(
     cx: OperatorCtx<may::UseSupportAccess>,
@@ -162,7 +162,7 @@ pub(crate) async fn read(cx: OperatorCtx<may::ReadSupportAccess>, id: Id<Support
     params(("id" = Uuid, Path)),
     responses((status = 200, description = "The access, which is withdrawn.", body = SupportAccessOfTenantView)),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["tenant_gone", "conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_gone", "conflict"]))),
 )]
 pub(crate) async fn withdraw(cx: OperatorCtx<may::UseSupportAccess>, id: Id<SupportAccessId>) -> Answer {
     let found = support_request::withdraw(&cx, id.0).await?;
@@ -178,7 +178,7 @@ pub(crate) async fn withdraw(cx: OperatorCtx<may::UseSupportAccess>, id: Id<Supp
     params(("id" = Uuid, Path)),
     responses((status = 200, description = "The token.", body = SupportTokenView)),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["tenant_gone", "conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "tenant_gone", "conflict"]))),
 )]
 pub(crate) async fn token(cx: OperatorCtx<may::UseSupportAccess>, id: Id<SupportAccessId>) -> Answer {
     let token = support_request::token(&cx, id.0).await?;

@@ -298,7 +298,7 @@ pub(crate) async fn resume(
     params(("id" = Uuid, Path)), request_body = ReasonBody,
     responses((status = 202, description = "The deleted tenant.", body = TenantView)),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "conflict"]))),
 )]
 pub(crate) async fn delete(
     cx: OperatorCtx<may::DeleteTenants>,
@@ -349,7 +349,7 @@ pub(crate) async fn restore(
     params(("id" = Uuid, Path)), request_body = ReasonBody,
     responses((status = 202, description = "The tenant, whose rows are being erased.", body = TenantView)),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["conflict"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "conflict"]))),
 )]
 pub(crate) async fn purge(
     cx: OperatorCtx<may::PurgeTenants>,

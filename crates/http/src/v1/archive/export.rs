@@ -121,7 +121,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     post, path = "/api/v1/tenant/exports", operation_id = "export_tenant", tag = "Tenant",
     responses((status = 202, description = "The export is under way.", body = ExportView, headers(("Location")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["conflict", "unavailable", "403 mfa_required"]))),
+    extensions(("x-errors" = json!(["conflict", "exports_unavailable", "403 mfa_required"]))),
 )]
 pub(crate) async fn create(cx: Ctx<ExportTenant>) -> Answer {
     let export = export::request(&cx).await?;
@@ -179,7 +179,7 @@ pub(crate) async fn read(cx: Ctx<ExportTenant>, id: Id<ExportId>) -> Answer {
         (status = 206, description = "The part of it.", body = String, content_type = "application/x-tar", headers(("ETag"))),
     ),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["conflict", "range_not_satisfiable", "403 mfa_required"]))),
+    extensions(("x-errors" = json!(["conflict", "exports_unavailable", "range_not_satisfiable", "403 mfa_required"]))),
 )]
 pub(crate) async fn download(cx: Ctx<ExportTenant>, id: Id<ExportId>, request: HttpRequest) -> Answer {
     serve(&cx, id.0, &request).await
@@ -196,7 +196,7 @@ pub(crate) async fn download(cx: Ctx<ExportTenant>, id: Id<ExportId>, request: H
         (status = 200, description = "The archive.", body = String, content_type = "application/x-tar", headers(("ETag"))),
         (status = 206, description = "The part of it.", body = String, content_type = "application/x-tar", headers(("ETag"))),
     ),
-    extensions(("x-errors" = json!(["validation_failed", "unknown_field", "forbidden", "not_found", "conflict", "unavailable", "range_not_satisfiable"]))),
+    extensions(("x-errors" = json!(["validation_failed", "unknown_field", "forbidden", "not_found", "conflict", "unavailable", "exports_unavailable", "range_not_satisfiable"]))),
 )]
 pub(crate) async fn follow(
     guest: Guest,

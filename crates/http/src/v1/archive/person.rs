@@ -23,7 +23,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     params(("id" = Uuid, Path)),
     responses((status = 202, description = "The export is under way.", body = ExportView, headers(("Location")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["403 mfa_required", "conflict", "unavailable"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "conflict", "exports_unavailable"]))),
 )]
 pub(crate) async fn create(cx: Ctx<ManageOwnAccount>, id: Id<UserId>) -> Answer {
     let export = export::request_of(&cx, id.0).await?;

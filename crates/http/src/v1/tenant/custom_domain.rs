@@ -35,6 +35,7 @@ pub(crate) struct CustomDomainView {
     #[schema(value_type = schema::DomainState)]
     state: DomainState,
     /// The DNS records to set. The TXT record must stay; the domain may have the addresses of the CNAME's target in place of the CNAME.
+    /// A registered name such as `acme.com` cannot be a CNAME, so there is none among its records: give it the addresses of the edge.
     records: Vec<DnsRecordView>,
     /// What the last check found.
     #[schema(required = true)]
@@ -124,7 +125,7 @@ pub(crate) async fn list(cx: Ctx<ReadDomains>, query: Paged<NoParams>) -> Answer
     params(IdempotencyKey), request_body = NewCustomDomainBody,
     responses((status = 201, description = "The domain.", body = CustomDomainView, headers(("ETag"), ("Location")))),
     security(("bearer" = []), ("api_key" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required", "plan_limit_reached", "conflict"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required", "plan_limit_reached", "domains_unavailable", "conflict"]))),
 )]
 pub(crate) async fn claim(
     cx: Ctx<ManageDomains>,
@@ -165,7 +166,7 @@ pub(crate) async fn read(cx: Ctx<ReadDomains>, id: Id<DomainId>, seen: IfNoneMat
     params(("id" = Uuid, Path)),
     responses((status = 200, description = "The domain.", body = CustomDomainView, headers(("ETag")))),
     security(("bearer" = []), ("api_key" = [])),
-    extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required", "conflict"]))),
+    extensions(("x-errors" = json!(["tenant_suspended", "plan_feature_required", "domains_unavailable", "conflict"]))),
 )]
 pub(crate) async fn verify(
     cx: Ctx<ManageDomains>,
@@ -199,7 +200,8 @@ fn edge(cx: &Cx) -> Option<String> {
 fn view(edge: Option<String>, domain: CustomDomain) -> CustomDomainView {
     let record = |r#type, name: String, value: String| DnsRecordView { r#type, name, value };
     let proof = record("TXT", domain.txt_name(), domain.txt_value());
-    let route = edge.map(|edge| record("CNAME", domain.domain.to_string(), edge));
+    let route = edge.filter(|_| !domain.domain.is_apex());
+    let route = route.map(|edge| record("CNAME", domain.domain.to_string(), edge));
     CustomDomainView {
         id: domain.id,
         domain: domain.domain.to_string(),
