@@ -402,7 +402,9 @@ pub(crate) async fn require_presence(
     let session = cx.read(async |work| work.sessions().find(id).await).await?;
     let session = session.ok_or(Refused::Forbidden)?;
     let is_recent = |at: Time| cx.now() - at < Duration::seconds(RECENT_SECONDS);
-    if session.login_at().is_some_and(is_recent) || session.factor_at.is_some_and(is_recent) {
+    // The factor of a login is in the session, that of a step-up in the token alone.
+    let given = [session.login_at(), session.factor_at, cx.scope().factor_at()];
+    if given.into_iter().flatten().any(is_recent) {
         Ok(factor)
     } else {
         Err(AccountError::PasswordNeeded)
