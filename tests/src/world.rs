@@ -119,6 +119,8 @@ pub struct Options {
     pub without_billing: bool,
     /// The requests that need a proof of work of eight bits.
     pub proof_of_work: BTreeSet<ChallengePurpose>,
+    /// The address of a list of breached passwords; new passwords are compared with none when absent.
+    pub breached_passwords: Option<String>,
     /// The challenges of a provider.
     pub challenges: Option<Challenges>,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
@@ -204,6 +206,7 @@ impl Default for Options {
             billing: BillingPolicy::default(),
             without_billing: false,
             proof_of_work: BTreeSet::new(),
+            breached_passwords: None,
             challenges: None,
             extension: Extension::default(),
         }
@@ -330,6 +333,7 @@ impl Seed {
             passkeys: _,
             billing: _,
             proof_of_work: _,
+            breached_passwords: _,
             challenges: _,
             extension: _,
             audit_stream: _,
@@ -725,6 +729,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Configuration {
             ..Challenge::default()
         };
     }
+    settings.auth.breached_passwords.url = options.breached_passwords.clone().unwrap_or_default();
     settings.auth.api_key_environment = "test".into();
     if let Some((domain, origin)) = &options.passkeys {
         (*domain).clone_into(&mut settings.auth.passkeys.rp_id);

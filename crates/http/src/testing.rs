@@ -119,6 +119,7 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         workspaces: fake.clone(),
         mail_templates: fake.clone(),
         mailer: fake.clone(),
+        breached_passwords: None,
         challenges: None,
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
         permissions: Arc::default(),

@@ -27,6 +27,7 @@ mod billing_seats;
 mod billing_stripe;
 mod billing_usage;
 mod branding;
+mod breached_passwords;
 mod challenges;
 mod concurrency;
 mod connections;

@@ -19,7 +19,7 @@ use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout;
 use crate::identity::mfa::{self, Removed};
 use crate::identity::password::{self, Compared};
-use crate::identity::{account_link, account_mail, address, security_notice, session};
+use crate::identity::{account_link, account_mail, address, new_password, security_notice, session};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::{ActingAdmin, RECENT_SECONDS, RecentFactor};
 use crate::plans::{AddError, Countable, NotInPlan};
@@ -112,7 +112,7 @@ pub async fn change_password(cx: &Cx, current: Password, new: String) -> Result<
     let session = cx.scope().session().ok_or(Refused::Forbidden)?;
     let (seen, tenant) = own(cx).await?;
     let factor = cx.require_recent_factor().await??;
-    let new = chosen(cx, new, &seen, &tenant)?;
+    let new = chosen(cx, new, &seen, &tenant).await?;
     security_policy::check_length(cx, &new, "/new_password").await??;
     confirm(cx, &seen, current).await?;
     let hash = cx.ports().passwords.hash(&cx.hashing_caller(), new).await?;
@@ -203,7 +203,7 @@ async fn send_reset_to(
 pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Result<User, AccountError> {
     const RESET: LinkPurpose = LinkPurpose::ResetPassword;
     let (user, tenant) = opened(cx, RESET, token).await?;
-    let new = chosen(cx, new, &user, &tenant)?;
+    let new = chosen(cx, new, &user, &tenant).await?;
     security_policy::check_length(cx, &new, "/new_password").await??;
     let caller = HashingCaller {
         class: CallerClass::Known,
@@ -424,12 +424,12 @@ pub(crate) async fn own(cx: &Cx) -> Result<(User, Tenant), AccountError> {
 }
 
 /// A password that a user chooses, held to the rules of sign-up.
-fn chosen(cx: &Cx, text: String, user: &User, tenant: &Tenant) -> Result<Password, Invalid> {
+async fn chosen(cx: &Cx, text: String, user: &User, tenant: &Tenant) -> Result<Password, Invalid> {
     let names = [
         tenant.slug.as_str(),
         &tenant.name,
         user.email.as_str(),
         &user.full_name,
     ];
-    cx.ports().passwords.choose(text, "/new_password", &names)
+    new_password::choose(cx.app(), text, "/new_password", &names).await
 }

@@ -20,6 +20,7 @@ pub mod known_network;
 pub(crate) mod link_pace;
 pub(crate) mod lockout;
 pub mod mfa;
+pub mod new_password;
 pub mod passkey;
 pub(crate) mod password;
 pub mod reseal;

@@ -12,6 +12,7 @@ use tenantry_domain::tenant::{Denied, NewTenant, Refused, Slug, Tenant, TenantSe
 
 use crate::identity::account_link;
 use crate::identity::challenge::{self, ChallengeResponse};
+use crate::identity::new_password;
 use crate::identity::session::SessionRules;
 use crate::identity::session_start::{self, LoggedIn};
 use crate::kernel::carries_store_error::carries_store_error;
@@ -207,7 +208,7 @@ async fn establish(
     admin: NewAdmin,
     paying: Paying,
 ) -> Result<SignedUp, SignUpError> {
-    let mut checked = check(cx, tenant, admin)?;
+    let mut checked = check(cx, tenant, admin).await?;
     let wanted = checked.tenant.plan.clone();
     if paying == Paying::First {
         await_payment(cx, &mut checked.tenant)?;
@@ -259,7 +260,7 @@ struct Checked {
 }
 
 /// Says all that is wrong with tenant and admin at once.
-fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid> {
+async fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid> {
     let mut check = Check::new();
     let plans = &cx.ports().plans;
     let plan = tenant
@@ -285,13 +286,13 @@ fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid
     ));
     let email = check.take(Email::parse(&admin.email, "/admin/email"));
     check.line("/admin/full_name", admin.full_name.trim(), 1..=120);
-    let password = admin
-        .password
-        .map(|text| {
-            let names = [slug.as_str(), &name, &admin.email, &admin.full_name];
-            cx.ports().passwords.choose(text, "/admin/password", &names)
-        })
-        .transpose();
+    let names = [slug.as_str(), &name, &admin.email, &admin.full_name];
+    let password = match admin.password {
+        Some(text) => new_password::choose(cx.app(), text, "/admin/password", &names)
+            .await
+            .map(Some),
+        None => Ok(None),
+    };
     let password = check.take(password);
     check.verdict()?;
     let (Some(tenant), Some(email), Some(password)) = (tenant, email, password) else {

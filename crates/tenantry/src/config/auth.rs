@@ -5,7 +5,7 @@ use tenantry_compose::{Credentials, PasswordHashing};
 use tenantry_passkeys::{RelyingParty, RelyingPartyError};
 
 use super::range::in_range;
-use super::{ConfigurationError, Profile, Secret};
+use super::{BreachedPasswords, ConfigurationError, Profile, Secret};
 
 /// Tokens and passwords.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct Auth {
     pub password_at_once: usize,
     pub password_queue: usize,
     pub passkeys: Passkeys,
+    /// What new passwords are compared with.
+    pub breached_passwords: BreachedPasswords,
 }
 
 /// Who passkeys are for. Without an id there are none.
@@ -75,6 +77,7 @@ impl Default for Auth {
             password_at_once: hashing.at_once,
             password_queue: hashing.queue,
             passkeys: Passkeys::default(),
+            breached_passwords: BreachedPasswords::default(),
         }
     }
 }
@@ -86,9 +89,10 @@ impl Auth {
             .unwrap_or(profile == Profile::Production)
     }
 
-    /// Whether each number is in its range, and the relying party of passkeys is one.
-    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
+    /// Whether each number is in its range, the relying party of passkeys is one, and the list of breached passwords has an address.
+    pub(super) fn check(&self, profile: Profile) -> Result<(), ConfigurationError> {
         self.passkeys.relying_party()?;
+        self.breached_passwords.check(profile)?;
         in_range(&[
             (
                 "auth.access_token_minutes",

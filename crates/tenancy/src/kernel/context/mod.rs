@@ -19,7 +19,7 @@ use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
-    AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, Challenges, HashingCaller, InvitationTokens,
+    AccessTokens, ApiKeyFormat, BreachedPasswords, CallerClass, CallerGroup, Challenges, HashingCaller, InvitationTokens,
     KeyRing, LinkTokens, OneTimeCodes, PasskeyCeremonies, PasswordHasher, RefreshTokens, SecretSource,
     SigningKeys, Workspaces,
 };
@@ -131,6 +131,8 @@ pub struct Ports {
     pub mail_templates: Arc<dyn MailTemplates>,
     /// Whoever delivers mail.
     pub mailer: Arc<dyn Mailer>,
+    /// The list of breached passwords that new ones are compared with; none are where it is absent.
+    pub breached_passwords: Option<Arc<dyn BreachedPasswords>>,
     /// The challenges that requests without a credential need; none do where it is absent.
     pub challenges: Option<Challenges>,
     /// What can be set.
