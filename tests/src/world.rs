@@ -940,6 +940,7 @@ async fn person(cx: &Cx, app: &Arc<Tenancy>, slug: &str, role: Role) -> Person {
         role,
         custom_role: None,
         password: Some(PASSWORD.into()),
+        is_own_password: true,
     };
     let id = user::create(cx, data).await.unwrap().user.id;
     let selector = tenantry_domain::tenant::TenantSelector::Id(cx.scope().tenant());

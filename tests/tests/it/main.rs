@@ -42,6 +42,7 @@ mod errors;
 mod exports;
 mod fairness;
 mod features;
+mod first_passwords;
 mod foreign_archives;
 mod headers;
 mod idempotency;

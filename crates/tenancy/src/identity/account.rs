@@ -19,7 +19,9 @@ use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout;
 use crate::identity::mfa::{self, Removed};
 use crate::identity::password::{self, Compared};
-use crate::identity::{account_link, account_mail, address, new_password, security_notice, session};
+use crate::identity::{
+    account_link, account_mail, address, first_password, new_password, security_notice, session,
+};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::{ActingAdmin, RECENT_SECONDS, RecentFactor};
 use crate::plans::{AddError, Countable, NotInPlan};
@@ -115,6 +117,7 @@ pub async fn change_password(cx: &Cx, current: Password, new: String) -> Result<
     let new = chosen(cx, new, &seen, &tenant).await?;
     security_policy::check_length(cx, &new, "/new_password").await??;
     confirm(cx, &seen, current).await?;
+    first_password::refuse_again::<AccountError>(cx, &cx.hashing_caller(), &seen, &new).await?;
     let hash = cx.ports().passwords.hash(&cx.hashing_caller(), new).await?;
     replace_password(cx, &seen, session, hash, factor).await
 }
@@ -209,6 +212,7 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
         class: CallerClass::Known,
         ..cx.hashing_caller()
     };
+    first_password::refuse_again::<AccountError>(cx, &caller, &user, &new).await?;
     let hash = cx.ports().passwords.hash(&caller, new).await?;
     let domains = AllowedDomains::of(cx).await?;
     cx.write(async |work| {

@@ -15,6 +15,7 @@ pub mod claim;
 pub mod custom_role;
 pub(crate) mod email_domain;
 pub mod erasure;
+pub mod first_password;
 pub mod invitation;
 pub mod known_network;
 pub(crate) mod link_pace;
