@@ -11,7 +11,7 @@ use tenantry_billing::plans::tenant_plan;
 use tenantry_billing::plans::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::Definition;
-use tenantry_domain::identity::{ChallengePurpose, Challenges};
+use tenantry_domain::identity::{ChallengePurpose, Challenges, MfaRequirement};
 use tenantry_domain::kernel::{
     Clock, Limit, ProjectId, RequestId, ResourceId, Role, SystemScope, TaskId, TenantId, Time, UserId,
 };
@@ -60,6 +60,8 @@ pub struct Options {
     pub session_max_days: i64,
     /// Whether operators need a second factor.
     pub operator_mfa_required: bool,
+    /// Which users of every tenant need a second factor.
+    pub users_mfa_minimum: MfaRequirement,
     /// Whether new tenants let people register.
     pub self_registration: bool,
     /// The runtime role is one that row-level security does not bind, made for this world and dropped with it: what
@@ -168,6 +170,7 @@ impl Default for Options {
             signup_enabled: true,
             session_max_days: 30,
             operator_mfa_required: false,
+            users_mfa_minimum: MfaRequirement::Off,
             self_registration: true,
             bypass_row_security: false,
             pooler: None,
@@ -312,6 +315,7 @@ impl Seed {
             http: _,
             session_max_days: _,
             operator_mfa_required: _,
+            users_mfa_minimum: _,
             bypass_row_security: _,
             pooler: _,
             rates: _,
@@ -720,6 +724,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Configuration {
     settings.signup.self_registration = options.self_registration;
     settings.auth.session_max_days = options.session_max_days;
     settings.auth.operator_mfa_required = Some(options.operator_mfa_required);
+    settings.auth.users_mfa_minimum = options.users_mfa_minimum;
     if !options.proof_of_work.is_empty() {
         let purposes = options.proof_of_work.iter();
         settings.signup.challenge = Challenge {

@@ -566,6 +566,7 @@ fn policy(config: &Configuration) -> Policy {
         session_days: config.auth.session_days,
         session_max_days: config.auth.session_max_days,
         operator_mfa_required: config.auth.operators_need_factor(config.profile),
+        users_mfa_minimum: config.auth.users_mfa_minimum,
         // The configuration was checked.
         api_keys: ApiKeyFormat::new(&config.auth.api_key_environment).unwrap_or_default(),
         name_quarantine_days: config.signup.name_quarantine_days,

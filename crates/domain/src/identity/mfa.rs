@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::Duration;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::identity::PasswordHash;
@@ -267,8 +267,8 @@ impl MfaChallenge {
     }
 }
 
-/// Which users of a tenant need a second factor.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+/// Which users of a tenant need a second factor: those of a requirement also need it by each greater one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MfaRequirement {
     /// None.

@@ -510,9 +510,10 @@ pub async fn revoke_devices(cx: &Cx) -> Result<(), MfaError> {
     .await
 }
 
-/// Which users of the tenant need a second factor.
+/// Which users of the tenant need a second factor: those of its setting, and of the server's minimum.
 pub(crate) async fn requirement(cx: &Cx) -> Result<MfaRequirement, StoreError> {
-    Ok(setting::find(cx, &MFA_REQUIRED).await?.unwrap_or_default())
+    let of_tenant = setting::find(cx, &MFA_REQUIRED).await?.unwrap_or_default();
+    Ok(of_tenant.max(cx.app().policy.users_mfa_minimum))
 }
 
 /// What the right password of a user leads to. The user is locked.

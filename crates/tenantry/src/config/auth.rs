@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tenantry_compose::{Credentials, PasswordHashing};
+use tenantry_domain::identity::MfaRequirement;
 use tenantry_passkeys::{RelyingParty, RelyingPartyError};
 
 use super::range::in_range;
@@ -24,6 +25,8 @@ pub struct Auth {
     pub session_max_days: i64,
     /// Whether operators need a second factor. Without a value, they do in production.
     pub operator_mfa_required: Option<bool>,
+    /// Which users of every tenant need a second factor: `off`, `admins` or `everyone`.
+    pub users_mfa_minimum: MfaRequirement,
     /// The second part of the text of API keys; keys of another environment are refused.
     pub api_key_environment: String,
     /// Argon2id: memory, passes, lanes.
@@ -70,6 +73,7 @@ impl Default for Auth {
             session_days: 30,
             session_max_days: 30,
             operator_mfa_required: None,
+            users_mfa_minimum: MfaRequirement::Off,
             api_key_environment,
             password_memory_kib: hashing.memory_kib,
             password_iterations: hashing.iterations,
