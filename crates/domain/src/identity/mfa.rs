@@ -335,7 +335,7 @@ pub trait SecondFactors: Send {
     ) -> Result<(), StoreError>;
     /// Uses a recovery code up; whether it was one.
     async fn use_recovery_code(&mut self, user: UserId, hash: [u8; 32]) -> Result<bool, StoreError>;
-    /// When a factor was last given in a session.
+    /// When a factor was last given in a session, other than by a step-up, which counts for its own token alone.
     async fn given_at(&mut self, session: SessionId) -> Result<Option<Time>, StoreError>;
     /// Stores a login that waits, and removes those of the user that are over or too many.
     async fn insert_challenge(&mut self, challenge: &MfaChallenge) -> Result<(), StoreError>;
