@@ -97,6 +97,7 @@ mod m20261130_000103_tenant_audit_reads;
 mod m20261130_000104_audit_streams;
 mod m20261130_000107_support_ends;
 mod m20261130_000108_address_trigger;
+mod m20261130_000109_first_passwords;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

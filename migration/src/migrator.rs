@@ -157,6 +157,7 @@ in_order! {
     m20261130_000104_audit_streams
     m20261130_000107_support_ends
     m20261130_000108_address_trigger
+    m20261130_000109_first_passwords
 }
 
 /// The names of the migrations of a migrator, in order.

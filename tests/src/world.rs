@@ -11,7 +11,7 @@ use tenantry_billing::plans::tenant_plan;
 use tenantry_billing::plans::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::Definition;
-use tenantry_domain::identity::{ChallengePurpose, Challenges};
+use tenantry_domain::identity::{ChallengePurpose, Challenges, MfaRequirement};
 use tenantry_domain::kernel::{
     Clock, Limit, ProjectId, RequestId, ResourceId, Role, SystemScope, TaskId, TenantId, Time, UserId,
 };
@@ -60,6 +60,8 @@ pub struct Options {
     pub session_max_days: i64,
     /// Whether operators need a second factor.
     pub operator_mfa_required: bool,
+    /// Which users of every tenant need a second factor.
+    pub users_mfa_minimum: MfaRequirement,
     /// Whether new tenants let people register.
     pub self_registration: bool,
     /// The runtime role is one that row-level security does not bind, made for this world and dropped with it: what
@@ -121,6 +123,8 @@ pub struct Options {
     pub without_billing: bool,
     /// The requests that need a proof of work of eight bits.
     pub proof_of_work: BTreeSet<ChallengePurpose>,
+    /// The address of a list of breached passwords; new passwords are compared with none when absent.
+    pub breached_passwords: Option<String>,
     /// The challenges of a provider.
     pub challenges: Option<Challenges>,
     /// A service built on Tenantry: its migrations and its routes are part of the world.
@@ -168,6 +172,7 @@ impl Default for Options {
             signup_enabled: true,
             session_max_days: 30,
             operator_mfa_required: false,
+            users_mfa_minimum: MfaRequirement::Off,
             self_registration: true,
             bypass_row_security: false,
             pooler: None,
@@ -207,6 +212,7 @@ impl Default for Options {
             billing: BillingPolicy::default(),
             without_billing: false,
             proof_of_work: BTreeSet::new(),
+            breached_passwords: None,
             challenges: None,
             extension: Extension::default(),
         }
@@ -312,6 +318,7 @@ impl Seed {
             http: _,
             session_max_days: _,
             operator_mfa_required: _,
+            users_mfa_minimum: _,
             bypass_row_security: _,
             pooler: _,
             rates: _,
@@ -334,6 +341,7 @@ impl Seed {
             passkeys: _,
             billing: _,
             proof_of_work: _,
+            breached_passwords: _,
             challenges: _,
             extension: _,
             audit_stream: _,
@@ -720,6 +728,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Configuration {
     settings.signup.self_registration = options.self_registration;
     settings.auth.session_max_days = options.session_max_days;
     settings.auth.operator_mfa_required = Some(options.operator_mfa_required);
+    settings.auth.users_mfa_minimum = options.users_mfa_minimum;
     if !options.proof_of_work.is_empty() {
         let purposes = options.proof_of_work.iter();
         settings.signup.challenge = Challenge {
@@ -729,6 +738,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Configuration {
             ..Challenge::default()
         };
     }
+    settings.auth.breached_passwords.url = options.breached_passwords.clone().unwrap_or_default();
     settings.auth.api_key_environment = "test".into();
     if let Some((domain, origin)) = &options.passkeys {
         (*domain).clone_into(&mut settings.auth.passkeys.rp_id);
@@ -941,6 +951,7 @@ async fn person(cx: &Cx, app: &Arc<Tenancy>, slug: &str, role: Role) -> Person {
         role,
         custom_role: None,
         password: Some(PASSWORD.into()),
+        is_own_password: true,
     };
     let id = user::create(cx, data).await.unwrap().user.id;
     let selector = tenantry_domain::tenant::TenantSelector::Id(cx.scope().tenant());

@@ -1,6 +1,9 @@
 //! Verifies challenges of a provider: the adapter of [`tenantry_domain::identity::ChallengeVerifier`] to the siteverify protocol,
-//! which hCaptcha, Turnstile and reCAPTCHA have in common.
+//! which hCaptcha, Turnstile and reCAPTCHA have in common. Also asks a list of breached passwords: the adapter of
+//! [`tenantry_domain::identity::BreachedPasswords`] to the range protocol of Have I Been Pwned.
 #![deny(missing_docs)]
+
+mod breached_passwords;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -12,6 +15,8 @@ use tenantry_domain::identity::{ChallengeError, ChallengeOffer, ChallengePurpose
 use tokio::sync::Semaphore;
 use url::Url;
 use url::form_urlencoded::Serializer;
+
+pub use breached_passwords::{PasswordRanges, PasswordRangesConfig};
 
 /// How the provider is reached.
 #[derive(Clone)]

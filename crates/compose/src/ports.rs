@@ -101,6 +101,7 @@ pub fn ports(
         workspaces: Arc::new(PgWorkspaces::new(platform.clone())),
         mail_templates: Arc::new(CompiledTemplates::new()),
         mailer: Arc::new(LogMailer::new(false)),
+        breached_passwords: None,
         challenges: None,
         settings: Arc::clone(&base.settings),
         configurations: caches.configurations.clone(),

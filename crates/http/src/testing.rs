@@ -35,12 +35,12 @@ use tenantry_domain::customization::{
 use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
 use tenantry_domain::identity::{
     AccessClaims, AccessTokens, AddressRules, ApiKey, ApiKeyFormat, AuthMethods, Email, HashingCaller,
-    InvitationTokens, IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, NewApiKey,
-    OneTimeCodes, OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony, PasskeyCredential,
-    PasskeyOwner, PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher, PresentedInvitation,
-    PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, Requested, SecretSource, Signature,
-    SigningKeyRecord, SigningKeys, TokenError, TotpSecret, UserHandle, Verified, Workspace, WorkspaceRequest,
-    Workspaces,
+    InvitationTokens, IssuedInvitation, IssuedLink, IssuedRefresh, KeyRing, LinkTokens, MfaRequirement,
+    NewApiKey, OneTimeCodes, OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony,
+    PasskeyCredential, PasskeyOwner, PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher,
+    PresentedInvitation, PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, Requested,
+    SecretSource, Signature, SigningKeyRecord, SigningKeys, TokenError, TotpSecret, UserHandle, Verified,
+    Workspace, WorkspaceRequest, Workspaces,
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorEventId,
@@ -119,6 +119,7 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         workspaces: fake.clone(),
         mail_templates: fake.clone(),
         mailer: fake.clone(),
+        breached_passwords: None,
         challenges: None,
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
         permissions: Arc::default(),
@@ -144,6 +145,7 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         session_days: 30,
         session_max_days: 30,
         operator_mfa_required: false,
+        users_mfa_minimum: MfaRequirement::Off,
         api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,
         purge_after_days: 30,

@@ -234,6 +234,7 @@ fn all() -> Vec<Message> {
         network(Some("192.0.2.1"), Some("curl")),
         network(None, None),
         AccountNotice::TokenReused,
+        AccountNotice::PasswordExpires { until: now },
     ] {
         all.push(notice.message(&recipient, now));
     }

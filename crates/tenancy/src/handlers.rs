@@ -8,6 +8,7 @@ impl Handlers {
         Self::default()
             .with(crate::tenant::purge::Purge)
             .with(crate::identity::api_key_expiry::NotifyOfExpiry)
+            .with(crate::identity::first_password::NotifyOfFirstPasswords)
             .with_system(crate::tenant::upkeep::TendSome)
             .with(crate::archive::export::WriteExport)
             .with(crate::identity::erasure::EraseTraces)

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use tenantry_billing::plans::PlanBook;
 use tenantry_billing::usage::quota_lending::StoredQuotas;
-use tenantry_challenge::{SiteVerify, SiteVerifyConfig};
+use tenantry_challenge::{PasswordRanges, SiteVerify, SiteVerifyConfig};
 use tenantry_compose::{Base, Caches, ComposeError, DEVELOPMENT_MARK, PasswordHashing, SigningKeyConfig};
 use tenantry_domain::archive::ArchiveStore;
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::identity::{
-    ApiKeyFormat, ChallengePurpose, ChallengeVerifier, Challenges, PasskeyCeremonies, PasswordHasher,
+    ApiKeyFormat, BreachedPasswords, ChallengePurpose, ChallengeVerifier, Challenges, PasskeyCeremonies,
+    PasswordHasher,
 };
 use tenantry_domain::kernel::{
     Clock, HostResolver, InvalidatedCache, InvalidationPublisher, PermissionError, StoreError,
@@ -311,6 +312,7 @@ fn ports_of(
         subscriptions: subscriptions.unwrap_or(ports.subscriptions),
         payments: payments.or(stripe),
         mailer: mailer.unwrap_or_else(|| outside.mailer.clone()),
+        breached_passwords: breached_passwords(config)?,
         challenges,
         resolver: resolver.unwrap_or(ports.resolver),
         dns: domains::dns(config)?,
@@ -511,6 +513,18 @@ fn site_verify(challenge: &config::Challenge) -> Result<SiteVerify, Configuratio
     SiteVerify::new(config).map_err(|error| invalid(error.to_string()))
 }
 
+/// The list of breached passwords, where the configuration names one.
+fn breached_passwords(
+    config: &Configuration,
+) -> Result<Option<Arc<dyn BreachedPasswords>>, ConfigurationError> {
+    let Some(ranges) = config.auth.breached_passwords.ranges()? else {
+        return Ok(None);
+    };
+    let invalid = |problem: String| ConfigurationError::invalid("auth.breached_passwords.url", problem);
+    let ranges = PasswordRanges::new(&ranges).map_err(|error| invalid(error.to_string()))?;
+    Ok(Some(Arc::new(ranges)))
+}
+
 fn passwords(config: &Configuration) -> Result<Argon2Passwords, ConfigurationError> {
     let auth = &config.auth;
     let hashing = PasswordHashing {
@@ -552,6 +566,7 @@ fn policy(config: &Configuration) -> Policy {
         session_days: config.auth.session_days,
         session_max_days: config.auth.session_max_days,
         operator_mfa_required: config.auth.operators_need_factor(config.profile),
+        users_mfa_minimum: config.auth.users_mfa_minimum,
         // The configuration was checked.
         api_keys: ApiKeyFormat::new(&config.auth.api_key_environment).unwrap_or_default(),
         name_quarantine_days: config.signup.name_quarantine_days,

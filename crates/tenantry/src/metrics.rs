@@ -16,6 +16,7 @@ use tenantry_http::tls_ask;
 use tenantry_persistence::{PgJobQueue, Pool};
 use tenantry_system::{CachedDirectory, QuotaStats};
 use tenantry_tenancy::Tenancy;
+use tenantry_tenancy::identity::new_password::UncheckedPasswords;
 use tenantry_tenancy::identity::workspace::DroppedRequests;
 use tenantry_tenancy::operations::worker::Worker;
 use tokio::sync::watch;
@@ -65,6 +66,7 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
     );
     redis(metrics, booted);
     quotas(metrics, booted);
+    passwords(metrics, booted);
     mails(metrics, booted);
     audit(metrics, booted);
     audit_stream(metrics, booted);
@@ -327,6 +329,16 @@ fn quotas(metrics: &Metrics, booted: &Booted) {
         "How long that took, all together",
         reading(|stats| Reading::TotalTime(Duration::from_micros(stats.asked_micros))),
     );
+}
+
+/// Adds passwords that were accepted without a comparison with breached ones.
+fn passwords(metrics: &Metrics, booted: &Booted) {
+    let app = Arc::clone(&booted.app);
+    let help =
+        "Passwords that were accepted without a comparison with breached ones, since the list did not answer";
+    metrics.register("passwords_unchecked", help, move || {
+        Reading::Total(app.state::<UncheckedPasswords>().total())
+    });
 }
 
 /// Adds what became of mail.

@@ -73,6 +73,7 @@ async fn seed_tenant(app: &Arc<Tenancy>, slug: &str, name: &str, plan: &str) -> 
             role,
             custom_role: None,
             password: Some(PASSWORD.into()),
+            is_own_password: true,
         };
         user::create(&cx, data).await.map_err(|error| failed(&error))?;
     }

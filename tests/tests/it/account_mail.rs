@@ -447,8 +447,12 @@ async fn password_and_session_change_no_address_without_a_factor() {
     assert!(mailed.mails_to(NEW).await.is_empty());
     let code = json!({"code": app.next_code(world)});
     let step_up = world.post(&acme.viewer, "/api/v1/auth/mfa/step-up", &code);
-    step_up.await.expect(200);
-    change(world, &acme.viewer, NEW, PASSWORD).await.expect(202);
+    let stepped = step_up.await.expect(200).json();
+    let viewer = Person {
+        access_token: stepped["access_token"].as_str().unwrap().to_owned(),
+        ..acme.viewer.clone()
+    };
+    change(world, &viewer, NEW, PASSWORD).await.expect(202);
 }
 
 /// A factor that its user has had for a day stays; one that a thief enrolled before or after the change does not.

@@ -167,6 +167,7 @@ async fn add(world: &World, email: &str, role: Role) -> UserId {
         role,
         custom_role: None,
         password: Some(PASSWORD.into()),
+        is_own_password: true,
     };
     let added = user::create(&cx, data).await.unwrap().user.id;
     world.forget_links().await;

@@ -45,6 +45,7 @@ async fn users(world: &World, number: usize) -> Vec<String> {
             role: Role::Member,
             custom_role: None,
             password: Some(PASSWORD.into()),
+            is_own_password: true,
         };
         user::create(&cx, data).await.unwrap();
         added.push(email);

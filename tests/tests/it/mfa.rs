@@ -12,7 +12,7 @@ use chrono::Duration;
 use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 use sqlx::AssertSqlSafe;
-use tenantry_domain::identity::{OneTimeCodes as _, TotpSecret};
+use tenantry_domain::identity::{MfaRequirement, OneTimeCodes as _, TotpSecret};
 use tenantry_domain::kernel::{Clock as _, SystemScope};
 use tenantry_domain::operations::{AccountRates, Rate};
 use tenantry_system::{HmacOneTimeCodes, SigningKey};
@@ -1003,10 +1003,12 @@ async fn admin_resets_the_factor_of_another_user() {
     // The admin gives their own factor first.
     world.clock.advance(Duration::seconds(600));
     reset(admin, id.clone()).await.problem(403, "mfa_required");
-    give(&world, admin, STEP_UP, &app.code_at(&world, 0))
-        .await
-        .expect(200);
-    reset(admin, id).await.expect(204);
+    let stepped = give(&world, admin, STEP_UP, &app.code_at(&world, 0)).await;
+    let stepped = Person {
+        access_token: text(&stepped.expect(200).json(), "access_token"),
+        ..admin.clone()
+    };
+    reset(&stepped, id).await.expect(204);
     assert_eq!(world.digest(&world.globex).await, other);
 }
 
@@ -1095,4 +1097,39 @@ async fn trust_ends_with_password_factor_and_wish() {
         .await
         .problem(401, "mfa_required");
     assert!(actions(&world).await.contains(&"mfa.devices_revoked".to_owned()));
+}
+
+/// A tenant adds to the minimum of the server and takes nothing from it. Its admins see what is in force.
+#[actix_web::test]
+async fn minimum_of_the_server_holds_in_every_tenant() {
+    let world = World::with(Options {
+        users_mfa_minimum: MfaRequirement::Admins,
+        ..Options::default()
+    })
+    .await;
+    let admin = &world.acme.admin;
+    let policy = "/api/v1/security/policy";
+    let set = async |value: Value| {
+        let changed = world.patch(admin, policy, &json!({"mfa_required": value})).await;
+        changed.expect(200).json()["mfa_required"].clone()
+    };
+    let needs = async |who: &Person| {
+        let login = login_with(&world.client, who, None).await;
+        if login.status == 200 {
+            return false;
+        }
+        let waiting = login.problem(401, "mfa_required").json();
+        assert_eq!(waiting["methods"], json!(["enroll"]));
+        true
+    };
+    let read = world.get(admin, policy).await.expect(200).json();
+    assert_eq!(read["mfa_required"], "admins");
+    for value in [json!("off"), json!("admins"), json!(null)] {
+        assert_eq!(set(value).await, json!("admins"));
+        assert!(needs(admin).await && needs(&world.globex.admin).await);
+        assert!(!needs(&world.acme.member).await);
+    }
+    assert_eq!(set(json!("everyone")).await, json!("everyone"));
+    assert!(needs(&world.acme.member).await);
+    assert!(!needs(&world.globex.member).await);
 }

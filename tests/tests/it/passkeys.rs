@@ -775,7 +775,11 @@ async fn registration_asks_for_password_or_factor() {
         .problem(403, "mfa_required");
     let code = json!({"code": app.next_code(&world)});
     let stepped = world.post(viewer, "/api/v1/auth/mfa/step-up", &code);
-    stepped.await.expect(200);
+    let stepped = stepped.await.expect(200).json();
+    let viewer = &Person {
+        access_token: stepped["access_token"].as_str().unwrap().to_owned(),
+        ..viewer.clone()
+    };
     begin(viewer, json!({})).await.expect(200);
 }
 

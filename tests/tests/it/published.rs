@@ -320,7 +320,7 @@ fn every_setting_of_the_server_is_read() {
 }
 
 /// The evidence in docs/security.md is tests that exist: `module::test` of this crate, `cli::test` or `cli::module::test` of
-/// the program's tests, and unit tests by crate and path.
+/// the program's tests, `crate::tests::module::test` of a crate's integration tests, and unit tests by crate and path.
 #[test]
 fn every_test_that_is_named_as_evidence_exists() {
     let page = read("docs/security.md");
@@ -333,7 +333,10 @@ fn every_test_that_is_named_as_evidence_exists() {
         let path = module.replace("::", "/");
         let file = match path.split_once('/') {
             Some(("cli", rest)) => format!("crates/server/tests/cli/{rest}.rs"),
-            Some((folder, rest)) => format!("crates/{folder}/src/{rest}.rs"),
+            Some((folder, rest)) => match rest.strip_prefix("tests/") {
+                Some(rest) => format!("crates/{folder}/tests/{rest}.rs"),
+                None => format!("crates/{folder}/src/{rest}.rs"),
+            },
             None if path == "cli" => "crates/server/tests/cli.rs".to_owned(),
             None => format!("tests/tests/it/{path}.rs"),
         };

@@ -242,6 +242,7 @@ async fn policy_is_read_and_changed_by_admins_only() {
     assert_eq!(policy["your_address"], OURS);
     for (rule, value) in [
         ("password_min_length", json!(12)),
+        ("first_password_days", json!(7)),
         ("session_idle_minutes", json!(60)),
         ("session_max_days", json!(365)),
         ("sessions_per_user", json!(20)),

@@ -19,6 +19,7 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::audit::stream;
+use tenantry_tenancy::identity::first_password::NotifyOfFirstPasswords;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::security::detection::DetectActivity;
 use tenantry_tenancy::tenant::audit_upkeep::KeepAudit;
@@ -605,6 +606,7 @@ async fn end_registrations(world: &World, inbox: &Inbox) {
     chain_in(&cx).await;
     KeepAudit.run(&cx, Nothing {}).await.unwrap();
     DetectActivity.run(&cx, Nothing {}).await.unwrap();
+    NotifyOfFirstPasswords.run(&cx, Nothing {}).await.unwrap();
     let receiver = world.app.ports.audit_receiver.clone().unwrap();
     assert!(stream::send_next(&cx, &receiver).await.unwrap());
 }

@@ -588,3 +588,49 @@ async fn promoted_admin_without_a_required_factor_logs_in_again() {
     promote(viewer, "admin").await;
     world.get(viewer, ME).await.expect(200);
 }
+
+/// A thief with another token of the session gains nothing by the code that its owner gives: neither the access token of before nor what
+/// the refresh token leads to says that a factor was given.
+#[actix_web::test]
+async fn step_up_counts_for_its_own_token_only() {
+    let world = World::new().await;
+    let admin = &world.acme.admin;
+    let app = with_factor(&world, admin).await;
+    world.clock.advance(Duration::seconds(600));
+    let change = async |token: &str, minutes: i64| {
+        let body = json!({"security.session_idle_minutes": minutes});
+        world.client.patch(SETTINGS, &body).bearer(token).await
+    };
+    let before = world.digest(&world.globex).await;
+    let fresh = stepped_up(&world, admin, &app).await;
+    let refused = change(&admin.access_token, 30).await;
+    assert_eq!(refused.problem(403, "mfa_required").json()["max_age"], 600);
+    // Nor does it take the place of the password.
+    let begin = json!({});
+    let begun = world.post(admin, "/api/v1/auth/passkeys/registration", &begin);
+    begun.await.problem(403, "mfa_required");
+    let body = json!({"refresh_token": admin.refresh_token});
+    let refreshed = world.client.post("/api/v1/auth/refresh", &body).await;
+    let refreshed = refreshed.expect(200).json();
+    let refreshed = refreshed["access_token"].as_str().unwrap();
+    change(refreshed, 31).await.problem(403, "mfa_required");
+    // The session goes on with all of its tokens, and that of the step-up alone counts.
+    world.get(admin, ME).await.expect(200);
+    change(&fresh.access_token, 32).await.expect(200);
+    assert_eq!(world.digest(&world.globex).await, before);
+}
+
+/// A further factor, which takes a recent one, is none of the session's other tokens.
+#[actix_web::test]
+async fn further_factor_counts_for_no_other_token() {
+    let world = World::new().await;
+    let admin = &world.acme.admin;
+    let app = with_factor(&world, admin).await;
+    world.clock.advance(Duration::seconds(600));
+    let fresh = stepped_up(&world, admin, &app).await;
+    crate::passkeys::register(&world, &fresh).await;
+    let body = json!({"security.session_idle_minutes": 30});
+    let other = world.patch(admin, SETTINGS, &body).await;
+    other.problem(403, "mfa_required");
+    world.patch(&fresh, SETTINGS, &body).await.expect(200);
+}

@@ -670,7 +670,11 @@ async fn stolen_access_token_opens_no_other_tenant() {
     assert_eq!(refused.json()["max_age"], 600);
     let body = json!({"code": app.next_code(world)});
     let stepped_up = world.post(&bob, "/api/v1/auth/mfa/step-up", &body).await;
-    stepped_up.expect(200);
+    let stepped_up = stepped_up.expect(200).json();
+    let bob = Person {
+        access_token: stepped_up["access_token"].as_str().unwrap().to_owned(),
+        ..bob
+    };
     switch(world, &bob, "globex").await.expect(200);
 }
 

@@ -119,7 +119,7 @@ const TABLES: [(&str, Content); 52] = [
 ];
 
 /// The columns that are left out of the tables above.
-const COLUMNS: [(&str, &str, &str, Option<Fill>); 12] = [
+const COLUMNS: [(&str, &str, &str, Option<Fill>); 13] = [
     ("api_keys", "secret_hash", CREDENTIAL, None),
     ("api_keys", "former_hash", CREDENTIAL, None),
     ("audit_heads", "public_key", SEALED, None),
@@ -151,6 +151,7 @@ const COLUMNS: [(&str, &str, &str, Option<Fill>); 12] = [
         "a restoration must not change who is erased",
         None,
     ),
+    ("users", "password_expires_at", CREDENTIAL, None),
     ("users", "password_hash", CREDENTIAL, Some(Fill::UnusablePassword)),
 ];
 

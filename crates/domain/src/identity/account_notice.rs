@@ -26,6 +26,11 @@ pub enum AccountNotice {
     },
     /// A refresh token was used again that had been used up: a copy of it is somewhere else.
     TokenReused,
+    /// The first password expires soon.
+    PasswordExpires {
+        /// When it expires.
+        until: Time,
+    },
 }
 
 /// A kind of notice of which a user gets at most one in [`RareNotice::PAUSE`].
@@ -35,6 +40,8 @@ pub enum RareNotice {
     NewNetwork,
     /// [`AccountNotice::TokenReused`].
     TokenReused,
+    /// [`AccountNotice::PasswordExpires`], of which a user gets one for each first password.
+    PasswordExpires,
 }
 
 impl RareNotice {
@@ -46,6 +53,7 @@ impl RareNotice {
         match self {
             Self::NewNetwork => "new_network",
             Self::TokenReused => "token_reused",
+            Self::PasswordExpires => "password_expires",
         }
     }
 }
@@ -72,10 +80,16 @@ impl AccountNotice {
             Self::PasswordReset => ("password_reset", &None, &None),
             Self::NewNetwork { address, user_agent } => ("new_network", address, user_agent),
             Self::TokenReused => ("token_reused", &None, &None),
+            Self::PasswordExpires { .. } => ("password_expires", &None, &None),
+        };
+        let until = match self {
+            Self::PasswordExpires { until } => Some(wall_clock(*until, &recipient.zone)),
+            _ => None,
         };
         Message::new(MailTemplate::AccountNotice)
             .with("kind", kind)
             .with("when", wall_clock(at, &recipient.zone))
+            .with("until", until)
             .with("address", address.as_deref().map(Line::of))
             .with("user_agent", user_agent.as_deref().map(Line::of))
     }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::Duration;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::identity::PasswordHash;
@@ -267,8 +267,8 @@ impl MfaChallenge {
     }
 }
 
-/// Which users of a tenant need a second factor.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+/// Which users of a tenant need a second factor: those of a requirement also need it by each greater one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MfaRequirement {
     /// None.
@@ -335,7 +335,7 @@ pub trait SecondFactors: Send {
     ) -> Result<(), StoreError>;
     /// Uses a recovery code up; whether it was one.
     async fn use_recovery_code(&mut self, user: UserId, hash: [u8; 32]) -> Result<bool, StoreError>;
-    /// When a factor was last given in a session.
+    /// When a factor was last given in a session, other than by a step-up, which counts for its own token alone.
     async fn given_at(&mut self, session: SessionId) -> Result<Option<Time>, StoreError>;
     /// Stores a login that waits, and removes those of the user that are over or too many.
     async fn insert_challenge(&mut self, challenge: &MfaChallenge) -> Result<(), StoreError>;

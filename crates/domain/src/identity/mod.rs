@@ -6,6 +6,7 @@ mod account_link;
 mod account_notice;
 mod address_rules;
 mod api_key;
+mod breached_passwords;
 mod challenge;
 mod custom_role;
 mod invitation;
@@ -28,6 +29,7 @@ pub use api_key::{
     AllowedNetwork, ApiKey, ApiKeyFormat, ApiKeyPatch, ApiKeys, ExpiryStage, FormerSecret, IssuedApiKey,
     KeyRefusal, NewApiKey, PresentedApiKey, SecretSource,
 };
+pub use breached_passwords::{BreachedPasswords, NotCompared};
 pub use challenge::{
     ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier, Challenges, SpentChallenges,
 };

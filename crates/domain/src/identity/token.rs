@@ -19,7 +19,8 @@ pub struct AccessClaims {
     pub session: SessionId,
     /// `role` at the time of issue: a hint for clients. Decisions read the stored role.
     pub role: Role,
-    /// `mfa_at`: when a second factor was last given in the session; then `amr` (RFC 8176) names it.
+    /// `mfa_at`: when a second factor was last given for the token: at the login of its session, or by the step-up that issued it; then
+    /// `amr` (RFC 8176) names it.
     pub factor_at: Option<Time>,
     /// How the user has authenticated in the session; `amr` once a second factor was given.
     pub methods: AuthMethods,

@@ -92,6 +92,9 @@ pub struct User {
     /// The password as a PHC string, which may be [pending](PasswordHash::pending); never the password.
     #[serde(skip)]
     pub password_hash: PasswordHash,
+    /// When the password expires, if it is a first one: the server generated it, or somebody else chose it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_expires_at: Option<Time>,
     /// When they were added.
     pub created_at: Time,
     /// When they were last changed.
@@ -268,6 +271,7 @@ impl User {
             email_verified: false,
             mailbox: MailboxStanding::new(now),
             password_hash,
+            password_expires_at: None,
             created_at: now,
             updated_at: now,
             deleted_at: None,
@@ -314,10 +318,21 @@ impl User {
         Ok(())
     }
 
-    /// Replaces the password.
+    /// Replaces the password by one that its user has chosen, which does not expire.
     pub fn set_password(&mut self, hash: PasswordHash, now: Time) {
         self.password_hash = hash;
+        self.password_expires_at = None;
         self.touch(now);
+    }
+
+    /// Notes that the password is a first one, which works until that time.
+    pub const fn expire_password(&mut self, at: Time) {
+        self.password_expires_at = Some(at);
+    }
+
+    /// Whether the password is a first one that has expired.
+    pub fn has_expired_password(&self, now: Time) -> bool {
+        self.password_expires_at.is_some_and(|at| now >= at)
     }
 
     /// Notes that the address was proven, and puts a pending password in force.
@@ -441,6 +456,14 @@ pub trait Users: Send {
     async fn list_unproven(&mut self, before: Time, limit: usize) -> Result<Vec<User>, StoreError>;
     /// Registrations that were removed while they waited for proof, at most `limit`.
     async fn list_removed_unproven(&mut self, limit: usize) -> Result<Vec<User>, StoreError>;
+    /// Active users whose [first password](User::password_expires_at) expires after the one time and until the other, the soonest first, at
+    /// most `limit`.
+    async fn list_expiring(
+        &mut self,
+        after: Time,
+        until: Time,
+        limit: usize,
+    ) -> Result<Vec<User>, StoreError>;
     /// How many active registrations [wait for proof](User::awaits_proof). Those that an admin deactivated stay.
     async fn count_unproven(&mut self) -> Result<u64, StoreError>;
     /// Adds a user.
@@ -500,6 +523,16 @@ mod tests {
         let mut unverified = user();
         unverified.email_verified = false;
         assert!(!proof(ada, 20).is_of(&unverified));
+    }
+
+    #[test]
+    fn first_password_expires_until_another_is_chosen() {
+        let mut user = user();
+        assert!(!user.has_expired_password(at(1_000_000)));
+        user.expire_password(at(60));
+        assert!(!user.has_expired_password(at(59)) && user.has_expired_password(at(60)));
+        user.set_password(PasswordHash::new("$argon2id$2".into()), at(61));
+        assert!(!user.has_expired_password(at(1_000_000)));
     }
 
     #[test]

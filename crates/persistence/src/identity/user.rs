@@ -34,6 +34,7 @@ pub(crate) mod entity {
         pub email_since: DateTimeUtc,
         pub mailbox_proven_at: Option<DateTimeUtc>,
         pub switch_since: Option<DateTimeUtc>,
+        pub password_expires_at: Option<DateTimeUtc>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -128,6 +129,20 @@ impl Users for PgStore {
         find.all().await?.into_iter().map(User::try_from).collect()
     }
 
+    async fn list_expiring(
+        &mut self,
+        after: Time,
+        until: Time,
+        limit: usize,
+    ) -> Result<Vec<User>, StoreError> {
+        let active = self.tx.find::<Entity>().filter(Column::IsActive.eq(true));
+        let find = active
+            .filter(Column::PasswordExpiresAt.gt(after))
+            .filter(Column::PasswordExpiresAt.lte(until));
+        let find = find.order_by_asc(Column::PasswordExpiresAt).limit(limit as u64);
+        find.all().await?.into_iter().map(User::try_from).collect()
+    }
+
     async fn count_unproven(&mut self) -> Result<u64, StoreError> {
         self.unproven().count().await
     }
@@ -212,6 +227,7 @@ impl TryFrom<Model> for User {
             is_active: row.is_active,
             email_verified: row.email_verified,
             password_hash: PasswordHash::new(row.password_hash),
+            password_expires_at: row.password_expires_at,
             created_at: row.created_at,
             updated_at: row.updated_at,
             deleted_at: row.deleted_at,
@@ -239,6 +255,7 @@ fn changes(user: &User) -> ActiveModel {
         mailbox_proven_at: Set(user.mailbox.proven_at()),
         switch_since: Set(user.mailbox.switch_since()),
         password_hash: Set(user.password_hash.as_str().to_owned()),
+        password_expires_at: Set(user.password_expires_at),
         updated_at: Set(user.updated_at),
         deleted_at: Set(user.deleted_at),
         version: Set(user.version),

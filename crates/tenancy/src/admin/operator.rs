@@ -17,6 +17,7 @@ use tenantry_domain::tenant::Refused;
 use crate::identity::known_network;
 use crate::identity::lockout::Guesser;
 use crate::identity::mfa::Pending;
+use crate::identity::new_password;
 use crate::identity::support_end::{self, EndedAccesses};
 use crate::operations::idempotency::OperatorRequest;
 use crate::{OperatorCx, Precondition, Stale, Tenancy};
@@ -393,9 +394,11 @@ async fn password_of(
     given: Option<String>,
 ) -> Result<NewPassword, OperatorError> {
     let passwords = &cx.app().ports.passwords;
-    let chosen = given
-        .map(|text| passwords.choose(text, "/password", &[email.as_str(), full_name]))
-        .transpose()?;
+    let names = [email.as_str(), full_name];
+    let chosen = match given {
+        Some(text) => Some(new_password::choose(cx.app(), text, "/password", &names).await?),
+        None => None,
+    };
     let password = chosen.clone().unwrap_or_else(|| passwords.generate());
     let caller = HashingCaller::new(CallerClass::Known, CallerGroup::Operator, cx.origin().address());
     let hash = passwords.hash(&caller, password.clone()).await?;

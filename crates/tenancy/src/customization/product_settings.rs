@@ -25,6 +25,10 @@ pub const SESSION_MAX_DAYS: Setting<u32> = Setting::new("security.session_max_da
 pub const DEFAULT_SESSION_MAX_DAYS: u32 = 365;
 /// How many characters a new password has at least, where the server does not say more.
 pub const PASSWORD_MIN_LENGTH: Setting<usize> = Setting::new("security.password_min_length");
+/// For how many days a password works that somebody else chose for its user, or that the server generated.
+pub const FIRST_PASSWORD_DAYS: Setting<i64> = Setting::new("security.first_password_days");
+/// The default of [`FIRST_PASSWORD_DAYS`], also for a tenant without settings.
+pub const DEFAULT_FIRST_PASSWORD_DAYS: i64 = 7;
 /// The networks from which requests are taken; all when there is none.
 pub const ALLOWED_NETWORKS: Setting<Vec<String>> = Setting::new("security.allowed_networks");
 /// The networks from which no requests are taken.
@@ -192,6 +196,13 @@ fn access() -> Vec<Definition> {
             "The minimum length of passwords that are chosen from now on, in characters.",
         )
         .client_visible(),
+        Definition::new(
+            "security.first_password_days",
+            Kind::Integer(1..=90),
+            json!(DEFAULT_FIRST_PASSWORD_DAYS),
+            "For how many days a password works that an admin chose for a user, or that the server generated, unless its user \
+             changes it. Users who are created from now on.",
+        ),
         Definition::new(
             "security.allowed_networks",
             Kind::list(Kind::Network, AddressRules::MOST),

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tenantry_domain::customization::EffectiveSettings;
-use tenantry_domain::identity::Password;
+use tenantry_domain::identity::{MfaRequirement, Password};
 use tenantry_domain::kernel::{FieldError, Invalid, Patch, Permission, Resolved, StoreError};
 use tenantry_domain::tenant::{Denied, TenantScope};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction, RefusedActor};
-use crate::customization::product_settings::PASSWORD_MIN_LENGTH;
+use crate::customization::product_settings::{MFA_REQUIRED, PASSWORD_MIN_LENGTH};
 use crate::customization::setting::{self, Changed, SettingError};
 use crate::{Cx, Origin, Precondition, Tenancy};
 
@@ -25,7 +26,10 @@ const PREFIX: &str = "security.";
 pub async fn get(cx: &Cx) -> Result<(i64, BTreeMap<String, Value>), SettingError> {
     cx.require(Permission::ReadSettingHistory)?;
     let configuration = setting::configuration(cx).await?;
-    Ok((configuration.settings.version, rules_of(&configuration.settings)))
+    Ok((
+        configuration.settings.version,
+        rules_of(cx, &configuration.settings),
+    ))
 }
 
 /// Changes rules: all of them, or none. Null goes back to the inherited rule.
@@ -41,18 +45,24 @@ pub async fn update(
     let of_setting = |(name, value): (&String, &Patch<Value>)| (format!("{PREFIX}{name}"), value.clone());
     let patch = patch.iter().map(of_setting).collect();
     match setting::update(cx, when, &patch).await {
-        Ok(Changed { settings, .. }) => Ok((settings.version, rules_of(&settings))),
+        Ok(Changed { settings, .. }) => Ok((settings.version, rules_of(cx, &settings))),
         Err(SettingError::Invalid(invalid)) => Err(renamed(invalid).into()),
         Err(error) => Err(error),
     }
 }
 
-/// The policy of settings that hold.
-fn rules_of(settings: &EffectiveSettings) -> BTreeMap<String, Value> {
+/// The policy of settings that hold. Of `mfa_required` and the server's minimum the stricter one is in force.
+fn rules_of(cx: &Cx, settings: &EffectiveSettings) -> BTreeMap<String, Value> {
+    let minimum = cx.app().policy.users_mfa_minimum;
     let rules = settings.values.iter();
     let rule = |(key, resolved): (&&str, &Resolved<Value>)| {
         let name = key.strip_prefix(PREFIX)?;
-        Some((name.to_owned(), resolved.value.clone()))
+        let own = (*key == MFA_REQUIRED.key()).then(|| MfaRequirement::deserialize(&resolved.value));
+        let value = match own {
+            Some(Ok(own)) if own < minimum => json!(minimum),
+            _ => resolved.value.clone(),
+        };
+        Some((name.to_owned(), value))
     };
     rules.filter_map(rule).collect()
 }

@@ -19,7 +19,9 @@ use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout;
 use crate::identity::mfa::{self, Removed};
 use crate::identity::password::{self, Compared};
-use crate::identity::{account_link, account_mail, address, security_notice, session};
+use crate::identity::{
+    account_link, account_mail, address, first_password, new_password, security_notice, session,
+};
 use crate::kernel::carries_store_error::carries_store_error;
 use crate::kernel::step_up::{ActingAdmin, RECENT_SECONDS, RecentFactor};
 use crate::plans::{AddError, Countable, NotInPlan};
@@ -112,9 +114,10 @@ pub async fn change_password(cx: &Cx, current: Password, new: String) -> Result<
     let session = cx.scope().session().ok_or(Refused::Forbidden)?;
     let (seen, tenant) = own(cx).await?;
     let factor = cx.require_recent_factor().await??;
-    let new = chosen(cx, new, &seen, &tenant)?;
+    let new = chosen(cx, new, &seen, &tenant).await?;
     security_policy::check_length(cx, &new, "/new_password").await??;
     confirm(cx, &seen, current).await?;
+    first_password::refuse_again::<AccountError>(cx, &cx.hashing_caller(), &seen, &new).await?;
     let hash = cx.ports().passwords.hash(&cx.hashing_caller(), new).await?;
     replace_password(cx, &seen, session, hash, factor).await
 }
@@ -203,12 +206,13 @@ async fn send_reset_to(
 pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Result<User, AccountError> {
     const RESET: LinkPurpose = LinkPurpose::ResetPassword;
     let (user, tenant) = opened(cx, RESET, token).await?;
-    let new = chosen(cx, new, &user, &tenant)?;
+    let new = chosen(cx, new, &user, &tenant).await?;
     security_policy::check_length(cx, &new, "/new_password").await??;
     let caller = HashingCaller {
         class: CallerClass::Known,
         ..cx.hashing_caller()
     };
+    first_password::refuse_again::<AccountError>(cx, &caller, &user, &new).await?;
     let hash = cx.ports().passwords.hash(&caller, new).await?;
     let domains = AllowedDomains::of(cx).await?;
     cx.write(async |work| {
@@ -402,7 +406,9 @@ pub(crate) async fn require_presence(
     let session = cx.read(async |work| work.sessions().find(id).await).await?;
     let session = session.ok_or(Refused::Forbidden)?;
     let is_recent = |at: Time| cx.now() - at < Duration::seconds(RECENT_SECONDS);
-    if session.login_at().is_some_and(is_recent) || session.factor_at.is_some_and(is_recent) {
+    // The factor of a login is in the session, that of a step-up in the token alone.
+    let given = [session.login_at(), session.factor_at, cx.scope().factor_at()];
+    if given.into_iter().flatten().any(is_recent) {
         Ok(factor)
     } else {
         Err(AccountError::PasswordNeeded)
@@ -422,12 +428,12 @@ pub(crate) async fn own(cx: &Cx) -> Result<(User, Tenant), AccountError> {
 }
 
 /// A password that a user chooses, held to the rules of sign-up.
-fn chosen(cx: &Cx, text: String, user: &User, tenant: &Tenant) -> Result<Password, Invalid> {
+async fn chosen(cx: &Cx, text: String, user: &User, tenant: &Tenant) -> Result<Password, Invalid> {
     let names = [
         tenant.slug.as_str(),
         &tenant.name,
         user.email.as_str(),
         &user.full_name,
     ];
-    cx.ports().passwords.choose(text, "/new_password", &names)
+    new_password::choose(cx.app(), text, "/new_password", &names).await
 }

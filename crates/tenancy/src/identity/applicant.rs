@@ -6,6 +6,7 @@ use tenantry_domain::tenant::Tenant;
 
 use crate::Cx;
 use crate::customization::security_policy;
+use crate::identity::new_password;
 use crate::kernel::step_up::GrantedRole;
 
 /// Who becomes a user.
@@ -31,10 +32,12 @@ pub(crate) async fn prepare(
     let mut check = Check::new();
     let email = check.take(Email::parse(&data.email, "/email"));
     let names = [tenant.slug.as_str(), &tenant.name, &data.email, &data.full_name];
-    let chosen = data
-        .password
-        .map(|text| passwords.choose(text, "/password", &names))
-        .transpose();
+    let chosen = match data.password {
+        Some(text) => new_password::choose(cx.app(), text, "/password", &names)
+            .await
+            .map(Some),
+        None => Ok(None),
+    };
     let chosen = check.take(chosen);
     if let Some(Some(password)) = &chosen {
         check.take(security_policy::check_length(cx, password, "/password").await?);

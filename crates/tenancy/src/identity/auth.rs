@@ -156,7 +156,7 @@ impl From<PrepareError> for AuthError {
 }
 
 /// Logs somebody in. An unknown address costs the same time as a wrong password, and both are recorded. After wrong ones in
-/// a row the address waits, known or unknown.
+/// a row the address waits, known or unknown. A first password that has expired is a wrong one, but in the audit log.
 ///
 /// # Errors
 /// [`AuthError::InvalidCredentials`], [`AuthError::FactorRequired`], [`AuthError::WrongCode`], [`AuthError::Locked`], and those
@@ -184,14 +184,14 @@ pub async fn login(
     };
     let verified = passwords.verify(&caller, password.clone(), hash).await?;
     match user {
-        Some(user) if verified.is_right() => {
+        Some(user) if verified.is_right() && !user.has_expired_password(cx.now()) => {
             if user.awaits_proof() || (!user.email_verified && account::verified_only(cx).await?) {
                 return Err(AuthError::EmailNotVerified);
             }
             let renewed = password::renew(passwords.as_ref(), &caller, verified, password).await;
             let opened = open_session(cx, &user, renewed, &claim).await;
             match opened {
-                Err(AuthError::InvalidCredentials) => record_failure(cx, email, Some(user.id)).await?,
+                Err(AuthError::InvalidCredentials) => record_failure(cx, email, Some(user.id), None).await?,
                 Err(AuthError::WrongCode) => mfa::record_failure(cx, user.id).await?,
                 Err(AuthError::Locked(_)) => lockout::record(cx, Guess::Code, Some(user.id), None).await?,
                 Ok(_) | Err(_) => {}
@@ -199,8 +199,11 @@ pub async fn login(
             opened
         }
         user => {
+            // Nothing else tells it from a wrong one: a stranger must not learn that the password was right.
+            let has_expired = verified.is_right() && user.is_some();
+            let reason = has_expired.then_some("password_expired");
             let user = user.map(|user| user.id);
-            record_failure(cx, email, user).await?;
+            record_failure(cx, email, user, reason).await?;
             cx.write_behind(async |work| {
                 if let Some((user, device)) = user.zip(claim.device) {
                     trusted_device::fail(cx, work, user, device).await?;
@@ -480,16 +483,25 @@ async fn open_session(
     }
 }
 
-async fn record_failure(cx: &Cx, email: &str, user: Option<UserId>) -> Result<(), AuthError> {
+async fn record_failure(
+    cx: &Cx,
+    email: &str,
+    user: Option<UserId>,
+    reason: Option<&str>,
+) -> Result<(), AuthError> {
     // What was typed may be a password in the wrong box: only something that is an address is kept.
     let email = Email::parse(email, "/email").ok();
+    let details = match reason {
+        Some(reason) => json!({"email": email, "reason": reason}),
+        None => json!({"email": email}),
+    };
     let refusal = Refusal {
         action: RefusedAction::Login,
         target_type: "user",
         target: user.map(UserId::uuid),
         actor: None,
         ip: cx.origin().ip.clone(),
-        details: json!({"email": email}),
+        details,
     };
     Ok(refusal::record(cx, refusal).await?)
 }

@@ -212,7 +212,7 @@ pub async fn enroll(cx: &Cx, password: Option<Password>) -> Result<Enrollment, M
     recorded(cx, outcome).await
 }
 
-/// Confirms the caller's enrollment with a code of the app, and returns recovery codes. It counts as giving the factor in
+/// Confirms the caller's enrollment with a code of the app, and returns recovery codes. A first factor counts as given in
 /// the caller's session. A user who got a passkey since the enrollment began has given it recently: the enrollment may be a thief's.
 ///
 /// # Errors
@@ -222,11 +222,12 @@ pub async fn confirm(cx: &Cx, code: &str) -> Result<Vec<RecoveryCode>, MfaError>
     let outcome = cx
         .write(async |work| {
             let (user, _) = locked_caller(cx, work).await?;
+            let given = GivenFactor::of(cx, work, user.id, AuthMethods::CODE).await?;
             if step_up::has_passkey(cx, work, user.id).await? {
                 let _: RecentFactor = step_up::require_recent(cx, work).await??;
             }
             let codes = confirm_user(cx, work, user.id, code).await?;
-            note_in_session::<MfaError>(cx, work, AuthMethods::CODE).await?;
+            note_in_session::<MfaError>(cx, work, given).await?;
             Ok(codes)
         })
         .await;
@@ -365,7 +366,7 @@ pub async fn renew_recovery_codes(
             if !give_own(cx, work, &user, code).await? {
                 return Ok(None);
             }
-            note_in_session::<MfaError>(cx, work, AuthMethods::CODE).await?;
+            session::lock_own::<MfaError>(cx, work).await?;
             record(cx, work, "mfa.recovery_codes_renewed", user.id).await?;
             security_notice::notify(cx, work, user.id, SecurityNotice::RecoveryCodesRenewed).await?;
             new_recovery_codes(cx, work, user.id).await.map(Some)
@@ -374,7 +375,8 @@ pub async fn renew_recovery_codes(
     recorded(cx, accepted(outcome)).await
 }
 
-/// Takes a code of the caller's second factor in a running session, and returns an access token that says so.
+/// Takes a code of the caller's second factor in a running session, and returns an access token that says so. Only that token says so:
+/// the session, its refresh token and its other access tokens may be in the hands of a thief, and stay as they were.
 ///
 /// # Errors
 /// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
@@ -386,7 +388,8 @@ pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
             if !give_own(cx, work, &user, code).await? {
                 return Ok(None);
             }
-            let session = note_in_session::<MfaError>(cx, work, AuthMethods::CODE).await?;
+            let mut session = session::lock_own::<MfaError>(cx, work).await?;
+            session.note_factor(AuthMethods::CODE, cx.now());
             record(cx, work, "mfa.stepped_up", user.id).await?;
             Ok(Some((user, session)))
         })
@@ -507,9 +510,10 @@ pub async fn revoke_devices(cx: &Cx) -> Result<(), MfaError> {
     .await
 }
 
-/// Which users of the tenant need a second factor.
+/// Which users of the tenant need a second factor: those of its setting, and of the server's minimum.
 pub(crate) async fn requirement(cx: &Cx) -> Result<MfaRequirement, StoreError> {
-    Ok(setting::find(cx, &MFA_REQUIRED).await?.unwrap_or_default())
+    let of_tenant = setting::find(cx, &MFA_REQUIRED).await?.unwrap_or_default();
+    Ok(of_tenant.max(cx.app().policy.users_mfa_minimum))
 }
 
 /// What the right password of a user leads to. The user is locked.
@@ -1092,15 +1096,40 @@ fn accepted<T>(outcome: Result<Option<T>, MfaError>) -> Result<T, MfaError> {
     outcome?.ok_or(MfaError::WrongCode)
 }
 
-/// Notes in the caller's session that a factor was given now.
+/// A factor that the caller gives by adding it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GivenFactor {
+    /// How it was given.
+    method: AuthMethods,
+    /// Whether the caller has had a factor before.
+    has_other: bool,
+}
+
+impl GivenFactor {
+    /// A factor that is about to be added. The user is locked.
+    pub(crate) async fn of(
+        cx: &Cx,
+        work: &mut Work,
+        user: UserId,
+        method: AuthMethods,
+    ) -> Result<Self, StoreError> {
+        let has_other = step_up::has_factor(cx, work, user).await?;
+        Ok(Self { method, has_other })
+    }
+}
+
+/// Returns the caller's session. A first factor is noted in it: until then the session needed none, so no token of it gains anything. A
+/// further one is not, since a thief with another token of the session would gain what the caller proved.
 pub(crate) async fn note_in_session<E: From<Refused> + From<StoreError>>(
     cx: &Cx,
     work: &mut Work,
-    method: AuthMethods,
+    given: GivenFactor,
 ) -> Result<Session, E> {
     let mut session = session::lock_own::<E>(cx, work).await?;
-    session.note_factor(method, cx.now());
-    work.sessions().update(&session).await?;
+    if !given.has_other {
+        session.note_factor(given.method, cx.now());
+        work.sessions().update(&session).await?;
+    }
     Ok(session)
 }
 

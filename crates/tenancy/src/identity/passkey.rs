@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::audit::refusal::{self, Refusal, RefusedAction};
 use crate::identity::account::{self, AccountError};
 use crate::identity::known_network;
+use crate::identity::mfa::GivenFactor;
 use crate::identity::session_start::{self, LoggedIn, own_tenant};
 use crate::identity::{mfa, security_notice, session};
 use crate::kernel::carries_store_error::carries_store_error;
@@ -125,8 +126,8 @@ pub async fn begin_registration(cx: &Cx, password: Option<Password>) -> Result<B
     start_registration(cx, ceremonies.as_ref(), factor).await
 }
 
-/// Finishes the registration of a passkey that the caller began in this session. The authenticator has verified the user, so it
-/// counts as giving the factor in the session. A user with a factor has given it recently, also one who got it since the registration
+/// Finishes the registration of a passkey that the caller began in this session. The authenticator has verified the user, so a first
+/// factor counts as given in the session. A user with a factor has given it recently, also one who got it since the registration
 /// began; an app that was confirmed since ends the registration, and an app that waits for its confirmation ends: either may be a
 /// thief's.
 ///
@@ -172,7 +173,8 @@ pub async fn finish_registration(
             return Err(PasskeyError::TooMany);
         }
         let method = method(passkey.credential.backup);
-        let session = mfa::note_in_session::<PasskeyError>(cx, work, method).await?;
+        let given = GivenFactor::of(cx, work, user.id, method).await?;
+        let session = mfa::note_in_session::<PasskeyError>(cx, work, given).await?;
         let passkey = Passkey {
             mailbox_proof: session.mailbox_proof,
             ..passkey.clone()

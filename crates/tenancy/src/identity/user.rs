@@ -9,7 +9,9 @@ use tenantry_domain::tenant::Refused;
 
 use crate::identity::applicant::{self, Applicant, PrepareError};
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::{account_link, address, invitation, mfa, security_notice, session, support_end};
+use crate::identity::{
+    account_link, address, first_password, invitation, mfa, security_notice, session, support_end,
+};
 use crate::kernel::step_up::{
     self, ActingAdmin, GrantedRole, RecentFactor, may_give_role, require_acting_admin,
 };
@@ -61,6 +63,8 @@ pub struct AddUser {
     pub custom_role: Option<String>,
     /// Their password; generated when absent.
     pub password: Option<String>,
+    /// Whether the password is the user's own, as in data for a demonstration. Otherwise it is a first one, which expires.
+    pub is_own_password: bool,
 }
 
 /// A user that was added.
@@ -92,7 +96,7 @@ pub async fn get(cx: &Cx, id: UserId) -> Result<User, UserError> {
         .await
 }
 
-/// Adds a user.
+/// Adds a user. The password is generated or the admin's choice, so it expires unless the user changes it.
 ///
 /// # Errors
 /// [`UserError`].
@@ -104,6 +108,10 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     AllowedDomains::of(cx).await?.check_text(&data.email)?;
     let role = GrantedRole::by_caller(cx, data.role).await??;
     let custom_role = data.custom_role.as_deref().map(RoleName::of_user).transpose()?;
+    let expires_at = match data.is_own_password {
+        true => None,
+        false => Some(cx.now() + first_password::lifetime(cx).await?),
+    };
     let applicant = Applicant {
         email: data.email,
         full_name: data.full_name,
@@ -111,6 +119,7 @@ pub async fn create(cx: &Cx, data: AddUser) -> Result<Added, UserError> {
     };
     let (mut user, generated) = applicant::prepare(cx, applicant, role, &tenant).await?;
     user.custom_role = custom_role;
+    user.password_expires_at = expires_at;
     cx.write_as_admin(async |work, _| {
         if let Some(name) = &user.custom_role {
             may_give_role::<UserError>(cx, work, name).await?;

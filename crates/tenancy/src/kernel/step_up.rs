@@ -236,7 +236,8 @@ async fn given(cx: &Cx, work: &mut Work) -> Result<Given, StoreError> {
     given_in_session(cx, work).await
 }
 
-/// What the caller's session says. A token of before the factor was given is as good as the session.
+/// What the caller's session says: the factor of its login, or the first one of its user, if that was added in it. A factor that was
+/// given by a step-up is in the token of the step-up alone.
 async fn given_in_session(cx: &Cx, work: &mut Work) -> Result<Given, StoreError> {
     let (Some(user), Some(session)) = (cx.scope().user(), cx.scope().session()) else {
         return Ok(Given::Recently);

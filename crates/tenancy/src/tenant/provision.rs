@@ -12,6 +12,8 @@ use tenantry_domain::tenant::{Denied, NewTenant, Refused, Slug, Tenant, TenantSe
 
 use crate::identity::account_link;
 use crate::identity::challenge::{self, ChallengeResponse};
+use crate::identity::first_password;
+use crate::identity::new_password;
 use crate::identity::session::SessionRules;
 use crate::identity::session_start::{self, LoggedIn};
 use crate::kernel::carries_store_error::carries_store_error;
@@ -97,7 +99,7 @@ pub async fn sign_up(
         check_signed_up(cx, &slug).await?;
         return Err(refused.into());
     }
-    match establish(cx, tenant, admin, Paying::First).await {
+    match establish(cx, tenant, admin, (Paying::First, PasswordBy::Admin)).await {
         Err(taken @ (SignUpError::SlugTaken | SignUpError::SubdomainTaken)) => {
             check_signed_up(cx, &slug).await?;
             Err(taken)
@@ -138,7 +140,8 @@ async fn check_signed_up(cx: &Cx, slug: &str) -> Result<(), StoreError> {
     }
 }
 
-/// Founds a tenant for the operator, whether sign-up is open or not.
+/// Founds a tenant for the operator, whether sign-up is open or not. A password that is given is the admin's own; a generated one
+/// expires.
 ///
 /// # Errors
 /// [`SignUpError`].
@@ -151,7 +154,7 @@ pub async fn found(
     admin: NewAdmin,
 ) -> Result<SignedUp, SignUpError> {
     let cx = Cx::new(Arc::clone(app), app.ports.gate.found(because, request), origin);
-    establish(&cx, tenant, admin, Paying::Later).await
+    establish(&cx, tenant, admin, (Paying::Later, PasswordBy::Admin)).await
 }
 
 /// Returns the context in which an operator creates a tenant: the scope of one that does not exist yet.
@@ -166,7 +169,7 @@ pub fn operator_cx(cx: &OperatorCx) -> Result<Cx, Refused> {
 }
 
 /// Creates a tenant for an operator, whether sign-up is open or not, in the context of [`operator_cx`]. A request that is repeated with
-/// its idempotency key fails with the stored answer, and leaves no record.
+/// its idempotency key fails with the stored answer, and leaves no record. The password of the admin expires: the operator knows it.
 ///
 /// # Errors
 /// [`SignUpError`].
@@ -181,7 +184,7 @@ pub async fn create_as_operator(
     let details = json!({"slug": tenant.slug, "name": tenant.name, "plan": tenant.plan});
     let record = cx.record("tenant.created", Some(inside.scope().tenant()), details);
     let created = cx.act(record, "tenant.creation_failed", async {
-        establish(inside, tenant, admin, Paying::Later).await
+        establish(inside, tenant, admin, (Paying::Later, PasswordBy::Operator)).await
     });
     match created.await {
         Err(taken @ (SignUpError::SlugTaken | SignUpError::SubdomainTaken)) => {
@@ -201,13 +204,22 @@ enum Paying {
     Later,
 }
 
+/// Who chose a password that is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PasswordBy {
+    /// The admin, whose own it is.
+    Admin,
+    /// An operator.
+    Operator,
+}
+
 async fn establish(
     cx: &Cx,
     tenant: NewTenant,
     admin: NewAdmin,
-    paying: Paying,
+    (paying, chosen_by): (Paying, PasswordBy),
 ) -> Result<SignedUp, SignUpError> {
-    let mut checked = check(cx, tenant, admin)?;
+    let mut checked = check(cx, tenant, admin).await?;
     let wanted = checked.tenant.plan.clone();
     if paying == Paying::First {
         await_payment(cx, &mut checked.tenant)?;
@@ -221,8 +233,11 @@ async fn establish(
         .passwords
         .hash(&cx.hashing_caller(), password.clone())
         .await?;
-    let user =
+    let mut user =
         User::new(UserId::next(cx.ids()), checked.user, hash, cx.now()).map_err(|e| e.under("/admin"))?;
+    if checked.password.is_none() || chosen_by == PasswordBy::Operator {
+        user.expire_password(cx.now() + first_password::lifetime_in_new_tenant());
+    }
     let generated_password = checked.password.is_none().then_some(password);
     store(cx, checked.tenant, user, &wanted, generated_password).await
 }
@@ -259,7 +274,7 @@ struct Checked {
 }
 
 /// Says all that is wrong with tenant and admin at once.
-fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid> {
+async fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid> {
     let mut check = Check::new();
     let plans = &cx.ports().plans;
     let plan = tenant
@@ -285,13 +300,13 @@ fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, Invalid
     ));
     let email = check.take(Email::parse(&admin.email, "/admin/email"));
     check.line("/admin/full_name", admin.full_name.trim(), 1..=120);
-    let password = admin
-        .password
-        .map(|text| {
-            let names = [slug.as_str(), &name, &admin.email, &admin.full_name];
-            cx.ports().passwords.choose(text, "/admin/password", &names)
-        })
-        .transpose();
+    let names = [slug.as_str(), &name, &admin.email, &admin.full_name];
+    let password = match admin.password {
+        Some(text) => new_password::choose(cx.app(), text, "/admin/password", &names)
+            .await
+            .map(Some),
+        None => Ok(None),
+    };
     let password = check.take(password);
     check.verdict()?;
     let (Some(tenant), Some(email), Some(password)) = (tenant, email, password) else {

@@ -2,10 +2,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tenantry_compose::{Credentials, PasswordHashing};
+use tenantry_domain::identity::MfaRequirement;
 use tenantry_passkeys::{RelyingParty, RelyingPartyError};
 
 use super::range::in_range;
-use super::{ConfigurationError, Profile, Secret};
+use super::{BreachedPasswords, ConfigurationError, Profile, Secret};
 
 /// Tokens and passwords.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -24,6 +25,8 @@ pub struct Auth {
     pub session_max_days: i64,
     /// Whether operators need a second factor. Without a value, they do in production.
     pub operator_mfa_required: Option<bool>,
+    /// Which users of every tenant need a second factor: `off`, `admins` or `everyone`.
+    pub users_mfa_minimum: MfaRequirement,
     /// The second part of the text of API keys; keys of another environment are refused.
     pub api_key_environment: String,
     /// Argon2id: memory, passes, lanes.
@@ -34,6 +37,8 @@ pub struct Auth {
     pub password_at_once: usize,
     pub password_queue: usize,
     pub passkeys: Passkeys,
+    /// What new passwords are compared with.
+    pub breached_passwords: BreachedPasswords,
 }
 
 /// Who passkeys are for. Without an id there are none.
@@ -68,6 +73,7 @@ impl Default for Auth {
             session_days: 30,
             session_max_days: 30,
             operator_mfa_required: None,
+            users_mfa_minimum: MfaRequirement::Off,
             api_key_environment,
             password_memory_kib: hashing.memory_kib,
             password_iterations: hashing.iterations,
@@ -75,6 +81,7 @@ impl Default for Auth {
             password_at_once: hashing.at_once,
             password_queue: hashing.queue,
             passkeys: Passkeys::default(),
+            breached_passwords: BreachedPasswords::default(),
         }
     }
 }
@@ -86,9 +93,10 @@ impl Auth {
             .unwrap_or(profile == Profile::Production)
     }
 
-    /// Whether each number is in its range, and the relying party of passkeys is one.
-    pub(super) fn check(&self) -> Result<(), ConfigurationError> {
+    /// Whether each number is in its range, the relying party of passkeys is one, and the list of breached passwords has an address.
+    pub(super) fn check(&self, profile: Profile) -> Result<(), ConfigurationError> {
         self.passkeys.relying_party()?;
+        self.breached_passwords.check(profile)?;
         in_range(&[
             (
                 "auth.access_token_minutes",

@@ -665,3 +665,37 @@ fn challenges_are_checked_when_they_are_configured() {
     let local: Change = |it| it.url = "http://127.0.0.1:9/siteverify".into();
     assert_eq!(checked(Profile::Development, local), "");
 }
+
+#[test]
+fn address_of_breached_passwords_is_checked() {
+    let checked = |profile, url: &str, timeout_ms| {
+        let mut config = complete();
+        config.profile = profile;
+        config.auth.breached_passwords.url = url.into();
+        config.auth.breached_passwords.timeout_ms = timeout_ms;
+        complaint(&config)
+    };
+    let public = "https://api.pwnedpasswords.com";
+    for url in [
+        "http://api.pwnedpasswords.com",
+        "api.pwnedpasswords.com",
+        "https://api.pwnedpasswords.com/?range=",
+    ] {
+        let complaint = checked(Profile::Production, url, 2_000);
+        assert!(
+            complaint.starts_with("setting auth.breached_passwords.url: "),
+            "{url}: {complaint}"
+        );
+    }
+    let complaint = checked(Profile::Production, public, 0);
+    assert!(
+        complaint.starts_with("setting auth.breached_passwords.timeout_ms: "),
+        "{complaint}"
+    );
+    assert_eq!(checked(Profile::Production, public, 2_000), "");
+    assert_eq!(checked(Profile::Production, "", 2_000), "");
+    assert_eq!(
+        checked(Profile::Development, "http://127.0.0.1:9/copy", 2_000),
+        ""
+    );
+}

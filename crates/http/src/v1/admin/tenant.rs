@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use actix_web::{HttpResponse, web::ServiceConfig};
-use chrono::Duration;
+use chrono::{DateTime, Duration, Utc};
 use serde::{Deserialize, Serialize};
 use tenantry_billing::plans::{plan::Agreement, tenant_plan};
 use tenantry_domain::kernel::{Invalid, Limit, TenantId, pointer_segment};
@@ -97,6 +97,9 @@ pub(crate) struct AdminCredentialsView {
     /// The password, if it was generated. It is shown once.
     #[schema(required = true)]
     password: Option<String>,
+    /// When the password expires, unless it is changed before.
+    #[schema(required = true)]
+    password_expires_at: Option<DateTime<Utc>>,
 }
 
 /// The plan of a tenant.
@@ -394,6 +397,7 @@ impl From<SignedUp> for CreatedTenantView {
         let credentials = AdminCredentialsView {
             email: created.login.user.email.as_str().to_owned(),
             password: password.map(|password| password.reveal().to_owned()),
+            password_expires_at: created.login.user.password_expires_at,
         };
         Self {
             tenant: created.login.tenant.into(),

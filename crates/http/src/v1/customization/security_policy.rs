@@ -17,7 +17,7 @@ use crate::{
 /// The security policy of a tenant. Each rule is the setting `security.<name>`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SecurityPolicy, examples(json!({
-    "version": 3, "your_address": "203.0.113.7", "password_min_length": 14, "session_idle_minutes": 60, "session_max_days": 14,
+    "version": 3, "your_address": "203.0.113.7", "password_min_length": 14, "first_password_days": 7, "session_idle_minutes": 60, "session_max_days": 14,
     "sessions_per_user": 20, "mfa_required": "admins", "require_verified_email": true, "allow_tenant_switch": true,
     "preapprove_support_read": false,
     "allowed_email_domains": ["acme.example"], "allowed_networks": ["203.0.113.0/24", "2001:db8::/32"], "denied_networks": [], "alert_rules": {},
@@ -41,6 +41,9 @@ pub(crate) struct SecurityPolicyRules {
     /// The minimum length of new passwords, in characters.
     #[schema(minimum = 12, maximum = 64)]
     password_min_length: i64,
+    /// For how many days a password works that an admin chose for a user, or that the server generated.
+    #[schema(minimum = 1, maximum = 90)]
+    first_password_days: i64,
     /// The idle timeout of sessions, in minutes.
     #[schema(minimum = 5, maximum = 43200)]
     session_idle_minutes: i64,

@@ -1,4 +1,5 @@
 use actix_web::{HttpResponse, web::ServiceConfig};
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::identity::Password;
 use tenantry_tenancy::Cx;
@@ -35,6 +36,10 @@ pub(crate) struct LoggedInView {
     /// The lifetime of the access token, in seconds.
     #[schema(examples(900))]
     expires_in: i64,
+    /// When the password expires, unless it is changed before. Absent for a password that its user has chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    password_expires_at: Option<DateTime<Utc>>,
     user: UserView,
     tenant: TenantView,
 }
@@ -103,7 +108,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 /// Log in
 ///
 /// Name the tenant by `X-Tenant-ID`, `X-Tenant-Slug`, the host or `tenant_slug`. A user with a second factor gets 401
-/// `mfa_required` with an `mfa_token` for `POST /auth/mfa/verify`, unless `totp_code` has the code already.
+/// `mfa_required` with an `mfa_token` for `POST /auth/mfa/verify`, unless `totp_code` has the code already. A password that an admin chose or
+/// the server generated expires (`password_expires_at`) and is a wrong one then: `POST /auth/forgot-password` mails a link to choose another.
 #[utoipa::path(
     post, path = "/api/v1/auth/login", operation_id = "login", tag = "Authentication",
     params(TenantHeaders), request_body = LoginBody,
@@ -238,6 +244,7 @@ impl From<LoggedIn> for LoggedInView {
             refresh_token: login.refresh_token,
             token_type: "Bearer",
             expires_in: login.expires_in,
+            password_expires_at: login.user.password_expires_at,
             user: login.user.into(),
             tenant: login.tenant.into(),
         }

@@ -274,7 +274,8 @@ pub(crate) async fn renew_recovery_codes(
 
 /// Give the second factor again
 ///
-/// For requests that need a recent second factor (403 `mfa_required`). Returns an access token of the same session.
+/// For requests that need a recent second factor (403 `mfa_required`). Returns an access token of the same session, which alone
+/// counts as stepped up: the earlier tokens stay as they were.
 /// Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/mfa/step-up", operation_id = "step_up_mfa", tag = "Authentication",

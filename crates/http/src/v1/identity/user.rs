@@ -52,6 +52,10 @@ pub(crate) struct AddedUserView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     password: Option<String>,
+    /// When the password expires, unless it is changed before. Absent for a password that its user has chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    password_expires_at: Option<DateTime<Utc>>,
 }
 
 /// A user to create.
@@ -143,7 +147,8 @@ pub(crate) async fn list(cx: Ctx<ReadUsers>, query: Paged<UserParams>) -> Answer
 
 /// Create a user
 ///
-/// A generated password is shown once. Minimum role: admin.
+/// A generated password is shown once. The password expires after `security.first_password_days` days, unless its user changes it: invite
+/// users in place of choosing passwords for them. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/users", operation_id = "create_user", tag = "Users",
     params(IdempotencyKey), request_body = NewUserBody,
@@ -237,6 +242,7 @@ impl From<Added> for AddedUserView {
             .generated_password
             .map(|password| password.reveal().to_owned());
         Self {
+            password_expires_at: added.user.password_expires_at,
             user: added.user.into(),
             password,
         }
@@ -252,6 +258,7 @@ impl From<NewUserBody> for AddUser {
             role,
             custom_role: body.custom_role,
             password: body.password,
+            is_own_password: false,
         }
     }
 }

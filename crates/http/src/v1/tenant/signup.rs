@@ -1,4 +1,5 @@
 use actix_web::web::ServiceConfig;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tenantry_domain::tenant::NewTenant;
 use tenantry_tenancy::Cx;
@@ -32,6 +33,10 @@ pub(crate) struct CredentialsView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = String, required = false)]
     password: Option<String>,
+    /// When the password expires, unless it is changed before. Absent for a password that its user has chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = String, format = DateTime, required = false)]
+    password_expires_at: Option<DateTime<Utc>>,
     access_token: String,
     refresh_token: String,
     /// `Bearer`.
@@ -120,6 +125,7 @@ impl From<SignedUp> for SignedUpView {
             password: signed_up
                 .generated_password
                 .map(|password| password.reveal().to_owned()),
+            password_expires_at: login.user.password_expires_at,
             access_token: login.access_token,
             refresh_token: login.refresh_token,
             token_type: "Bearer",

@@ -19,9 +19,9 @@ use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
-    AccessTokens, ApiKeyFormat, CallerClass, CallerGroup, Challenges, HashingCaller, InvitationTokens,
-    KeyRing, LinkTokens, OneTimeCodes, PasskeyCeremonies, PasswordHasher, RefreshTokens, SecretSource,
-    SigningKeys, Workspaces,
+    AccessTokens, ApiKeyFormat, BreachedPasswords, CallerClass, CallerGroup, Challenges, HashingCaller,
+    InvitationTokens, KeyRing, LinkTokens, MfaRequirement, OneTimeCodes, PasskeyCeremonies, PasswordHasher,
+    RefreshTokens, SecretSource, SigningKeys, Workspaces,
 };
 use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, OperatorId, Permission,
@@ -131,6 +131,8 @@ pub struct Ports {
     pub mail_templates: Arc<dyn MailTemplates>,
     /// Whoever delivers mail.
     pub mailer: Arc<dyn Mailer>,
+    /// The list of breached passwords that new ones are compared with; none are where it is absent.
+    pub breached_passwords: Option<Arc<dyn BreachedPasswords>>,
     /// The challenges that requests without a credential need; none do where it is absent.
     pub challenges: Option<Challenges>,
     /// What can be set.
@@ -168,6 +170,8 @@ pub struct Policy {
     pub session_max_days: i64,
     /// Whether operators need a second factor.
     pub operator_mfa_required: bool,
+    /// Which users of every tenant need a second factor; a tenant's setting can only add to it.
+    pub users_mfa_minimum: MfaRequirement,
     /// How API keys are written.
     pub api_keys: ApiKeyFormat,
     /// For how many days a slug or subdomain that a tenant gave up is reserved for that tenant; 0..=3650.
@@ -205,6 +209,7 @@ impl Default for Policy {
             session_days: 30,
             session_max_days: 30,
             operator_mfa_required: true,
+            users_mfa_minimum: MfaRequirement::Off,
             api_keys: ApiKeyFormat::default(),
             name_quarantine_days: 30,
             purge_after_days: 30,
