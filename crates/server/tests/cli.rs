@@ -20,6 +20,8 @@ mod documented_metrics;
 mod domains;
 #[path = "cli/guarding.rs"]
 mod guarding;
+#[path = "cli/life_faults.rs"]
+mod life_faults;
 #[path = "cli/lifecycle.rs"]
 mod lifecycle;
 #[path = "cli/mail.rs"]
