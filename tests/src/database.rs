@@ -20,17 +20,17 @@ impl Database {
     /// A copy of another database, to which nobody is connected.
     pub async fn like(template: &str) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let name = Server::get().name(NEXT.fetch_add(1, Ordering::Relaxed));
-        admin(&format!(
-            "CREATE DATABASE \"{name}\" TEMPLATE \"{template}\" OWNER tenantry_owner"
-        ))
-        .await;
+        let server = Server::get();
+        let name = server.name(NEXT.fetch_add(1, Ordering::Relaxed));
+        let strategy = server.copy_strategy();
+        let create =
+            format!("CREATE DATABASE \"{name}\" TEMPLATE \"{template}\" OWNER tenantry_owner {strategy}");
         // The privileges of a database are not part of its template.
-        admin(&format!(
+        let privileges = format!(
             "REVOKE ALL ON DATABASE \"{name}\" FROM PUBLIC; \
              GRANT CONNECT ON DATABASE \"{name}\" TO tenantry_app, tenantry_platform"
-        ))
-        .await;
+        );
+        admin(&[&create, &privileges]).await;
         Self {
             name,
             has_bypass_role: AtomicBool::new(false),
@@ -40,10 +40,8 @@ impl Database {
     /// Ends all connections to it: a database can be copied only while nobody is connected.
     pub async fn disconnect_all(&self) {
         let name = &self.name;
-        admin(&format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-        ))
-        .await;
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        admin(&[&end]).await;
     }
 
     /// As the runtime role: what the application uses.
@@ -71,10 +69,9 @@ impl Database {
     pub async fn make_bypass_role(&self) {
         let name = &self.name;
         self.has_bypass_role.store(true, Ordering::Relaxed);
-        admin(&format!(
-            "CREATE ROLE \"{name}\" LOGIN BYPASSRLS IN ROLE tenantry_app PASSWORD '{PASSWORD}'"
-        ))
-        .await;
+        let create =
+            format!("CREATE ROLE \"{name}\" LOGIN BYPASSRLS IN ROLE tenantry_app PASSWORD '{PASSWORD}'");
+        admin(&[&create]).await;
     }
 
     /// As that role.
@@ -118,9 +115,8 @@ impl Drop for Database {
         }
         // A runtime may be running here, so the work is done on a thread without one.
         let dropping = async move {
-            for drop in drops {
-                admin(&drop).await;
-            }
+            let drops: Vec<&str> = drops.iter().map(String::as_str).collect();
+            admin(&drops).await;
         };
         let dropped = std::thread::spawn(move || block_on(dropping)).join();
         if dropped.is_err() && !std::thread::panicking() {
@@ -129,22 +125,25 @@ impl Drop for Database {
     }
 }
 
-async fn admin(sql: &str) {
+/// Runs statements one after the other over one connection of a superuser. Several in one text run in one transaction, which
+/// CREATE DATABASE does not allow.
+async fn admin(statements: &[&str]) {
     let mut connection = PgConnection::connect(&Server::get().admin_url("postgres"))
         .await
         .unwrap();
-    // Cloning needs the template for itself; two clones at once wait for each other on the server only for so long.
-    for attempt in 1.. {
-        // Several statements at once would run in one transaction, which CREATE DATABASE does not allow.
-        match sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))
-            .execute(&mut connection)
-            .await
-        {
-            Ok(_) => return,
-            Err(error) if attempt < 50 && error.to_string().contains("is being accessed by other users") => {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    for sql in statements {
+        // Cloning needs the template for itself; two clones at once wait for each other on the server only for so long.
+        for attempt in 1.. {
+            let run = sqlx::raw_sql(AssertSqlSafe((*sql).to_owned()));
+            match run.execute(&mut connection).await {
+                Ok(_) => break,
+                Err(error)
+                    if attempt < 50 && error.to_string().contains("is being accessed by other users") =>
+                {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                }
+                Err(error) => panic!("{sql}: {error}"),
             }
-            Err(error) => panic!("{sql}: {error}"),
         }
     }
 }
