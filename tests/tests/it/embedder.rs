@@ -461,7 +461,12 @@ const PAGES: [(&str, &[&str]); 2] = [
     ("README.md", &EXAMPLE),
     (
         "docs/embedding.md",
-        &[EXAMPLE[0], EXAMPLE[1], "examples/notes/tests/isolation.rs"],
+        &[
+            EXAMPLE[0],
+            EXAMPLE[1],
+            "examples/notes/tests/more.rs",
+            "examples/notes/tests/isolation.rs",
+        ],
     ),
 ];
 
