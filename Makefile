@@ -62,7 +62,7 @@ bench: ## measure the release build beside pgbench (ARGS='--only list_10')
 	@scripts/bench $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: ## the same in under three minutes, once the release build is there
+bench-quick: ## the same in under five minutes, once the release build is there
 	@scripts/bench --quick $(ARGS)
 
 .PHONY: flame

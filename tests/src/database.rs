@@ -20,17 +20,17 @@ impl Database {
     /// A copy of another database, to which nobody is connected.
     pub async fn like(template: &str) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let name = Server::get().name(NEXT.fetch_add(1, Ordering::Relaxed));
-        // Copying files takes half of the processor time of copying page by page through the log.
-        let create = format!(
-            "CREATE DATABASE \"{name}\" TEMPLATE \"{template}\" OWNER tenantry_owner STRATEGY FILE_COPY"
-        );
+        let server = Server::get();
+        let name = server.name(NEXT.fetch_add(1, Ordering::Relaxed));
+        let strategy = server.copy_strategy();
+        let create =
+            format!("CREATE DATABASE \"{name}\" TEMPLATE \"{template}\" OWNER tenantry_owner {strategy}");
         // The privileges of a database are not part of its template.
         let privileges = format!(
             "REVOKE ALL ON DATABASE \"{name}\" FROM PUBLIC; \
              GRANT CONNECT ON DATABASE \"{name}\" TO tenantry_app, tenantry_platform"
         );
-        admin(&[create, privileges]).await;
+        admin(&[&create, &privileges]).await;
         Self {
             name,
             has_bypass_role: AtomicBool::new(false),
@@ -40,10 +40,8 @@ impl Database {
     /// Ends all connections to it: a database can be copied only while nobody is connected.
     pub async fn disconnect_all(&self) {
         let name = &self.name;
-        admin(&[format!(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
-        )])
-        .await;
+        let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'");
+        admin(&[&end]).await;
     }
 
     /// As the runtime role: what the application uses.
@@ -71,10 +69,9 @@ impl Database {
     pub async fn make_bypass_role(&self) {
         let name = &self.name;
         self.has_bypass_role.store(true, Ordering::Relaxed);
-        admin(&[format!(
-            "CREATE ROLE \"{name}\" LOGIN BYPASSRLS IN ROLE tenantry_app PASSWORD '{PASSWORD}'"
-        )])
-        .await;
+        let create =
+            format!("CREATE ROLE \"{name}\" LOGIN BYPASSRLS IN ROLE tenantry_app PASSWORD '{PASSWORD}'");
+        admin(&[&create]).await;
     }
 
     /// As that role.
@@ -117,25 +114,28 @@ impl Drop for Database {
             drops.push(format!("DROP ROLE IF EXISTS \"{}\"", self.name));
         }
         // A runtime may be running here, so the work is done on a thread without one.
-        let dropped = std::thread::spawn(move || block_on(async move { admin(&drops).await })).join();
+        let dropping = async move {
+            let drops: Vec<&str> = drops.iter().map(String::as_str).collect();
+            admin(&drops).await;
+        };
+        let dropped = std::thread::spawn(move || block_on(dropping)).join();
         if dropped.is_err() && !std::thread::panicking() {
             panic!("the test's database cannot be dropped");
         }
     }
 }
 
-/// Runs statements one after the other: several in one message would be one transaction, which CREATE DATABASE does not allow.
-async fn admin(statements: &[String]) {
+/// Runs statements one after the other over one connection of a superuser. Several in one text run in one transaction, which
+/// CREATE DATABASE does not allow.
+async fn admin(statements: &[&str]) {
     let mut connection = PgConnection::connect(&Server::get().admin_url("postgres"))
         .await
         .unwrap();
     for sql in statements {
         // Cloning needs the template for itself; two clones at once wait for each other on the server only for so long.
         for attempt in 1.. {
-            match sqlx::raw_sql(AssertSqlSafe(sql.clone()))
-                .execute(&mut connection)
-                .await
-            {
+            let run = sqlx::raw_sql(AssertSqlSafe((*sql).to_owned()));
+            match run.execute(&mut connection).await {
                 Ok(_) => break,
                 Err(error)
                     if attempt < 50 && error.to_string().contains("is being accessed by other users") =>

@@ -9,6 +9,7 @@
 mod archive;
 mod clock;
 mod database;
+mod dev_template;
 mod dns;
 pub mod evidence;
 mod hosts;

@@ -7,6 +7,8 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use crate::dev_template;
+
 /// The program of a service.
 pub trait Program {
     /// Where it is.
@@ -61,17 +63,18 @@ pub struct DevServer<P: Program> {
 }
 
 impl<P: Program> DevServer<P> {
-    /// Starts it.
+    /// Starts it; in a folder without a demo, on a copy of one that was seeded before.
     pub fn start(data: &Path) -> Self {
         Self::start_with(data, &[])
     }
 
-    /// Starts it with these settings.
+    /// Starts it with these settings, none of which may matter to the seeding.
     pub fn start_with(data: &Path, settings: &[(&str, &str)]) -> Self {
+        dev_template::prepare::<P>(data);
         Self::start_as(data, &[], settings)
     }
 
-    /// Starts it with these arguments and settings, and waits until it says where it is.
+    /// Starts it with these arguments and settings, and waits until it says where it is. In a folder without a demo it makes one.
     pub fn start_as(data: &Path, arguments: &[&str], settings: &[(&str, &str)]) -> Self {
         Self::spawn(data, arguments, settings, Stdio::null())
     }

@@ -18,6 +18,8 @@ pub struct Server {
     parameters: String,
     /// Distinguishes this run's databases from another's on the same server.
     run: String,
+    /// Whether copies of databases are copies of files.
+    copies_files: bool,
     _own: Option<TestServer>,
 }
 
@@ -37,6 +39,16 @@ impl Server {
     /// A new name for a database of this run.
     pub fn name(&self, number: u64) -> String {
         format!("tenantry_test_{}_{number}", self.run)
+    }
+
+    /// How a database is copied, as a clause of CREATE DATABASE. A copy of the files takes a third of the time of one through the
+    /// log, unless each of the 900 files is forced to disk.
+    pub fn copy_strategy(&self) -> &'static str {
+        if self.copies_files {
+            "STRATEGY FILE_COPY"
+        } else {
+            ""
+        }
     }
 
     /// A superuser's URL.
@@ -78,12 +90,14 @@ async fn start() -> Server {
     )]
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let run = format!("{}_{}", std::process::id(), since.as_millis() % 100_000_000);
-    let server = Server {
+    let mut server = Server {
+        copies_files: false,
         admin,
         parameters,
         run,
         _own: own,
     };
+    server.copies_files = copies_files(&server.admin_url("postgres")).await;
     hold(server.admin_url("postgres"), server.run.clone());
     let template = server.template();
     let passwords = RolePasswords {
@@ -104,6 +118,13 @@ async fn start() -> Server {
         .unwrap();
     drop_leftovers(&server).await;
     server
+}
+
+/// Whether the server forces nothing to disk, and knows the strategy (PostgreSQL 15).
+async fn copies_files(url: &str) -> bool {
+    let mut admin = PgConnection::connect(url).await.unwrap();
+    let sql = "SELECT current_setting('fsync') = 'off' AND current_setting('server_version_num')::integer >= 150000";
+    sqlx::query_scalar(sql).fetch_one(&mut admin).await.unwrap()
 }
 
 async fn find() -> (String, Option<TestServer>) {

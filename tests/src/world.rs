@@ -392,7 +392,10 @@ impl World {
             Some(seed) => Database::like(seed.database.name()).await,
             None => Database::new().await,
         };
-        options.extension.migrate(&database.owner_url()).await.unwrap();
+        // The template has Tenantry's own.
+        if options.extension.has_migrations() {
+            options.extension.migrate(&database.owner_url()).await.unwrap();
+        }
         if options.bypass_row_security {
             database.make_bypass_role().await;
         }

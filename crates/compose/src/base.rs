@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use tenantry_billing::plans::{PlanBook, Plans, RateError};
 use tenantry_domain::customization::SettingRegistry;
+use tenantry_domain::flags::FlagDefinition;
 use tenantry_domain::identity::PasswordHasher;
 use tenantry_domain::kernel::{Clock, IdSource, PermissionRegistry, StoreError};
 use tenantry_domain::plans::PlanCatalogue;
@@ -12,6 +13,7 @@ use tenantry_system::{
     SystemClock, SystemIds,
 };
 use tenantry_tenancy::customization::product_settings;
+use tenantry_tenancy::flags::code_flag::CodeFlagError;
 
 use crate::{ConfigurationError, Credentials};
 
@@ -110,6 +112,8 @@ pub struct Base {
     /// The product's permissions and those of the service, which [`PermissionRegistry::new`] takes. A permission that is not
     /// in here is refused to every caller.
     pub permissions: Arc<PermissionRegistry>,
+    /// Feature flags that the code of the service defines. An operator's definition with the same key replaces one.
+    pub flags: Vec<FlagDefinition>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Source of new ids.
@@ -151,6 +155,7 @@ impl Base {
             plans: Arc::new(plans),
             settings: Arc::new(settings.map_err(|error| StoreError::Other(error.to_string()))?),
             permissions: Arc::default(),
+            flags: Vec::new(),
             clock: Arc::new(SystemClock::new()),
             ids: Arc::new(SystemIds),
         })
@@ -172,6 +177,9 @@ pub enum ComposeError {
     /// The rates of a plan.
     #[error(transparent)]
     Plans(#[from] RateError),
+    /// A feature flag of the code.
+    #[error(transparent)]
+    Flags(#[from] CodeFlagError),
     /// A URL of the database, or a setting.
     #[error(transparent)]
     Store(#[from] StoreError),

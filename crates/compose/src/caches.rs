@@ -7,9 +7,10 @@ use tenantry_system::{
     CachedConfigurations, CachedDefinitions, CachedDirectory, CachedFlags, CachedTenantSeals,
 };
 use tenantry_tenancy::customization::setting::StoredConfigurations;
+use tenantry_tenancy::flags::code_flag::CodeFlags;
 use tenantry_tenancy::flags::flag::StoredFlags;
 
-use crate::Base;
+use crate::{Base, ComposeError};
 
 /// What is cached of tenants.
 #[derive(Clone)]
@@ -32,7 +33,10 @@ impl std::fmt::Debug for Caches {
 
 impl Caches {
     /// Empty caches over the database.
-    pub fn new(base: &Base) -> Self {
+    ///
+    /// # Errors
+    /// [`ComposeError::Flags`].
+    pub fn new(base: &Base) -> Result<Self, ComposeError> {
         let clock = || Arc::clone(&base.clock);
         let directory = PgDirectory::new(base.runtime.clone(), base.platform.clone(), clock());
         // It only reads, so it publishes no invalidations.
@@ -42,16 +46,17 @@ impl Caches {
             clock(),
         )));
         let stored = Arc::new(PgFlags::new(base.platform.clone()));
-        let definitions = Arc::new(CachedDefinitions::new(stored, clock(), base.cache));
+        let with_code = Arc::new(CodeFlags::new(stored, base.flags.clone())?);
+        let definitions = Arc::new(CachedDefinitions::new(with_code, clock(), base.cache));
         let in_tenants = Arc::new(StoredFlags::new(definitions.clone(), reading.clone()));
         let (settings, plans) = (Arc::clone(&base.settings), Arc::clone(&base.plans));
         let configurations = Arc::new(StoredConfigurations::new(reading, settings, plans));
-        Self {
+        Ok(Self {
             directory: Arc::new(CachedDirectory::new(Arc::new(directory), clock(), base.cache)),
             configurations: Arc::new(CachedConfigurations::new(configurations, clock(), base.cache)),
             flags: Arc::new(CachedFlags::new(definitions, in_tenants, clock(), base.cache)),
             seals: Arc::new(CachedTenantSeals::new(clock(), base.cache.entries)),
-        }
+        })
     }
 
     /// Returns the caches that take invalidations.

@@ -26,9 +26,9 @@ use crate::{Base, Caches, ComposeError};
 /// The use cases of one process, whose changes invalidate the caches of this process only.
 ///
 /// # Errors
-/// [`ComposeError::Tokens`].
+/// [`ComposeError::Tokens`] and [`ComposeError::Flags`].
 pub fn application(base: &Base, policy: Policy) -> Result<Arc<Tenancy>, ComposeError> {
-    let caches = Caches::new(base);
+    let caches = Caches::new(base)?;
     let publisher = Arc::new(LocalCaches::new(caches.invalidated()));
     Ok(Arc::new(Tenancy::new(ports(base, &caches, publisher)?, policy)))
 }

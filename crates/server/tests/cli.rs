@@ -22,6 +22,8 @@ mod documented_metrics;
 mod domains;
 #[path = "cli/guarding.rs"]
 mod guarding;
+#[path = "cli/life_faults.rs"]
+mod life_faults;
 #[path = "cli/lifecycle.rs"]
 mod lifecycle;
 #[path = "cli/mail.rs"]
@@ -111,7 +113,7 @@ fn dev_starts_a_stand_in_for_stripe_when_it_is_told_to() {
 #[test]
 fn dev_serves_a_demo_stops_with_its_database_and_comes_back_with_its_data() {
     let folder = Folder::new("dev");
-    let dev = Dev::start(&folder.0);
+    let dev = Dev::start_as(&folder.0, &[], &[]);
     let token = dev.login("acme");
     assert!(dev.get(&token, "/api/v1/tasks").contains("Ask three customers"));
     assert_eq!(dev.request("GET", "/health/readiness", "", "").0, 200);

@@ -33,3 +33,7 @@ pub use kernel::step_up;
 pub use kernel::traces::{NoTraces, Traces};
 pub use kernel::use_case_error::{NoReason, OwnReason, UseCaseError};
 pub use work::views::{Flushed, ViewCounter};
+
+// For `audited!` in services that have no `uuid` of their own.
+#[doc(hidden)]
+pub use uuid::Uuid as __Uuid;

@@ -31,6 +31,7 @@ use tenantry_system::{
 };
 use tenantry_tenancy::billing::Subscriptions;
 use tenantry_tenancy::customization::product_settings;
+use tenantry_tenancy::flags::code_flag::CodeFlagError;
 use tenantry_tenancy::plans::Entitlements;
 use tenantry_tenancy::usage::{QuotaRecovery, UsageRecorder};
 use tenantry_tenancy::{BillingPolicy, Policy, Ports, Tenancy, Traces};
@@ -54,6 +55,8 @@ pub enum BootError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Permission(#[from] PermissionError),
+    #[error(transparent)]
+    Flag(#[from] CodeFlagError),
     #[error(transparent)]
     Route(#[from] RouteError),
 }
@@ -163,7 +166,7 @@ pub fn compose(config: &Configuration, overrides: Overrides) -> Result<Booted, B
     };
     let base = base(config, &overrides, &plans)?;
     let (clock, platform) = (Arc::clone(&base.clock), base.platform.clone());
-    let caches = Caches::new(&base);
+    let caches = Caches::new(&base).map_err(unusable)?;
     let plans_changed = Arc::new(Notify::new());
     let waker: Arc<dyn InvalidatedCache> = Arc::new(plan::Waker(Arc::clone(&plans_changed)));
     let local_caches = Arc::new(LocalCaches::new(caches.invalidated().into_iter().chain([waker])));
@@ -238,6 +241,7 @@ fn base(config: &Configuration, overrides: &Overrides, plans: &Arc<PlanBook>) ->
         plans: plans.clone(),
         settings: Arc::new(registry(config, plans)?),
         permissions,
+        flags: config.extension.flags.clone(),
         clock: clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
         ids: Arc::new(SystemIds),
     })
@@ -392,6 +396,7 @@ fn pool(config: &Configuration, size: usize) -> PoolConfig {
 fn unusable(error: ComposeError) -> BootError {
     match error {
         ComposeError::Store(error) => error.into(),
+        ComposeError::Flags(error) => error.into(),
         ComposeError::Configuration(error) => error.into(),
         error @ (ComposeError::Tokens(_) | ComposeError::Passwords(_) | ComposeError::Plans(_)) => {
             ConfigurationError::invalid("auth.signing_key", error.to_string()).into()

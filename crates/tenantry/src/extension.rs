@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use actix_web::web::ServiceConfig;
 use tenantry_domain::customization::Definition;
+use tenantry_domain::flags::FlagDefinition;
 use tenantry_domain::kernel::{Needs, Permission, PermissionError, PermissionRegistry};
 use tenantry_http::Api;
 use tenantry_migration::{MigrationError, Migrator, MigratorTrait};
@@ -16,7 +17,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::{RouteError, Routes};
 
-/// A service built on Tenantry: its migrations, routes, permissions, settings and jobs, in every command.
+/// A service built on Tenantry: its migrations, routes, permissions, settings, feature flags and jobs, in every command.
 ///
 /// ```
 /// use tenantry::Extension;
@@ -38,6 +39,7 @@ pub struct Extension {
     documents: Vec<fn() -> OpenApi>,
     declared: Vec<Routes>,
     pub(crate) definitions: Vec<Definition>,
+    pub(crate) flags: Vec<FlagDefinition>,
     permissions: Vec<Permission>,
     jobs: Vec<fn(Handlers) -> Handlers>,
     ports: Vec<ReplacePorts>,
@@ -58,6 +60,7 @@ impl Extension {
             documents: Vec::new(),
             declared: Vec::new(),
             definitions: Vec::new(),
+            flags: Vec::new(),
             permissions: Vec::new(),
             jobs: Vec::new(),
             ports: Vec::new(),
@@ -75,6 +78,11 @@ impl Extension {
         self.schema = Schema::of::<M>();
         self.has_migrations = true;
         self
+    }
+
+    /// Whether it has migrations besides Tenantry's.
+    pub fn has_migrations(&self) -> bool {
+        self.has_migrations
     }
 
     /// What its migrations make, as `<program> doctor --record FILE` writes it. Doctor and guard then know its tables and report
@@ -110,6 +118,25 @@ impl Extension {
     #[must_use]
     pub fn settings(mut self, definitions: impl IntoIterator<Item = Definition>) -> Self {
         self.definitions.extend(definitions);
+        self
+    }
+
+    /// Feature flags of its own, beside those that operators define. An operator's definition with the same key replaces one. The
+    /// start fails where one is invalid or a key is there twice.
+    ///
+    /// ```
+    /// use tenantry::domain::{flags::{FlagDefinition, FlagRule, Share}, kernel::Level};
+    /// use tenantry::Extension;
+    ///
+    /// let quarter = Share::of_percent(25.0).unwrap();
+    /// let notes = Extension::new("notes").flags([
+    ///     FlagDefinition::boolean("note-search", "Search in notes")
+    ///         .with_rule(FlagRule::rollout(Level::Global, "on", quarter, Some("tenant"))),
+    /// ]);
+    /// ```
+    #[must_use]
+    pub fn flags(mut self, flags: impl IntoIterator<Item = FlagDefinition>) -> Self {
+        self.flags.extend(flags);
         self
     }
 

@@ -82,6 +82,7 @@ pub use tenantry_persistence as persistence;
 pub use tenantry_persistence::tenant_entity;
 pub use tenantry_tenancy as tenancy;
 pub use tenantry_tenancy::Ports;
+pub use tenantry_tenancy::audited;
 
 pub use crate::boot::{BootError, Booted, Overrides, boot, compose};
 pub use crate::config::{

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use tenantry_domain::identity::{Email, User};
-use tenantry_domain::kernel::SystemScope;
+use tenantry_domain::kernel::{SystemScope, UserId};
 use tenantry_tenancy::archive::export;
 use tenantry_tenancy::identity::erasure;
 use tenantry_tenancy::identity::user::UserError;
@@ -41,24 +41,25 @@ pub async fn erase(
         ));
     }
     let (cx, users) = accounts(operators, slug, email).await?;
-    if users.is_empty() {
+    // An account that a killed command has made anonymous no longer has the address.
+    let begun = erasure::unfinished(&cx, &address(email)?).await;
+    let begun = begun.map_err(|error| other(&error))?;
+    let accounts: Vec<UserId> = users.iter().map(|user| user.id).chain(begun).collect();
+    if accounts.is_empty() {
         return Err(no_user(slug, email));
     }
-    for user in users {
-        let erased = erasure::erase_by_operator(operators, &cx, user.id, confirm).await;
+    for user in accounts {
+        let erased = erasure::erase_by_operator(operators, &cx, user, confirm).await;
         erased.map_err(|error| not_erased(&error))?;
-        console::progress(&format!("{}: the account is anonymous", user.id));
-        let finished = erasure::finish(&cx, user.id)
-            .await
-            .map_err(|error| other(&error))?;
+        console::progress(&format!("{user}: the account is anonymous"));
+        let finished = erasure::finish(&cx, user).await.map_err(|error| other(&error))?;
         let entries = finished.as_ref().map_or(0, |erasure| erasure.entries);
         let rest = match finished.is_some_and(|erasure| erasure.finished_at.is_some()) {
             true => "finished",
             false => "the server erases the entries of transactions that have not ended yet",
         };
         console::say(&format!(
-            "{} erased: {entries} entries of the audit log, {rest}",
-            user.id
+            "{user} erased: {entries} entries of the audit log, {rest}"
         ));
     }
     Ok(())
@@ -77,8 +78,12 @@ fn no_user(slug: &str, email: &str) -> CommandError {
     ))
 }
 
+fn address(email: &str) -> Result<Email, CommandError> {
+    Email::parse(email, "/email").map_err(|error| invalid(&error))
+}
+
 async fn accounts(operators: &OperatorCx, slug: &str, email: &str) -> Result<(Cx, Vec<User>), CommandError> {
-    let email = Email::parse(email, "/email").map_err(|error| invalid(&error))?;
+    let email = address(email)?;
     let tenant = find_any(operators.app(), slug).await?.id;
     let because = SystemScope::because("an operator exports or erases the data of a person");
     let cx = operators.enter(because, tenant).await;

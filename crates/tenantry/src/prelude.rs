@@ -9,8 +9,8 @@ pub use tenantry_domain::kernel::{
 pub use tenantry_domain::store::Work;
 pub use tenantry_http::permission::*;
 pub use tenantry_http::{
-    Answer, ApiError, Body, Ctx, Endpoint, Id, IdempotencyKey, NoFilter, PageView, Paged, created, entity,
-    no_content,
+    Answer, ApiError, Body, Ctx, Endpoint, Id, IdempotencyKey, IfMatch, NoFilter, PageView, Paged, created,
+    entity, no_content,
 };
 pub use tenantry_migration::{OnDelete, TenantTable};
 pub use tenantry_persistence::{ColumnTrait, IntoActiveModel, Set, tenant_tx};

@@ -31,7 +31,8 @@ const BATCH: usize = 100;
 const DATABASE: &str = "tenantry_bench";
 
 /// The tables that a run writes to besides those of its scenarios.
-const LEFT_BEHIND: &str = "jobs, system_jobs, usage_events, usage_keys, usage_dirty, usage_hours, usage_days";
+const LEFT_BEHIND: &str =
+    "jobs, system_jobs, usage_events, usage_keys, usage_dirty, usage_hours, usage_days, audit_streams";
 
 /// How much there is.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
@@ -192,10 +193,56 @@ impl Ground {
         }
     }
 
+    /// Whether the tenant of many rows is there, as a run that was broken off leaves it.
+    pub async fn has_large(&self) -> Result<bool, Failure> {
+        let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
+        let there =
+            sqlx::query_scalar("SELECT EXISTS (SELECT FROM tenants WHERE slug = $1)").bind(LARGE_SLUG);
+        Ok(there.fetch_one(&mut admin).await?)
+    }
+
+    /// Makes a tenant with so many tasks.
+    pub async fn make_large(&self, tasks: usize) -> Result<(), Failure> {
+        let tenant = format!("'{TENANT_PREFIX}000001'");
+        let settings = r#"{"self_registration":false,"timezone":"UTC","locale":"en"}"#;
+        let sql = format!(
+            "BEGIN;
+             INSERT INTO tenants (id, name, slug, plan, status, settings, created_at, updated_at, version)
+             VALUES ({tenant}, 'Large', '{LARGE_SLUG}', 'enterprise', 'active', '{settings}', now(), now(), 1);
+             INSERT INTO users (tenant_id, id, email, full_name, role, is_active, email_verified, password_hash,
+                                created_at, updated_at, version)
+             VALUES ({tenant}, {tenant}, 'admin@bench.example', 'Admin', 'admin', true, true, '!', now(), now(), 1);
+             INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
+             VALUES ({tenant}, {tenant}, 'Project', 'active', {tenant}, now(), now(), 1);
+             INSERT INTO tasks (tenant_id, id, project_id, title, status, priority, created_at, updated_at, version)
+             SELECT {tenant}, gen_random_uuid(), {tenant}, 'Task number ' || k, 'todo', 'normal',
+                    now() - k * interval '1 second', now(), 1
+               FROM generate_series(1, {tasks}) k;
+             COMMIT"
+        );
+        let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
+        run(&mut admin, &sql).await?;
+        run(&mut admin, "VACUUM ANALYZE tasks").await
+    }
+
+    /// Adds so many entries to the audit log of the large tenant, which nothing chains by itself.
+    pub async fn add_entries(&self, entries: usize) -> Result<(), Failure> {
+        let tenant = format!("'{TENANT_PREFIX}000001'::uuid");
+        let sql = format!(
+            "INSERT INTO audit_events (tenant_id, id, created_at, category, action, target_type, target_id, actor_type,
+                                       actor_id, request_id, ip, before, after)
+             SELECT {tenant}, gen_random_uuid(), now(), 'change', 'task.updated', 'task', gen_random_uuid(), 'user', {tenant},
+                    gen_random_uuid()::text, '127.0.0.1', '{{\"title\": \"A task\"}}', '{{\"title\": \"A changed task\"}}'
+               FROM generate_series(1, {entries})"
+        );
+        let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
+        run(&mut admin, &sql).await
+    }
+
     /// As a superuser, whom row-level security does not bind: a million rows, so many tenants in one transaction.
     async fn seed(&self) -> Result<(), Failure> {
         let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
-        let there: i64 = sqlx::query_scalar("SELECT count(*) FROM tenants")
+        let there: i64 = sqlx::query_scalar("SELECT count(*) FROM tenants WHERE slug LIKE 'bench-%'")
             .fetch_one(&mut admin)
             .await?;
         let wanted = self.size.tenants + self.size.small_tenants;
@@ -237,6 +284,9 @@ const PEOPLE: &str = "DELETE FROM refresh_sessions;
     SELECT tenant_id, gen_random_uuid(), 'login@bench.example', 'Login', 'viewer', true, true, password_hash, now(), now(), 1
       FROM users WHERE email = 'admin@bench.example'
     ON CONFLICT DO NOTHING";
+
+/// The slug of the tenant of many rows.
+pub const LARGE_SLUG: &str = "large";
 
 /// The secret of every API key.
 const SECRET: [u8; 32] = [7; 32];

@@ -4,11 +4,13 @@ mod flame;
 mod flatness;
 mod ground;
 mod guard;
+mod life;
 mod load;
 mod redis;
 mod report;
 mod scenario;
 mod server;
+mod sink;
 mod yardstick;
 
 use std::io::Write as _;
@@ -36,11 +38,11 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
     after_help = "Example: make bench-quick\n         make bench ARGS='--only list_10,fairness --rounds 5'"
 )]
 struct Args {
-    /// Fewer and shorter rounds, and no 100,000 tenants: under three minutes once the data are there.
+    /// Fewer and shorter rounds, and no 100,000 tenants: under five minutes once the data are there.
     #[arg(long)]
     quick: bool,
-    /// Only these scenarios, with a comma between them; `flatness`, `fairness`, `login_fairness`, `overload` and `guard` are
-    /// five.
+    /// Only these scenarios, with a comma between them; `flatness`, `fairness`, `login_fairness`, `overload`, `guard`,
+    /// `export`, `purge` and `audit_cost` are eight more.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How many rounds; 3, or 2 when quick.
@@ -55,6 +57,9 @@ struct Args {
     /// How many further tenants have ten; 99,000, or none when quick.
     #[arg(long)]
     small_tenants: Option<usize>,
+    /// How many tasks the tenant has that is exported and purged; 1,000,000, or 50,000 when quick.
+    #[arg(long)]
+    purge_rows: Option<usize>,
     /// Measures nothing, and draws what the server does under the list of ten into this file (SVG).
     #[arg(long, value_name = "FILE")]
     flame: Option<PathBuf>,
@@ -72,6 +77,9 @@ const FAIRNESS: &str = "fairness";
 const LOGIN_FAIRNESS: &str = "login_fairness";
 const OVERLOAD: &str = "overload";
 const GUARD: &str = "guard";
+const EXPORT: &str = "export";
+const PURGE: &str = "purge";
+const AUDIT_COST: &str = "audit_cost";
 
 /// How many connections there are for each that full load has, when there are too many.
 const TOO_MANY: usize = 64;
@@ -87,6 +95,11 @@ impl Args {
             tasks: 1_000,
             small_tenants: self.small_tenants.unwrap_or(if self.quick { 0 } else { 99_000 }),
         }
+    }
+
+    fn purge_rows(&self) -> usize {
+        let usual = if self.quick { 50_000 } else { 1_000_000 };
+        self.purge_rows.unwrap_or(usual).max(1)
     }
 
     /// The folder of the data, which take minutes to make and are used again.
@@ -109,6 +122,9 @@ impl Args {
             LOGIN_FAIRNESS,
             OVERLOAD,
             GUARD,
+            EXPORT,
+            PURGE,
+            AUDIT_COST,
         ]);
         match self.only.iter().find(|only| !names.contains(&only.as_str())) {
             Some(unknown) => Err(format!("--only {unknown}: there are {}", names.join(", ")).into()),
@@ -182,30 +198,28 @@ impl Bench<'_> {
         }
         let rss_mb = server::resident_mib(server.process());
         // Not at the start either, when the server has its upkeep to do.
-        let fairness = if self.args.wants(FAIRNESS) {
-            Some(self.fairness(tokens).await?)
-        } else {
-            None
-        };
+        let fairness = self.wanted(FAIRNESS, self.fairness(tokens)).await?;
         rows.extend(self.measure_all(&server, scenario::others(size), tokens).await?);
         let rss_after_all_mb = server::resident_mib(server.process());
-        let login_fairness = if self.args.wants(LOGIN_FAIRNESS) {
-            Some(self.login_fairness(tokens).await?)
-        } else {
-            None
-        };
-        let overload = if self.args.wants(OVERLOAD) {
-            Some(self.overload(tokens).await?)
-        } else {
-            None
-        };
+        let login_fairness = self.wanted(LOGIN_FAIRNESS, self.login_fairness(tokens)).await?;
+        let overload = self.wanted(OVERLOAD, self.overload(tokens)).await?;
+        let needs_large = [EXPORT, PURGE, AUDIT_COST]
+            .iter()
+            .any(|name| self.args.wants(name));
+        if needs_large {
+            self.prepare_large().await?;
+        }
+        let export = self.wanted(EXPORT, self.export()).await?;
         let startup_ms = server.startup.as_millis();
         drop(server);
-        let guard = if self.args.wants(GUARD) {
-            Some(guard::measure(&self.ground.app_url()).await?)
+        let audit_cost = self.wanted(AUDIT_COST, self.audit_cost(tokens)).await?;
+        // It also takes the large tenant away again.
+        let purge = if needs_large {
+            Some(self.purge().await?)
         } else {
             None
         };
+        let guard = self.wanted(GUARD, guard::measure(&self.ground.app_url())).await?;
         let shared = scenario::with_shared_limits(size);
         if self.args.wants(shared.name) {
             let sharing = self.start(&[("TENANTRY__LIMITS__SHARED", "true")]).await?;
@@ -227,10 +241,25 @@ impl Bench<'_> {
             login_fairness,
             overload,
             guard,
+            export,
+            purge,
+            audit_cost,
             rss_mb,
             rss_after_all_mb,
             startup_ms,
         })
+    }
+
+    /// What a measurement gives, where it is wanted.
+    async fn wanted<T>(
+        &self,
+        name: &str,
+        measurement: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<Option<T>, Failure> {
+        if !self.args.wants(name) {
+            return Ok(None);
+        }
+        Ok(Some(measurement.await?))
     }
 
     fn rounds(&self) -> usize {
@@ -250,7 +279,6 @@ impl Bench<'_> {
         Server::start(&self.args.program, self.ground, &self.redis, settings, &log).await
     }
 
-    /// Tokens as a table of Lua's.
     /// Those of the scenarios that are wanted.
     async fn measure_all(
         &self,
@@ -308,10 +336,15 @@ impl Bench<'_> {
         Ok(())
     }
 
+    /// Requests of fifty tenants that read.
+    fn quiet_readers(&self) -> Vec<String> {
+        let quiet = self.tokens.iter().skip(100).take(50);
+        quiet.map(|token| load::list_of_ten(token)).collect()
+    }
+
     /// Fifty tenants that read, beside one that reads as much as it can.
     async fn fairness(&self, tokens: &Path) -> Result<Fairness, Failure> {
-        let quiet = self.tokens.iter().skip(100).take(50);
-        let quiet: Vec<_> = quiet.map(|token| load::list_of_ten(token)).collect();
+        let quiet = self.quiet_readers();
         let mut noisy = scenario::all(self.ground.size)
             .into_iter()
             .find(|scenario| scenario.name == "list_10")
@@ -351,24 +384,9 @@ impl Bench<'_> {
                 load::steady(quiet, seconds)
             );
             let (beside, noisy_rps) = (beside?, noise?.rate());
-            each.push(Fairness {
-                alone_p50_us: percentile(&alone, 50),
-                alone_p99_us: percentile(&alone, 99),
-                beside_p50_us: percentile(&beside, 50),
-                beside_p99_us: percentile(&beside, 99),
-                p99_ratio: percentile(&beside, 99) / percentile(&alone, 99).max(1.0),
-                noisy_rps,
-            });
+            each.push(Fairness::of(&alone, &beside, noisy_rps));
         }
-        let of = |what: fn(&Fairness) -> f64| median(each.iter().map(what));
-        Ok(Fairness {
-            alone_p50_us: of(|round| round.alone_p50_us),
-            alone_p99_us: of(|round| round.alone_p99_us),
-            beside_p50_us: of(|round| round.beside_p50_us),
-            beside_p99_us: of(|round| round.beside_p99_us),
-            p99_ratio: of(|round| round.p99_ratio),
-            noisy_rps: of(|round| round.noisy_rps),
-        })
+        Ok(Fairness::median(&each))
     }
 }
 

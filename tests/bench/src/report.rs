@@ -16,6 +16,9 @@ pub struct Report {
     pub login_fairness: Option<Fairness>,
     pub overload: Option<Overload>,
     pub guard: Option<Guarded>,
+    pub export: Option<Exported>,
+    pub purge: Option<Purged>,
+    pub audit_cost: Option<AuditCost>,
     /// What the server has in memory after the lists, of which the goal speaks, in MiB.
     pub rss_mb: u64,
     /// The same after the last scenario, ingest with its thousand events in a request.
@@ -30,6 +33,71 @@ pub struct Guarded {
     pub checks: usize,
     pub median_ms: f64,
     pub slowest_ms: f64,
+}
+
+/// The export of a tenant of many rows, and what fifty others that read notice of it.
+#[derive(Debug, Serialize)]
+pub struct Exported {
+    pub rows: usize,
+    /// While nobody else asks.
+    pub rows_per_second: f64,
+    pub readers: Fairness,
+}
+
+/// The end of a tenant of many rows.
+#[derive(Debug, Serialize)]
+pub struct Purged {
+    pub rows: usize,
+    /// To mark them as deleted.
+    pub delete_seconds: f64,
+    /// To erase them.
+    pub purge_seconds: f64,
+    pub rows_per_second: f64,
+}
+
+/// What the audit log adds to a write. All times are in microseconds, processor time of server and PostgreSQL together but for the
+/// chain's.
+#[derive(Debug, Serialize)]
+pub struct AuditCost {
+    /// To chain an entry, by the clock.
+    pub chain_us: f64,
+    /// A write with its entry, chained.
+    pub plain_us: f64,
+    /// The same, and sent to a receiver.
+    pub streamed_us: f64,
+    /// A write for each without the chain.
+    pub chain_ratio: f64,
+    /// With a receiver for each without.
+    pub stream_ratio: f64,
+}
+
+impl Exported {
+    fn sentence(&self) -> String {
+        let readers = &self.readers;
+        format!(
+            "\nexport of {} rows: {:.0} rows/s; fifty tenants that read: p99 {:.0} us alone, {:.0} us beside it, {:.2} times as long\n",
+            self.rows, self.rows_per_second, readers.alone_p99_us, readers.beside_p99_us, readers.p99_ratio
+        )
+    }
+}
+
+impl Purged {
+    fn sentence(&self) -> String {
+        format!(
+            "\npurge of {} rows: {:.1} s, {:.0} rows/s; {:.1} s to delete them before\n",
+            self.rows, self.purge_seconds, self.rows_per_second, self.delete_seconds
+        )
+    }
+}
+
+impl AuditCost {
+    fn sentence(&self) -> String {
+        format!(
+            "\naudit log: a write takes {:.0} us, of which the chain {:.0} us, {:.2} times as long as without it; {:.0} us with a \
+             stream, {:.2} times as long\n",
+            self.plain_us, self.chain_us, self.chain_ratio, self.streamed_us, self.stream_ratio
+        )
+    }
 }
 
 /// A scenario, as the median of its rounds.
@@ -175,6 +243,13 @@ impl Report {
                 guard.checks, guard.median_ms, guard.slowest_ms
             );
         }
+        text += &self.export.as_ref().map(Exported::sentence).unwrap_or_default();
+        text += &self.purge.as_ref().map(Purged::sentence).unwrap_or_default();
+        text += &self
+            .audit_cost
+            .as_ref()
+            .map(AuditCost::sentence)
+            .unwrap_or_default();
         text += &format!(
             "\nresident memory {} MiB after the lists, {} MiB after the last scenario; ready {} ms after the start\n",
             self.rss_mb, self.rss_after_all_mb, self.startup_ms

@@ -22,8 +22,38 @@ pub struct Server {
     pub startup: Duration,
 }
 
-/// Whatever is behind it in the metrics is the number of calls that wait.
-const PENDING: &str = "tenantry_metering_spool_pending ";
+/// Calls that wait in the spool.
+const PENDING: &str = "tenantry_metering_spool_pending";
+
+/// Tenants with entries of the audit log that are not chained.
+const UNCHAINED: &str = "tenantry_audit_chain_waiting_tenants";
+
+/// The settings of the server and of commands beside it. Writes the plan file into the folder.
+pub fn environment(
+    ground: &Ground,
+    redis: &str,
+    folder: &Path,
+) -> Result<Vec<(&'static str, String)>, Failure> {
+    let plans = folder.join("plans.toml");
+    std::fs::write(&plans, crate::scenario::plans())?;
+    let port = ADDRESS.rsplit(':').next().unwrap_or_default();
+    Ok(vec![
+        ("TENANTRY__SERVER__PORT", port.to_owned()),
+        ("TENANTRY__DATABASE__URL", ground.app_url()),
+        ("TENANTRY__DATABASE__PLATFORM_URL", ground.platform_url()),
+        ("TENANTRY__DATABASE__POOL_SIZE", "8".to_owned()),
+        ("TENANTRY__AUTH__SIGNING_KEY", ground.key.to_pem()),
+        // Every request is held to its limits, and none reaches them.
+        ("TENANTRY__LIMITS__FACTOR", "1000".to_owned()),
+        ("TENANTRY__LIMITS__SHARED", "false".to_owned()),
+        ("TENANTRY__REDIS__URL", redis.to_owned()),
+        ("TENANTRY__PLANS__FILE", plans.display().to_string()),
+        (
+            "TENANTRY__METERING__SPOOL_DIR",
+            ground.spool.display().to_string(),
+        ),
+    ])
+}
 
 impl Server {
     /// Starts the program on the ground, with further settings, and waits until it is ready.
@@ -39,25 +69,10 @@ impl Server {
         }
         let began = Instant::now();
         let folder = log.parent().ok_or("the log lies in no folder")?.to_owned();
-        let plans = folder.join("plans.toml");
-        std::fs::write(&plans, crate::scenario::plans())?;
         let log = File::create(log)?;
         let mut child = Command::new(program)
             .arg("serve")
-            .env(
-                "TENANTRY__SERVER__PORT",
-                ADDRESS.rsplit(':').next().unwrap_or_default(),
-            )
-            .env("TENANTRY__DATABASE__URL", ground.app_url())
-            .env("TENANTRY__DATABASE__PLATFORM_URL", ground.platform_url())
-            .env("TENANTRY__DATABASE__POOL_SIZE", "8")
-            .env("TENANTRY__AUTH__SIGNING_KEY", ground.key.to_pem())
-            // Every request is held to its limits, and none reaches them.
-            .env("TENANTRY__LIMITS__FACTOR", "1000")
-            .env("TENANTRY__LIMITS__SHARED", "false")
-            .env("TENANTRY__REDIS__URL", redis)
-            .env("TENANTRY__PLANS__FILE", &plans)
-            .env("TENANTRY__METERING__SPOOL_DIR", &ground.spool)
+            .envs(environment(ground, redis, &folder)?)
             .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -81,8 +96,8 @@ impl Server {
     /// Waits until all calls are in the ledger; how many there were when it began.
     pub async fn caught_up(&self) -> Result<u64, Failure> {
         let began = Instant::now();
-        let waiting = pending().await?;
-        while pending().await? > 0 {
+        let waiting = gauge(PENDING).await?;
+        while gauge(PENDING).await? > 0 {
             if began.elapsed() > Duration::from_secs(600) {
                 return Err(
                     "calls are not in the ledger after ten minutes: see target/bench/server.log".into(),
@@ -91,6 +106,18 @@ impl Server {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         Ok(waiting)
+    }
+
+    /// Waits until every entry of the audit log is chained.
+    pub async fn chained(&self) -> Result<(), Failure> {
+        let began = Instant::now();
+        while gauge(UNCHAINED).await? > 0 {
+            if began.elapsed() > Duration::from_secs(600) {
+                return Err("entries are not chained after ten minutes: see target/bench/server.log".into());
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
     }
 
     /// Its process.
@@ -111,12 +138,18 @@ async fn is_ready() -> bool {
     answer.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
 }
 
-/// Calls that are not in the ledger yet.
-async fn pending() -> Result<u64, Failure> {
+/// The present value of a metric without labels.
+async fn gauge(name: &str) -> Result<u64, Failure> {
     let metrics = get("/metrics").await?;
-    let line = metrics.lines().find_map(|line| line.strip_prefix(PENDING));
-    let pending = line.and_then(|rest| rest.trim().parse::<f64>().ok());
-    Ok(pending.ok_or("/metrics does not tell of the spool")? as u64)
+    let value = |line: &str| {
+        line.strip_prefix(name)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse::<f64>()
+            .ok()
+    };
+    let found = metrics.lines().find_map(value);
+    Ok(found.ok_or_else(|| format!("/metrics does not tell of {name}"))? as u64)
 }
 
 async fn get(path: &str) -> std::io::Result<String> {

@@ -9,17 +9,19 @@ use serde_json::json;
 use tenantry::Extension;
 use tenantry_billing::BillingHandlers as _;
 use tenantry_doctor::{Options as DoctorOptions, examine};
-use tenantry_domain::kernel::Needs as _;
+use tenantry_domain::flags::{Comparator, Condition, FlagDefinition, FlagRule};
+use tenantry_domain::kernel::{Level, Needs as _};
 use tenantry_domain::operations::MailTemplates;
 use tenantry_domain::tenant::Refused;
 use tenantry_http::permission::ReadTenant;
 use tenantry_http::{ApiError, Ctx, Endpoint};
 use tenantry_mail::CompiledTemplates;
 use tenantry_tenancy::Ports;
+use tenantry_tenancy::flags::flag;
 use tenantry_tenancy::operations::job::Handlers;
-use tenantry_tests::{Client, Lines, ManualClock, MemoryPayments, Options, Payments, World};
+use tenantry_tests::{Client, Lines, ManualClock, MemoryPayments, Options, Payments, Person, World};
 
-use crate::jobs;
+use crate::{features, jobs};
 
 /// The options of a world with the embedding service in it.
 pub fn options() -> Options {
@@ -228,6 +230,64 @@ async fn any_port_can_be_replaced() {
     assert!(Arc::ptr_eq(&used, &templates));
 }
 
+/// A flag of the code is evaluated in each tenant, admins override it, and an operator's definition replaces it.
+#[actix_web::test]
+async fn flags_of_the_code_are_evaluated_and_replaced() {
+    let paid = Condition::attribute("tenant_slug", Comparator::In, ["acme".into()]);
+    let rule = FlagRule::variant(Level::Tenant, "on").when(paid);
+    let flag = FlagDefinition {
+        tenant_overridable: true,
+        ..FlagDefinition::boolean("note-search", "Search in notes").with_rule(rule)
+    };
+    let world = World::with(Options {
+        extension: notes::extension().flags([flag]),
+        ..Options::default()
+    });
+    let world = world.await;
+    let is_on = async |person: &Person| {
+        let cx = world.cx(person).await;
+        let flags = flag::of(&cx).await.unwrap();
+        flags.is_on("note-search", &flag::subject(&cx), cx.now())
+    };
+    assert!(is_on(&world.acme.viewer).await);
+    assert!(!is_on(&world.globex.viewer).await);
+
+    let (path, off) = ("/api/v1/features/note-search/override", json!({"variant": "off"}));
+    world.put(&world.acme.admin, path, &off).await.expect(200);
+    assert!(!is_on(&world.acme.viewer).await);
+    world.delete(&world.acme.admin, path).await.expect(204);
+    assert!(is_on(&world.acme.viewer).await);
+
+    features::define(&world, "note-search", json!({"default_variant": "on"})).await;
+    assert!(is_on(&world.globex.viewer).await);
+}
+
+#[test]
+fn invalid_flags_of_the_code_refuse_the_start() {
+    let flag = || FlagDefinition::boolean("note-search", "Search in notes");
+    let unknown = flag().with_rule(FlagRule::variant(Level::Global, "half"));
+    for (flags, problem) in [
+        (vec![flag(), flag()], "two flags have this key"),
+        (vec![unknown], "/rules/0"),
+    ] {
+        // Composing reads the signing key and the URLs before it looks at flags.
+        let mut config = tenantry::Configuration {
+            extension: notes::extension().flags(flags),
+            ..tenantry::Configuration::default()
+        };
+        config.database.url = tenantry::Secret::new("postgres://tenantry_app@127.0.0.1:9/none".into());
+        config.database.platform_url =
+            tenantry::Secret::new("postgres://tenantry_platform@127.0.0.1:9/none".into());
+        let overrides = tenantry::Overrides {
+            keys: vec![tenantry_system::SigningKey::generate()],
+            ..tenantry::Overrides::default()
+        };
+        let error = tenantry::compose(&config, overrides).err().unwrap().to_string();
+        assert!(error.contains("feature flag `note-search`"), "{error}");
+        assert!(error.contains(problem), "{error}");
+    }
+}
+
 #[actix_web::test]
 async fn routes_of_all_parts_are_served() {
     fn first(config: &mut ServiceConfig) {
@@ -401,7 +461,12 @@ const PAGES: [(&str, &[&str]); 2] = [
     ("README.md", &EXAMPLE),
     (
         "docs/embedding.md",
-        &[EXAMPLE[0], EXAMPLE[1], "examples/notes/tests/isolation.rs"],
+        &[
+            EXAMPLE[0],
+            EXAMPLE[1],
+            "examples/notes/tests/more.rs",
+            "examples/notes/tests/isolation.rs",
+        ],
     ),
 ];
 

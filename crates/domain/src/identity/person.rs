@@ -93,6 +93,9 @@ pub trait Persons: Send {
     /// The erasure of an account, locked until the transaction ends.
     async fn erasure(&mut self, id: UserId) -> Result<Option<Erasure>, StoreError>;
 
+    /// The accounts whose erasure has begun and is not finished, and that had an address when it began.
+    async fn unfinished(&mut self, email: &Email) -> Result<Vec<UserId>, StoreError>;
+
     /// Whether a person was erased since a moment who had the address of a keyed digest.
     async fn is_erased_since(&mut self, digest: &[u8; 32], since: Time) -> Result<bool, StoreError>;
 

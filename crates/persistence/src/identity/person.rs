@@ -80,6 +80,11 @@ const RUNNING_JOBS: &str = "\
 SELECT count(*) AS running FROM jobs j WHERE j.tenant_id = $1 AND j.state = 'running' AND (j.payload ->> 'to' = $4::text \
  OR j.created_at <= $3 AND EXISTS (SELECT FROM jsonb_array_elements($2::text::jsonb) a WHERE position(a::text IN j.payload::text) > 0))";
 
+/// `$2` a list of one address.
+const UNFINISHED: &str = "\
+SELECT e.user_id FROM erasures e WHERE e.tenant_id = $1 AND e.finished_at IS NULL AND e.addresses @> $2::text::jsonb \
+ ORDER BY e.created_at, e.id";
+
 /// `$2` a list of one digest, `$3` since when.
 const ERASED_SINCE: &str = "\
 SELECT EXISTS (SELECT FROM erasures e WHERE e.tenant_id = $1 AND e.created_at >= $3 AND e.digests @> $2::text::jsonb) AS erased";
@@ -150,6 +155,13 @@ impl Persons for PgStore {
         let find = self.tx.find::<Entity>().filter(Column::UserId.eq(id.uuid()));
         let row = find.lock(Lock::Update).one().await?;
         row.map(Erasure::try_from).transpose()
+    }
+
+    async fn unfinished(&mut self, email: &Email) -> Result<Vec<UserId>, StoreError> {
+        let arguments = [json!([email]).to_string().into()];
+        let rows = self.tx.fetch_all_fixed(UNFINISHED, arguments).await?;
+        let user = |row| column::<uuid::Uuid>(row, "user_id").map(UserId::from);
+        rows.iter().map(user).collect()
     }
 
     async fn is_erased_since(&mut self, digest: &[u8; 32], since: Time) -> Result<bool, StoreError> {

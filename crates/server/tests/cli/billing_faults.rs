@@ -59,7 +59,8 @@ impl Shop {
         ];
         let mut of_dev = borrowed(&stripe);
         of_dev.push(("TENANTRY__JOBS__ENABLED", "false"));
-        let dev = Dev::start_with(&folder.0, &of_dev);
+        // The demo's tenants become customers when they are seeded.
+        let dev = Dev::start_as(&folder.0, &[], &of_dev);
         let mut config = stripe.clone();
         config.extend(beside(&folder.0));
         for (key, value) in [

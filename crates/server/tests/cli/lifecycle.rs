@@ -12,7 +12,7 @@ const TASKS: i64 = 30_000;
 /// Commands on the database of a demo.
 pub(super) struct Terminal {
     pub(super) config: [(&'static str, String); 4],
-    admin: String,
+    pub(super) admin: String,
 }
 
 impl Terminal {
@@ -97,7 +97,7 @@ impl Terminal {
     }
 }
 
-const STATES: &str = "\
+pub(super) const STATES: &str = "\
 SELECT concat(count(*) FILTER (WHERE deleted_at IS NULL), ' live, ', count(*) FILTER (WHERE deleted_at = timestamp '2026-01-01'), ' former, ',
               count(*), ' all') FROM tasks WHERE tenant_id = $ACME";
 

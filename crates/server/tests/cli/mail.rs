@@ -121,7 +121,7 @@ fn an_admin_whose_tenant_uses_much_gets_a_mail_and_operators_see_that_it_went() 
     config.push(("TENANTRY__MAIL__APP_URL", "https://app.example.com/".to_owned()));
     config.push(("TENANTRY__JOBS__POLL_MS", "50".to_owned()));
     let borrowed: Vec<_> = config.iter().map(|(key, value)| (*key, value.as_str())).collect();
-    let dev = Dev::start_with(&folder.0, &borrowed);
+    let dev = Dev::start_as(&folder.0, &[], &borrowed);
     let command = beside(&folder.0);
     let command: Vec<_> = command
         .iter()

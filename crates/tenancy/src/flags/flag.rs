@@ -13,16 +13,16 @@
 //! }
 //! ```
 //!
-//! Flags that come with the service's code are given to [`CodeFlags`], which stands before the stored definitions.
+//! Flags that are defined in the code of a service are given to `tenantry::Extension::flags`; see [`CodeFlags`](super::code_flag::CodeFlags).
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use tenantry_domain::flags::{
-    Evaluation, Explanation, FlagDefinition, FlagDefinitions, FlagOverride, FlagProgram, FlagSet, FlagSource,
-    FlagTenant, Reason, Subject,
+    Evaluation, Explanation, FlagDefinition, FlagDefinitions, FlagOverride, FlagSet, FlagSource, FlagTenant,
+    Reason, Subject,
 };
-use tenantry_domain::kernel::{FlagOverrideId, Invalid, Level, Permission, StoreError, SystemScope, hex};
+use tenantry_domain::kernel::{FlagOverrideId, Level, Permission, StoreError, SystemScope, hex};
 use tenantry_domain::store::Units;
 use tenantry_domain::tenant::TenantScope;
 
@@ -234,38 +234,5 @@ impl FlagSource for StoredFlags {
 
     fn cached(&self, _: &TenantScope) -> Option<Arc<FlagSet>> {
         None
-    }
-}
-
-/// Definitions that come with the code of a service, wherever operators have not defined a flag of the same key.
-pub struct CodeFlags {
-    inner: Arc<dyn FlagDefinitions>,
-    flags: Vec<FlagDefinition>,
-}
-
-impl std::fmt::Debug for CodeFlags {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("CodeFlags").field(&self.flags.len()).finish()
-    }
-}
-
-impl CodeFlags {
-    /// These before `inner`.
-    ///
-    /// # Errors
-    /// What is wrong with the first of them that does not hold together. Put it before whatever remembers.
-    pub fn new(inner: Arc<dyn FlagDefinitions>, flags: Vec<FlagDefinition>) -> Result<Self, Invalid> {
-        let catalogue = tenantry_domain::flags::FlagCatalogue::new(flags.iter().cloned(), []);
-        flags.iter().try_for_each(|flag| catalogue.check_flag(flag))?;
-        Ok(Self { inner, flags })
-    }
-}
-
-#[async_trait]
-impl FlagDefinitions for CodeFlags {
-    async fn program(&self, because: SystemScope) -> Result<Arc<FlagProgram>, StoreError> {
-        let stored = self.inner.program(because).await?;
-        let catalogue = (**stored.catalogue()).clone().over(&self.flags);
-        Ok(Arc::new(FlagProgram::compile(Arc::new(catalogue))))
     }
 }

@@ -71,6 +71,17 @@ pub async fn named(cx: &Cx, email: &Email) -> Result<Vec<User>, UserError> {
     cx.read(async |work| Ok(work.persons().named(email).await?)).await
 }
 
+/// The accounts whose erasure by an address has begun and is not finished, for an operator on the command line: their rows no longer have
+/// the address.
+///
+/// # Errors
+/// [`UserError`].
+pub async fn unfinished(cx: &Cx, email: &Email) -> Result<Vec<UserId>, UserError> {
+    cx.require(Permission::RecoverUsers)?;
+    cx.read(async |work| Ok(work.persons().unfinished(email).await?))
+        .await
+}
+
 /// Makes the account anonymous in the running transaction, which has locked the tenant, and asks for the rest.
 async fn begin(cx: &Cx, work: &mut Work, id: UserId, confirm_email: &str) -> Result<Erasure, UserError> {
     let before = work.persons().find(id).await?.ok_or(UserError::NotFound)?;

@@ -31,7 +31,7 @@ macro_rules! audited {
             const UPDATED: &'static str = concat!($kind, ".updated");
             const DELETED: &'static str = concat!($kind, ".deleted");
 
-            fn target(&self) -> uuid::Uuid {
+            fn target(&self) -> $crate::__Uuid {
                 self.id.into()
             }
         }
