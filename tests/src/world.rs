@@ -101,6 +101,8 @@ pub struct Options {
     pub definitions: Vec<Definition>,
     /// The signing keys, the present one first; one for the whole process when absent.
     pub keys: Vec<String>,
+    /// Whether the server has no folder for archives of exports.
+    pub without_archives: bool,
     /// The folder in which calls wait to be recorded; they wait in memory when absent.
     pub spool: Option<PathBuf>,
     /// Whoever takes the money; nobody does when absent.
@@ -195,6 +197,7 @@ impl Default for Options {
             audit_stream: tenantry::AuditStream::default(),
             definitions: Vec::new(),
             keys: Vec::new(),
+            without_archives: false,
             spool: None,
             payments: None,
             mail_limits: MailLimits::default(),
@@ -322,6 +325,7 @@ impl Seed {
             traces: _,
             resolver: _,
             dns: _,
+            without_archives: _,
             without_edge: _,
             definitions: _,
             spool: _,
@@ -740,7 +744,9 @@ fn settings(database: &Database, options: &Options) -> tenantry::Configuration {
     settings.domains.timeout_ms = 1_000;
     settings.http.base_domain = options.http.base_domain.clone().unwrap_or_default();
     settings.metering.spool_dir = options.spool.clone().unwrap_or_default();
-    settings.archive.directory = database.exports();
+    if !options.without_archives {
+        settings.archive.directory = database.exports();
+    }
     settings
         .billing
         .return_url
