@@ -98,6 +98,7 @@ mod m20261130_000104_audit_streams;
 mod m20261130_000107_support_ends;
 mod m20261130_000108_address_trigger;
 mod m20261130_000109_first_passwords;
+mod m20261130_000111_row_places;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

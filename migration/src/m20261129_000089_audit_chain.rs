@@ -72,7 +72,7 @@ const SIGNATURE: &str = "audit_retain(bigint)";
 /// number, and a block must end with it, so that the rest of the chain can be verified. Entries younger than 29 days are out of
 /// reach; the setting's minimum is 30 days, and clocks differ. It runs as the owner, whose policies on append-only tables show it
 /// rows of that tenant alone. Returns how many entries were deleted.
-const RETAIN: &str = "\
+pub(crate) const RETAIN: &str = "\
 CREATE OR REPLACE FUNCTION audit_retain(through bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

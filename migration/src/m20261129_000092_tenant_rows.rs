@@ -147,7 +147,7 @@ $$";
 /// come one after the other, and one that is restored loses no row. It runs with the rights and under the policies of its caller.
 ///
 /// Rows that were deleted before the tenant have another `deleted_at`, and stay as they are.
-const STEP_SQL: &str = "\
+pub(crate) const STEP_SQL: &str = "\
 CREATE OR REPLACE FUNCTION tenant_rows_step(
     in_table text, work text, behind uuid, at_most integer, OUT last uuid, OUT seen integer, OUT done integer
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

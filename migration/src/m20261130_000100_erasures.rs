@@ -129,7 +129,7 @@ END $$";
 /// decision is made where a table is created. Rows that refer to these go before them, through any number of tables, since they could not
 /// stay: a reference that is ON DELETE RESTRICT says in which order rows are deleted, and not that a person cannot be erased. Keys of
 /// service accounts stay, which belong to the tenant. Returns how many were deleted; none when there are no more.
-const ROWS_SQL: &str = "\
+pub(crate) const ROWS_SQL: &str = "\
 CREATE OR REPLACE FUNCTION person_rows_erase(person uuid, at_most integer) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -205,7 +205,7 @@ END $$";
 /// concern this person: by the actor, by the target, or by the id or an address of the erasure in a state. Texts are taken from `entries`
 /// where [`ERASED_SQL`] finds them right; ids, hashes and all else stay. The block is locked before it is read, so that of two erasures
 /// at once neither brings a salt back. Returns how many entries were replaced, without those that were before.
-const AUDIT_SQL: &str = "\
+pub(crate) const AUDIT_SQL: &str = "\
 CREATE OR REPLACE FUNCTION audit_erase(person uuid, block uuid, entries jsonb) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -21,7 +21,7 @@ impl MigrationTrait for Migration {
 /// As before, but for `version` where a restoration writes (`replace`) and rows can be changed: a changed row gets one that is greater
 /// than its own and that of the archive. Of a missing row nobody knows what it had, so it gets the seconds since 1970, which no row has
 /// reached by its changes. Rows that differ in nothing else are equal.
-const WRITE_SQL: &str = "\
+pub(crate) const WRITE_SQL: &str = "\
 CREATE OR REPLACE FUNCTION tenant_archive_write(
     in_table text, in_rows jsonb, fills jsonb, replace boolean, OUT inserted bigint, OUT replaced bigint
 ) LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -649,6 +649,14 @@ impl TenantRows for Fake {
         Ok(Vec::new())
     }
 
+    async fn has_archives(&self, _: SystemScope, _: TenantId) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    async fn purged_among(&self, _: SystemScope, _: &[TenantId]) -> Result<Vec<TenantId>, StoreError> {
+        Ok(Vec::new())
+    }
+
     async fn tombstones(&self, _: SystemScope) -> Result<Vec<Tombstone>, StoreError> {
         Ok(Vec::new())
     }

@@ -69,6 +69,31 @@ impl ArchiveStore for ArchiveFolder {
         let folder = self.of(tenant);
         if_there(std::fs::remove_dir_all(&folder)).map_err(|error| named(&folder, &error))
     }
+
+    async fn tenants(&self) -> Result<Vec<TenantId>, ArchiveError> {
+        let folder = self.folder.clone();
+        let found = tokio::task::spawn_blocking(move || tenants_in(&folder)).await;
+        let found = found.map_err(|error| ArchiveError::Io(error.to_string()))?;
+        found.map_err(|error| named(&self.folder, &error))
+    }
+}
+
+/// Files and folders with other names, such as those of an operator's exports, are left alone.
+fn tenants_in(folder: &Path) -> io::Result<Vec<TenantId>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut tenants = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            let name = entry.file_name();
+            tenants.extend(name.to_str().and_then(|name| name.parse::<TenantId>().ok()));
+        }
+    }
+    Ok(tenants)
 }
 
 fn part_of(path: &Path, offset: u64, at_most: usize) -> io::Result<Option<Vec<u8>>> {

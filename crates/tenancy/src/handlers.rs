@@ -17,6 +17,7 @@ impl Handlers {
             .with(crate::tenant::custom_domain::KeepDomains)
             .with(crate::tenant::custom_domain::CheckDomains)
             .with_system(crate::tenant::row_work::SettleAll)
+            .with_system(crate::tenant::archive_files::SweepArchives)
             .with_system(crate::tenant::purge::FreeNames)
             .with_system(crate::tenant::purge::PurgeSentMails)
             .with(crate::operations::mail::SendMail)

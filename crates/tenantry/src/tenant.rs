@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use tenantry_domain::kernel::{Invalid, RequestId, SystemScope, TenantId};
-use tenantry_domain::tenant::{Denied, NewTenant, Slug, Tenant, TenantSelector};
+use tenantry_domain::tenant::{Denied, NewTenant, RowWork, Slug, Tenant, TenantSelector, TenantStatus};
 use tenantry_tenancy::tenant::lifecycle::{LifecycleError, LifecycleReason};
 use tenantry_tenancy::tenant::provision::NewAdmin;
 use tenantry_tenancy::tenant::row_work::{self, RowProgress, Settled};
-use tenantry_tenancy::tenant::{lifecycle, provision};
+use tenantry_tenancy::tenant::{archive_files, lifecycle, provision};
 use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::all_tenants::TenantPages;
@@ -164,9 +164,12 @@ pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError
 }
 
 async fn delete(cx: &OperatorCx, slug: &str, reason: &str) -> Result<(), CommandError> {
-    let id = find_any(cx.app(), slug).await?.id;
-    lifecycle::delete(cx, id, reason).await.map_err(told)?;
-    settle_and_say(cx, id).await
+    let tenant = find_any(cx.app(), slug).await?;
+    // A deletion that was interrupted goes on.
+    if (tenant.status, tenant.row_work) != (TenantStatus::Deleted, Some(RowWork::Delete)) {
+        lifecycle::delete(cx, tenant.id, reason).await.map_err(told)?;
+    }
+    settle_and_say(cx, tenant.id).await
 }
 
 async fn restore(cx: &OperatorCx, slug: &str, reason: &str) -> Result<(), CommandError> {
@@ -184,6 +187,10 @@ async fn purge(cx: &OperatorCx, slug: &str, confirm: bool, reason: &str) -> Resu
             tenant.name
         )));
     }
+    // Before anything is changed: nothing leads back.
+    archive_files::require_folder(cx.app(), tenant.id)
+        .await
+        .map_err(told)?;
     lifecycle::purge(cx, tenant.id, reason).await.map_err(told)?;
     settle(cx.app(), tenant.id).await?;
     console::say(&format!("{} {slug} purged", tenant.id));
@@ -269,7 +276,11 @@ pub fn told(error: LifecycleError) -> CommandError {
         | LifecycleError::NotFound
         | LifecycleError::NotInPlan(_)
         | LifecycleError::Denied(_)
-        | LifecycleError::Own(LifecycleReason::InvalidTransition(_) | LifecycleReason::NameInUse)
+        | LifecycleError::Own(
+            LifecycleReason::InvalidTransition(_)
+            | LifecycleReason::NameInUse
+            | LifecycleReason::ArchivesElsewhere,
+        )
         | LifecycleError::Store(_)) => other(&error),
     }
 }

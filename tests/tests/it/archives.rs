@@ -205,3 +205,30 @@ async fn imported_tenant_has_a_data_key_and_records() {
         ]
     );
 }
+
+/// The second run goes on with the tenant of the first one. A run of an import that is finished records nothing.
+#[actix_web::test]
+async fn imports_of_one_archive_at_once_are_one_import() {
+    let world = World::new().await;
+    let file = exported(&world).await;
+    let import = || world.import_archive(&file, "acme-copy");
+    let (one, two) = futures_util::join!(import(), import());
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(one.tenant.id, two.tenant.id);
+    let again = import().await.unwrap();
+    assert_eq!((again.tenant.id, again.put), (one.tenant.id, Put::default()));
+    let tasks = |slug: &str| {
+        format!("SELECT 1 FROM tasks k JOIN tenants t ON t.id = k.tenant_id WHERE t.slug = '{slug}'")
+    };
+    assert_eq!(
+        world.sql(tasks("acme-copy")).await,
+        world.sql(tasks("acme")).await
+    );
+    let entries = format!(
+        "SELECT 1 FROM audit_events WHERE tenant_id = '{}' AND action = 'tenant.imported'",
+        one.tenant.id
+    );
+    assert_eq!(world.sql(entries).await, 1);
+    let records = "SELECT 1 FROM operator_events WHERE action = 'tenant.imported'";
+    assert_eq!(world.sql(records).await, 1);
+}

@@ -16,9 +16,11 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::admin::operator_job::JobStep;
 use tenantry_tenancy::archive::{export, read};
 use tenantry_tenancy::operations::job;
-use tenantry_tenancy::operations::job::Handlers;
+use tenantry_tenancy::operations::job::{Handlers, Nothing, SystemJobHandler as _};
+use tenantry_tenancy::tenant::archive_files::{self, SweepArchives};
 use tenantry_tenancy::tenant::lifecycle;
-use tenantry_tests::{Options, World};
+use tenantry_tenancy::tenant::row_work::{self, SettleAll};
+use tenantry_tests::{Lines, Options, World};
 
 use crate::jobs::worker;
 use crate::mfa::with_factor;
@@ -250,6 +252,74 @@ async fn suspended_tenant_is_exported_and_a_purge_deletes_the_archive() {
         .await
         .unwrap();
     assert!(!folder(&world).exists());
+}
+
+/// A server without the folder would leave the archives there for good, since nothing is left that names them.
+#[actix_web::test]
+async fn purge_is_left_to_a_server_that_has_the_folder() {
+    let world = World::new().await;
+    exported(&world).await;
+    let other = world.instance(&Options {
+        without_archives: true,
+        ..Options::default()
+    });
+    let cx = world.operator_cx();
+    lifecycle::delete(&cx, world.acme.id, "a test").await.unwrap();
+    let early = archive_files::require_folder(&other.app, world.acme.id).await;
+    assert!(early.unwrap_err().to_string().contains("archive.directory"));
+    lifecycle::purge(&cx, world.acme.id, "a test").await.unwrap();
+    let refused = row_work::settle(&other.app, world.acme.id, None, &|_| {}).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("archive.directory"), "{refused}");
+    let lines = Lines::default();
+    {
+        let _listening = lines.listen();
+        for _ in 0..2 {
+            SettleAll.run(&other.app, BECAUSE, Nothing {}).await.unwrap();
+        }
+    }
+    assert_eq!(
+        lines.count("a purge is left to a server that has archive.directory"),
+        1
+    );
+    let exports = format!(
+        "SELECT 1 FROM tenant_exports WHERE tenant_id = '{}'",
+        world.acme.id
+    );
+    assert_eq!(world.sql(exports.clone()).await, 1);
+    assert!(folder(&world).exists());
+
+    SettleAll.run(&world.app, BECAUSE, Nothing {}).await.unwrap();
+    assert_eq!(world.sql(exports).await, 0);
+    assert!(!folder(&world).exists());
+    // A tenant without exports is purged by any server.
+    lifecycle::delete(&cx, world.globex.id, "a test").await.unwrap();
+    lifecycle::purge(&cx, world.globex.id, "a test").await.unwrap();
+    let settled = row_work::settle(&other.app, world.globex.id, None, &|_| {}).await;
+    assert_eq!(settled.unwrap(), row_work::Settled::Done);
+}
+
+/// An export that was being written during the purge, by a server that was killed then, has made the folder anew.
+#[actix_web::test]
+async fn folder_of_a_purged_tenant_is_swept() {
+    let world = World::new().await;
+    let cx = world.operator_cx();
+    lifecycle::delete(&cx, world.acme.id, "a test").await.unwrap();
+    lifecycle::purge(&cx, world.acme.id, "a test").await.unwrap();
+    row_work::settle(&world.app, world.acme.id, None, &|_| {})
+        .await
+        .unwrap();
+    let exports = world.database.exports();
+    let globex = exports.join(world.globex.id.to_string());
+    for left in [&folder(&world), &globex] {
+        std::fs::create_dir_all(left).unwrap();
+        std::fs::write(left.join("one.tar.part"), "half of an archive").unwrap();
+    }
+    std::fs::write(exports.join("acme.tar"), "of an operator").unwrap();
+    SweepArchives.run(&world.app, BECAUSE, Nothing {}).await.unwrap();
+    assert!(!folder(&world).exists());
+    assert!(globex.join("one.tar.part").exists());
+    assert!(exports.join("acme.tar").exists());
 }
 
 async fn downloads(world: &World) -> Vec<Value> {

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_domain::kernel::{
-    JobId, LeaseId, PageRequest, ProjectId, StoreError, SystemJobId, SystemScope, TenantId,
+    Clock as _, JobId, LeaseId, PageRequest, ProjectId, StoreError, SystemJobId, SystemScope, TenantId,
 };
 use tenantry_domain::operations::{
     Claim, Enqueued, InvalidTransition, Job, JobFilter, JobQueue as _, JobState, NewJob, SystemJob,
@@ -28,7 +28,7 @@ use tenantry_tenancy::tenant::lifecycle;
 use tenantry_tenancy::tenant::purge::{Purge, PurgeSystemJobs};
 use tenantry_tenancy::tenant::upkeep::TendSome;
 use tenantry_tenancy::{Cx, Tenancy, Traces};
-use tenantry_tests::{Options, TenantWorld, World};
+use tenantry_tests::{ManualClock, Options, TenantWorld, World};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 const BECAUSE: SystemScope = SystemScope::because("a test of jobs");
@@ -51,7 +51,7 @@ fn queues(world: &World) -> Queues {
     let platform = platform(world);
     Queues {
         jobs: Arc::new(PgJobQueue::new(platform.clone())),
-        system_jobs: Arc::new(PgSystemJobs::new(platform)),
+        system_jobs: Arc::new(PgSystemJobs::new(platform).scheduled_by(world.clock.clone())),
     }
 }
 
@@ -1468,6 +1468,45 @@ impl SystemJobHandler for Doomed {
     fn schedule() -> Option<(chrono::Duration, ())> {
         Some((chrono::Duration::days(1), ()))
     }
+}
+
+/// Is due once in a thousand days.
+struct Seldom;
+
+impl SystemJobHandler for Seldom {
+    const KIND: &'static str = "test.seldom";
+    type Payload = ();
+
+    async fn run(&self, _: &Arc<Tenancy>, _: SystemScope, (): ()) -> Result<(), JobFailure> {
+        Ok(())
+    }
+
+    fn schedule() -> Option<(chrono::Duration, ())> {
+        Some((chrono::Duration::days(1_000), ()))
+    }
+}
+
+/// A server whose clock is fast does not use up the periods to come, in which the others would then do nothing.
+#[actix_web::test]
+async fn periods_of_schedules_are_those_of_the_database() {
+    let world = World::new().await;
+    let fast = ManualClock::at(world.clock.now() + chrono::Duration::days(3_000));
+    let fast = world.instance_at(&Options::default(), Arc::new(fast));
+    for app in [&fast.app, &world.app] {
+        let platform = platform(&world);
+        let queues = Queues {
+            jobs: Arc::new(PgJobQueue::new(platform.clone())),
+            system_jobs: Arc::new(PgSystemJobs::new(platform)),
+        };
+        let handlers = Handlers::default().with_system(Seldom);
+        let worker = Worker::new(Arc::clone(app), queues, handlers, quick());
+        worker.run_once().await.unwrap();
+    }
+    let all = "SELECT 1 FROM system_jobs WHERE kind = 'test.seldom'";
+    assert_eq!(world.sql(all).await, 1);
+    // Neither waits for a moment that only the clock of the fast server has reached.
+    let of_now = "AND dedupe_key = floor(extract(epoch FROM now()) / 86400000)::text AND run_at <= now()";
+    assert_eq!(world.sql(format!("{all} {of_now}")).await, 1);
 }
 
 #[actix_web::test]

@@ -10,7 +10,7 @@ use sqlx::Connection as _;
 use tenantry_domain::kernel::{Clock as _, SystemScope};
 use tenantry_domain::tenant::{Capability, RowWork, TenantStatus, Tombstone, Transition};
 use tenantry_migration::TenantTable;
-use tenantry_persistence::PoolConfig;
+use tenantry_persistence::{PoolConfig, StatementTimeouts};
 use tenantry_tenancy::tenant::lifecycle;
 use tenantry_tenancy::tenant::row_work::{self, Settled};
 use tenantry_tests::{Options, PASSWORD, Reply, TenantWorld, World};
@@ -572,6 +572,48 @@ async fn restoration_is_a_conflict_while_a_name_is_in_use() {
         .unwrap();
     assert_eq!(restored["actor_type"], "operator");
     assert_eq!(restored["after"]["reason"], "a test");
+}
+
+/// The entry in the tenant's log is stored before the tenant is back, so that no restoration is without one.
+#[actix_web::test]
+async fn restoration_ends_when_its_entry_can_be_stored() {
+    let options = Options::default();
+    let timeouts = StatementTimeouts {
+        lock: Some(std::time::Duration::from_millis(100)),
+        ..StatementTimeouts::default()
+    };
+    let pool = PoolConfig {
+        timeouts,
+        ..options.pool
+    };
+    let world = World::with(Options { pool, ..options }).await;
+    let cx = world.operator_cx();
+    lifecycle::delete(&cx, world.acme.id, "a test").await.unwrap();
+    settle(&world).await;
+    lifecycle::begin_restore(&cx, world.acme.id, "deleted by mistake")
+        .await
+        .unwrap();
+    let mut admin = world.database.admin().await;
+    let lock = "BEGIN; LOCK TABLE audit_events IN EXCLUSIVE MODE";
+    sqlx::raw_sql(lock).execute(&mut admin).await.unwrap();
+    let refused = row_work::settle(&world.app, world.acme.id, None, &|_| {}).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let state = async || {
+        let found = world.app.ports.tenant_rows.tenant(BECAUSE, world.acme.id).await;
+        let tenant = found.unwrap().unwrap();
+        (tenant.status, tenant.row_work)
+    };
+    assert_eq!(state().await, (TenantStatus::Deleted, Some(RowWork::Restore)));
+    admin.close().await.unwrap();
+    assert_eq!(settle(&world).await, Settled::Done);
+    assert_eq!(state().await, (TenantStatus::Active, None));
+    let entries = world.audit(&world.acme).await;
+    let entries: Vec<_> = entries
+        .iter()
+        .filter(|(action, _)| action == "tenant.restored")
+        .collect();
+    assert_eq!(entries.len(), 1, "{entries:?}");
+    assert_eq!(entries[0].1["after"]["reason"], "deleted by mistake");
 }
 
 #[actix_web::test]

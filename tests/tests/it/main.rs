@@ -86,6 +86,7 @@ mod resolution;
 mod resources;
 mod rings;
 mod rooms;
+mod row_places;
 mod security_notices;
 mod security_policy;
 mod sessions;

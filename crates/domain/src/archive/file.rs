@@ -67,4 +67,7 @@ pub trait ArchiveStore: Send + Sync {
 
     /// Deletes all archives of a tenant.
     async fn remove_all(&self, tenant: TenantId) -> Result<(), ArchiveError>;
+
+    /// The tenants that archives may be of: those with a folder, be it empty.
+    async fn tenants(&self) -> Result<Vec<TenantId>, ArchiveError>;
 }

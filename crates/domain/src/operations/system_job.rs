@@ -47,6 +47,9 @@ impl SystemJob {
 /// The system's own jobs. Every call carries its reason.
 #[async_trait]
 pub trait SystemJobs: Send + Sync {
+    /// The time by which the periods of schedules are counted: that of the database, on which all servers agree.
+    async fn time(&self, because: SystemScope) -> Result<Time, StoreError>;
+
     /// Puts a job into the queue.
     async fn enqueue(&self, because: SystemScope, job: &SystemJob) -> Result<Enqueued, StoreError>;
 

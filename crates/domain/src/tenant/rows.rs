@@ -62,6 +62,16 @@ pub trait TenantRows: Send + Sync {
     async fn pending(&self, because: SystemScope, now: Time, limit: u32)
     -> Result<Vec<TenantId>, StoreError>;
 
+    /// Whether exports of a tenant may have left archives: all of its exports but those that have expired.
+    async fn has_archives(&self, because: SystemScope, tenant: TenantId) -> Result<bool, StoreError>;
+
+    /// Those of some tenants that were purged and are not there again, as a restored backup brings them back.
+    async fn purged_among(
+        &self,
+        because: SystemScope,
+        tenants: &[TenantId],
+    ) -> Result<Vec<TenantId>, StoreError>;
+
     /// What is left of tenants that were purged, the latest last.
     async fn tombstones(&self, because: SystemScope) -> Result<Vec<Tombstone>, StoreError>;
 }

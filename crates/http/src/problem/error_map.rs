@@ -611,6 +611,9 @@ impl From<LifecycleReason> for ApiError {
             LifecycleReason::NameInUse => Self::new(ErrorCode::Conflict).with_detail(
                 "A name of the tenant's rows is in use by a row that was added since the deletion, so the tenant stays deleted. Remove that row in the database and restore again, or purge the tenant.",
             ),
+            LifecycleReason::ArchivesElsewhere => Self::new(ErrorCode::Unavailable).with_detail(
+                "The tenant may have archives of exports, and this server keeps none: its operator has not set `archive.directory`.",
+            ),
         }
     }
 }

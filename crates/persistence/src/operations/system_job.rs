@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use chrono::Duration;
 use sea_orm::sea_query::{Expr, InsertStatement, LockBehavior, LockType, OnConflict, UpdateStatement};
@@ -7,7 +9,7 @@ use sea_orm::{
 };
 use serde_json::json;
 use tenantry_domain::kernel::{
-    LeaseId, Page, PageRequest, Position, StoreError, SystemJobId, SystemScope, Time,
+    Clock, LeaseId, Page, PageRequest, Position, StoreError, SystemJobId, SystemScope, Time,
 };
 use tenantry_domain::operations::{
     Claim, Enqueued, InvalidTransition, JobState, Lease, Progress, SystemJob, SystemJobs,
@@ -51,20 +53,49 @@ mod entity {
 use entity::{ActiveModel, Column, Entity, Model};
 
 /// The system's own jobs, as the platform role; the runtime role has no grant on their table.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PgSystemJobs {
     platform: Pool,
+    schedules: Option<Arc<dyn Clock>>,
+}
+
+impl std::fmt::Debug for PgSystemJobs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PgSystemJobs").finish_non_exhaustive()
+    }
 }
 
 impl PgSystemJobs {
     /// Jobs over a pool of the platform role.
     pub fn new(platform: Pool) -> Self {
-        Self { platform }
+        Self {
+            platform,
+            schedules: None,
+        }
+    }
+
+    /// The same with schedules that follow a clock in place of that of the database: for tests, which move time.
+    #[must_use]
+    pub fn scheduled_by(self, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            schedules: Some(clock),
+            ..self
+        }
     }
 }
 
 #[async_trait]
 impl SystemJobs for PgSystemJobs {
+    async fn time(&self, because: SystemScope) -> Result<Time, StoreError> {
+        if let Some(clock) = &self.schedules {
+            return Ok(clock.now());
+        }
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        let now = clock(&mut tx).await?;
+        tx.commit().await?;
+        Ok(now)
+    }
+
     async fn enqueue(&self, because: SystemScope, job: &SystemJob) -> Result<Enqueued, StoreError> {
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
         let inserted = tx.execute(&insertion(job)).await?;

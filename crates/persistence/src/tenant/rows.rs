@@ -1,5 +1,6 @@
 use async_trait::async_trait;
 use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _, QueryResult, QueryTrait as _, Value};
+use serde_json::json;
 use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time};
 use tenantry_domain::store::Mode;
 use tenantry_domain::tenant::{RowStep, RowTable, RowWork, Slug, Tenant, TenantRows, Tombstone};
@@ -62,6 +63,13 @@ const PENDING: &str = "\
 SELECT t.id FROM tenants t WHERE t.row_work IS NOT NULL \
 UNION SELECT t.id FROM tenants t WHERE t.status = 'deleted' AND t.purge_at <= $1 \
 ORDER BY id LIMIT $2";
+
+const HAS_ARCHIVES: &str = "\
+SELECT EXISTS (SELECT FROM tenant_exports e WHERE e.tenant_id = $1 AND e.status <> 'expired') AS there";
+
+const PURGED_AMONG: &str = "\
+SELECT s.id FROM tenant_tombstones s JOIN jsonb_array_elements_text($1) AS asked (id) ON s.id = asked.id::uuid \
+WHERE NOT EXISTS (SELECT FROM tenants t WHERE t.id = s.id) ORDER BY s.id";
 
 const TOMBSTONES: &str = "\
 SELECT s.id, s.deleted_at, s.purged_at, s.row_counts, s.hash FROM tenant_tombstones s ORDER BY s.purged_at, s.id";
@@ -131,6 +139,26 @@ impl TenantRows for PgTenantRows {
     ) -> Result<Vec<TenantId>, StoreError> {
         let arguments = vec![now.into(), i64::from(limit).into()];
         let rows = self.ask(because, PENDING, arguments).await?;
+        let tenant = |row| column::<Uuid>(row, "id").map(TenantId::from);
+        rows.iter().map(tenant).collect()
+    }
+
+    async fn has_archives(&self, because: SystemScope, tenant: TenantId) -> Result<bool, StoreError> {
+        tracing::debug!(reason = because.reason(), %tenant, "archives of a tenant");
+        let mut tx = TenantTx::begin(&self.runtime, tenant, Mode::Read).await?;
+        let row = tx.fetch_fixed(HAS_ARCHIVES, []).await?;
+        tx.commit().await?;
+        row.map_or(Ok(false), |row| column(&row, "there"))
+    }
+
+    async fn purged_among(
+        &self,
+        because: SystemScope,
+        tenants: &[TenantId],
+    ) -> Result<Vec<TenantId>, StoreError> {
+        let rows = self
+            .ask(because, PURGED_AMONG, vec![json!(tenants).into()])
+            .await?;
         let tenant = |row| column::<Uuid>(row, "id").map(TenantId::from);
         rows.iter().map(tenant).collect()
     }

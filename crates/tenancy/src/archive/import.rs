@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use tenantry_domain::archive::{
     ArchiveError, ArchiveSource, IdMap, Manifest, Put, RowBatch, TableShape, fills_of,
 };
-use tenantry_domain::kernel::{Constraint, StoreError, SystemScope, TenantId};
+use tenantry_domain::audit::AuditFilter;
+use tenantry_domain::kernel::{Constraint, PageRequest, StoreError, SystemScope, TenantId};
+use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Capability, NewTenant, Slug, StatusChange, Tenant, TenantStatus};
 
 use crate::archive::diff::{TableDiff, compare};
@@ -235,13 +237,9 @@ impl<'a> Import<'a> {
     /// The tenant of an earlier run, or a new one.
     async fn tenant(&self, slug: &str, plan: Option<&str>) -> Result<Tenant, ArchiveError> {
         let invalid = |problem: String| ArchiveError::Refused(problem);
-        let taken = || invalid(format!("the slug '{slug}' is taken by another tenant"));
         let parsed = Slug::parse(slug).ok_or_else(|| invalid(format!("'{slug}' cannot be a slug")))?;
-        let rows = &self.app.ports.tenant_rows;
-        if let Some(found) = rows.tenant_named(self.because, &parsed).await? {
-            let change = found.status_change.as_ref();
-            let is_ours = change.is_some_and(|change| change.reason == self.reason());
-            return if is_ours { Ok(found) } else { Err(taken()) };
+        if let Some(found) = self.begun(&parsed).await? {
+            return Ok(found);
         }
         let (cx, tenant) = self.new_tenant(slug, plan)?;
         let record = self.records.operators().record(
@@ -259,14 +257,39 @@ impl<'a> Import<'a> {
                 work.audit().record(event).await
             })
             .await;
-        let failure = match inserted {
+        let (found, failure) = match inserted {
             Ok(()) => return Ok(tenant),
-            Err(StoreError::Unique(Constraint::TenantSlug | Constraint::TenantSubdomain)) => taken(),
-            Err(error) => error.into(),
+            // Two runs of an import may begin at once: this one goes on with the tenant of the other.
+            Err(StoreError::Unique(Constraint::TenantSlug | Constraint::TenantSubdomain)) => {
+                match self.begun(&parsed).await {
+                    Ok(Some(found)) => (
+                        Some(found),
+                        invalid("another run has begun the import".to_owned()),
+                    ),
+                    Ok(None) => (None, taken(&parsed)),
+                    Err(error) => (None, error),
+                }
+            }
+            Err(error) => (None, error.into()),
         };
         let failed = "tenant.import_failed";
         self.records.store_failure(tenant.id, failed, &failure, &[]).await;
-        Err(failure)
+        found.ok_or(failure)
+    }
+
+    /// The tenant that a run of this import has begun.
+    async fn begun(&self, slug: &Slug) -> Result<Option<Tenant>, ArchiveError> {
+        let rows = &self.app.ports.tenant_rows;
+        let Some(found) = rows.tenant_named(self.because, slug).await? else {
+            return Ok(None);
+        };
+        let change = found.status_change.as_ref();
+        let is_ours = change.is_some_and(|change| change.reason == self.reason());
+        if is_ours {
+            Ok(Some(found))
+        } else {
+            Err(taken(slug))
+        }
     }
 
     /// A tenant that is not stored yet, with the context that may store it.
@@ -301,7 +324,7 @@ impl<'a> Import<'a> {
     }
 
     /// The tenant is in use from here on, and becomes a customer where payments are taken: its admins are there now. A later run does
-    /// again what one that was killed behind the activation has left.
+    /// what one that was killed behind the activation has left, and records nothing where there is nothing to do.
     async fn finish(&self, id: TenantId, put: Put) -> Result<Tenant, ArchiveError> {
         let gone = || ArchiveError::Refused("the tenant is gone".to_owned());
         let cx = self.records.operators();
@@ -311,12 +334,19 @@ impl<'a> Import<'a> {
             let activated = tenant.activate(self.change()?, cx.now());
             activated.map_err(|error| ArchiveError::Refused(error.to_string()))?;
             work.update_lifecycle(&tenant).await?;
+            let record = cx.record("tenant.imported", Some(id), self.records.details(&counts(put)));
+            work.commit(record).await?;
+        } else {
+            drop(work);
         }
         let details = self.records.details(&counts(put));
-        work.commit(cx.record("tenant.imported", Some(id), details.clone()))
-            .await?;
         let cx = self.records.enter(id).await?.ok_or_else(gone)?;
         cx.write(async |work| {
+            // Two runs that end at once come one after the other.
+            work.tenants().current_for_update().await?;
+            if is_recorded(work, id).await? {
+                return Ok(());
+            }
             let subscriptions = &cx.ports().subscriptions;
             subscriptions.provision(&cx, work, &tenant.plan).await?;
             let event = cx.security("tenant.imported", "tenant", Some(id.uuid()), details.clone());
@@ -325,6 +355,25 @@ impl<'a> Import<'a> {
         .await?;
         Ok(tenant)
     }
+}
+
+fn taken(slug: &Slug) -> ArchiveError {
+    let slug = slug.as_str();
+    ArchiveError::Refused(format!("the slug '{slug}' is taken by another tenant"))
+}
+
+/// Whether the log of a tenant says that the tenant was imported. The entry is added in the transaction that makes it a customer.
+async fn is_recorded(work: &mut Work, id: TenantId) -> Result<bool, StoreError> {
+    let filter = AuditFilter {
+        action: Some("tenant.imported".to_owned()),
+        entity_id: Some(id.uuid()),
+        ..AuditFilter::default()
+    };
+    let page = PageRequest {
+        limit: 1,
+        after: None,
+    };
+    Ok(!work.audit().list(&filter, page).await?.items.is_empty())
 }
 
 /// Writes rows into a tenant. Without a map of ids, rows that differ are changed.

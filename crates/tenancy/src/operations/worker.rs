@@ -128,7 +128,12 @@ pub struct Worker {
     tally: Arc<JobTally>,
     /// The last period of each schedule that was taken care of.
     scheduled: Mutex<HashMap<String, i64>>,
+    /// When the clock of the database was last read, by that of this server, and by how much it is ahead.
+    ahead: Mutex<Option<(Time, chrono::Duration)>>,
 }
+
+/// For so long by the clock of this server that of the database is not read again.
+const CLOCKS_KEPT: chrono::Duration = chrono::Duration::minutes(1);
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -152,6 +157,7 @@ impl Worker {
             name,
             tally: Arc::default(),
             scheduled: Mutex::default(),
+            ahead: Mutex::default(),
         }
     }
 
@@ -234,12 +240,19 @@ impl Worker {
     }
 
     /// Sees to it that each job that is due in this period is in the queue. Its key is the period, so that it is
-    /// there once however many workers do this.
+    /// there once however many workers do this. Periods are counted by the clock of the database: a server whose clock is fast would
+    /// use up those of the others.
     async fn schedule(&self) -> Result<(), StoreError> {
-        for schedule in self.handlers.schedules() {
+        let mut schedules = self.handlers.schedules().peekable();
+        if schedules.peek().is_none() {
+            return Ok(());
+        }
+        let time = self.database_time().await?;
+        for schedule in schedules {
             let new = schedule.job?;
-            let now = self.now();
-            let period = now.timestamp() / schedule.every.num_seconds().max(1);
+            // Workers compare when a job is due with their own clocks.
+            let now = time.min(self.now());
+            let period = time.timestamp() / schedule.every.num_seconds().max(1);
             if self.period_of(&new.kind) == Some(period) {
                 continue;
             }
@@ -258,6 +271,20 @@ impl Worker {
                 .insert(kind, period);
         }
         Ok(())
+    }
+
+    async fn database_time(&self) -> Result<Time, StoreError> {
+        let now = self.now();
+        let kept = *self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((read_at, ahead)) = kept
+            && (now - read_at).abs() < CLOCKS_KEPT
+        {
+            return Ok(now + ahead);
+        }
+        let because = SystemScope::because("count the periods of schedules");
+        let time = self.queues.system_jobs.time(because).await?;
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, time - now));
+        Ok(time)
     }
 
     fn period_of(&self, kind: &str) -> Option<i64> {

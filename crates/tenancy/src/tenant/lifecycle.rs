@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use tenantry_domain::kernel::{Check, OperatorId, Page, PageRequest, SystemScope, TenantId, Time};
 use tenantry_domain::operations::{OperatorEvent, OperatorPermission, OperatorWork};
 use tenantry_domain::tenant::{
-    Capability, Denied, InvalidTransition, RowWork, StatusChange, Tenant, TenantFilter, TenantStatus,
+    Capability, Denied, InvalidTransition, RowWork, StatusChange, Tenant, TenantFilter, TenantScope,
+    TenantStatus,
 };
 
 use crate::{Cx, OperatorCx, OwnReason, UseCaseError};
@@ -21,6 +22,11 @@ pub enum LifecycleReason {
     /// A name of a row that is to be restored is in use by another row.
     #[error("a name of the tenant's rows is in use by a row that was added since")]
     NameInUse,
+    /// The tenant has archives of exports, which this process cannot delete.
+    #[error(
+        "the tenant may have archives of exports, and this process has no folder for them: set archive.directory to the folder of the servers"
+    )]
+    ArchivesElsewhere,
 }
 
 impl From<InvalidTransition> for LifecycleError {
@@ -228,14 +234,11 @@ async fn change_and_record(
     let (work, record, before, tenant) = begin_change(cx, id, (permission, action), reason, apply).await?;
     let log = log?;
     log.record(action, (before, tenant.status), reason).await?;
-    if let Err(error) = work.commit(record).await {
-        if let Err(lost) = log.record_failure(action, reason).await {
-            tracing::warn!(%lost, action, "the failure of a change is not in the log of its tenant");
-        }
-        return Err(error.into());
-    }
+    log.commit(work, record, reason).await?;
     Ok(tenant)
 }
+
+const CHANGED: SystemScope = SystemScope::because("an operator changes the state of a tenant");
 
 /// The audit log of the tenant. Its entry is another transaction, as another role, on behalf of the operator's request.
 pub(crate) struct Log {
@@ -246,8 +249,15 @@ pub(crate) struct Log {
 impl Log {
     /// That of a tenant that is not deleted.
     pub(crate) async fn of(cx: &OperatorCx, tenant: TenantId) -> Result<Self, LifecycleError> {
-        let because = SystemScope::because("an operator changes the state of a tenant");
-        let scope = cx.app().ports.gate.system(because, tenant).await;
+        Self::enter(cx, cx.app().ports.gate.system(CHANGED, tenant).await)
+    }
+
+    /// That of a tenant whose restoration ends, which is still deleted.
+    pub(crate) async fn of_restored(cx: &OperatorCx, tenant: TenantId) -> Result<Self, LifecycleError> {
+        Self::enter(cx, cx.app().ports.gate.restoring(CHANGED, tenant).await)
+    }
+
+    fn enter(cx: &OperatorCx, scope: Result<TenantScope, Denied>) -> Result<Self, LifecycleError> {
         let scope = scope.map_err(|denied| match denied {
             Denied::TenantNotFound => LifecycleError::NotFound,
             other => other.into(),
@@ -275,6 +285,23 @@ impl Log {
     ) -> Result<(), LifecycleError> {
         let details = json!({"status": after, "reason": reason, "operator_id": self.operator});
         self.add(action, Some(json!({"status": before})), details).await
+    }
+
+    /// Commits a change whose entry is there. Where that fails, another entry says so.
+    pub(crate) async fn commit(
+        &self,
+        work: Box<dyn OperatorWork>,
+        record: OperatorEvent,
+        reason: &str,
+    ) -> Result<(), LifecycleError> {
+        let action = record.action;
+        let Err(error) = work.commit(record).await else {
+            return Ok(());
+        };
+        if let Err(lost) = self.record_failure(action, reason).await {
+            tracing::warn!(%lost, action, "the failure of a change is not in the log of its tenant");
+        }
+        Err(error.into())
     }
 
     /// Adds an entry of a change whose entry is there, and which failed.

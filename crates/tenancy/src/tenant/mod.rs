@@ -1,6 +1,7 @@
 //! A tenant's life and who is let in: sign-up, changes, suspension, deletion, erasure, and the choice of the tenant of a request.
 
 pub mod access;
+pub mod archive_files;
 pub mod audit_export;
 pub mod audit_upkeep;
 pub mod custom_domain;

@@ -15,6 +15,7 @@ use tenantry_domain::tenant::{
 use uuid::Uuid;
 
 use crate::operations::job::{JobFailure, Nothing, SystemJobHandler};
+use crate::tenant::archive_files;
 use crate::tenant::lifecycle::{self, LifecycleError, LifecycleReason, Log};
 use crate::{OperatorCx, Tenancy};
 
@@ -72,7 +73,8 @@ pub async fn restore(
 /// each batch.
 ///
 /// # Errors
-/// [`LifecycleReason::NameInUse`] where a row cannot be restored; those of the store and of the payment provider.
+/// [`LifecycleReason::NameInUse`] where a row cannot be restored, [`LifecycleReason::ArchivesElsewhere`] where this process cannot delete
+/// the archives of a tenant that is purged; those of the store and of the payment provider.
 pub async fn settle(
     app: &Arc<Tenancy>,
     tenant: TenantId,
@@ -88,11 +90,8 @@ pub async fn settle(
             return Ok(Settled::Done);
         };
         if work == RowWork::Purge {
+            archive_files::remove(app, tenant).await?;
             app.ports.subscriptions.remove(app, BECAUSE, tenant).await?;
-            if let Some(store) = &app.ports.archive_store {
-                let removed = store.remove_all(tenant).await;
-                removed.map_err(|error| StoreError::Other(error.to_string()))?;
-            }
         }
         let pass = each_table(&cx, tenant, work, until, notice).await;
         if let (RowWork::Restore, Err(LifecycleError::Own(LifecycleReason::NameInUse))) = (work, &pass) {
@@ -204,8 +203,14 @@ async fn give_restoring_up(cx: &OperatorCx, id: TenantId) -> Result<(), Lifecycl
     Ok(())
 }
 
-/// All rows are as they should be: the tenant is, too.
+/// All rows are as they should be: the tenant is, too. The entry of a restoration is stored before the tenant is back: where it cannot be
+/// stored, the tenant stays deleted, and the job tries again. After a crash between the entry and the commit the job adds another entry.
 async fn finish(cx: &OperatorCx, id: TenantId, done: RowWork) -> Result<(), LifecycleError> {
+    // The tenant is looked up over another connection than that of the transaction.
+    let log = match done {
+        RowWork::Restore => Some(Log::of_restored(cx, id).await?),
+        RowWork::Delete | RowWork::Purge => None,
+    };
     let mut work = cx.begin().await?;
     let Some(mut tenant) = work.tenant_for_update(id).await? else {
         return Ok(());
@@ -238,13 +243,12 @@ async fn finish(cx: &OperatorCx, id: TenantId, done: RowWork) -> Result<(), Life
     let mut record = cx.record(action, Some(id), details);
     let asked = tenant.status_change.filter(|_| done == RowWork::Restore);
     record.reason = asked.as_ref().map(|change| change.reason.clone());
-    work.commit(record).await?;
-    if let Some(asked) = asked {
-        let log = Log::of(cx, id).await?.asked_by(asked.operator());
-        log.record("tenant.restored", (before, tenant.status), &asked.reason)
-            .await?;
-    }
-    Ok(())
+    let Some((log, asked)) = log.zip(asked) else {
+        return Ok(work.commit(record).await?);
+    };
+    let log = log.asked_by(asked.operator());
+    log.record(action, (before, tenant.status), &asked.reason).await?;
+    log.commit(work, record, &asked.reason).await
 }
 
 /// Does what is to be done to the rows of all tenants, and purges those whose time is over. One that fails keeps no other waiting;
@@ -260,7 +264,7 @@ impl SystemJobHandler for SettleAll {
         let now = app.ports.clock.now();
         let pending = app.ports.tenant_rows.pending(because, now, LISTED).await?;
         let failures = stream::iter(pending)
-            .map(|tenant| async move { (tenant, settle(app, tenant, None, &log).await) })
+            .map(|tenant| async move { (tenant, settle_or_leave(app, tenant).await) })
             .buffer_unordered(AT_ONCE)
             .filter_map(async |(tenant, settled)| settled.err().map(|error| format!("{tenant}: {error}")))
             .collect::<Vec<String>>()
@@ -276,6 +280,16 @@ impl SystemJobHandler for SettleAll {
 
     fn schedule() -> Option<(Duration, Nothing)> {
         Some((Duration::minutes(1), Nothing {}))
+    }
+}
+
+async fn settle_or_leave(app: &Arc<Tenancy>, tenant: TenantId) -> Result<(), LifecycleError> {
+    match settle(app, tenant, None, &log).await {
+        Err(LifecycleError::Own(LifecycleReason::ArchivesElsewhere)) => {
+            archive_files::leave_to_another_server(app, tenant);
+            Ok(())
+        }
+        settled => settled.map(|_| ()),
     }
 }
 

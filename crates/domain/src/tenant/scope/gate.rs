@@ -473,6 +473,26 @@ impl Gate {
         Ok(admission.scope)
     }
 
+    /// The same for a tenant whose restoration ends: it is still deleted while the entry of that is added to its log.
+    ///
+    /// # Errors
+    /// [`Denied::TenantNotFound`], [`Denied::TenantGone`], [`Denied::Store`].
+    pub async fn restoring(&self, because: SystemScope, tenant: TenantId) -> Result<TenantScope, Denied> {
+        let found = self.directory.tenant(&TenantSelector::Id(tenant)).await?;
+        let tenant = found.ok_or(Denied::TenantNotFound)?;
+        let status = match tenant.status {
+            TenantStatus::Deleted => TenantStatus::Deleted,
+            other => admit(other, Capability::Jobs)?,
+        };
+        let request = RequestId::next(self.ids.as_ref());
+        Ok(admitted(
+            &tenant,
+            status,
+            Actor::System(because.reason()),
+            request,
+        ))
+    }
+
     /// Admits the system itself to each of some tenants, as [`Self::system`] does to one, with one question to the store:
     /// for work that goes through many of them. In the order in which they are named.
     ///
