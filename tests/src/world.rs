@@ -105,8 +105,6 @@ pub struct Options {
     pub definitions: Vec<Definition>,
     /// The signing keys, the present one first; one for the whole process when absent.
     pub keys: Vec<String>,
-    /// Whether the server has no folder for archives of exports.
-    pub without_archives: bool,
     /// The folder in which calls wait to be recorded; they wait in memory when absent.
     pub spool: Option<PathBuf>,
     /// Whoever takes the money; nobody does when absent.
@@ -205,7 +203,6 @@ impl Default for Options {
             audit_stream: tenantry::AuditStream::default(),
             definitions: Vec::new(),
             keys: Vec::new(),
-            without_archives: false,
             spool: None,
             payments: None,
             mail_limits: MailLimits::default(),
@@ -337,7 +334,6 @@ impl Seed {
             dns: _,
             without_archives: _,
             without_edge: _,
-            without_archives: _,
             definitions: _,
             spool: _,
             mail_limits: _,
