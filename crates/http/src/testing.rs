@@ -24,7 +24,9 @@ use tenantry_billing::billing::billing_provision::PaidSubscriptions;
 use tenantry_billing::plans::entitlement::PlanEntitlements;
 use tenantry_billing::usage::quota_recovery::LeaseRecovery;
 use tenantry_billing::usage::usage_rollup::LedgerRecorder;
-use tenantry_domain::archive::{ErasedPerson, Put, RowBatch, Snapshot, TableShape, TenantArchive};
+use tenantry_domain::archive::{
+    ArchiveError, ArchiveSink, ArchiveStore, ErasedPerson, Put, RowBatch, Snapshot, TableShape, TenantArchive,
+};
 use tenantry_domain::audit::{StreamFrom, UnsentAudit, UnsentTenants};
 use tenantry_domain::billing::{
     CustomerRef, Customers, EventRef, EventState, KnownCustomer, ProviderEvents, ReceivedEvent,
@@ -43,9 +45,9 @@ use tenantry_domain::identity::{
     Workspace, WorkspaceRequest, Workspaces,
 };
 use tenantry_domain::kernel::{
-    AccountLinkId, ApiKeyId, Clock, HostResolver, IdSource, InvitationId, Limit, Message, OperatorEventId,
-    OperatorId, Permission, PermissionRegistry, Recipient, Reset, Role, Seal, SessionId, StoreError,
-    SupportAccessId, SystemScope, TenantId, Time, Unresolved, UserId,
+    AccountLinkId, ApiKeyId, Clock, ExportId, HostResolver, IdSource, InvitationId, Limit, Message,
+    OperatorEventId, OperatorId, Permission, PermissionRegistry, Recipient, Reset, Role, Seal, SessionId,
+    StoreError, SupportAccessId, SystemScope, TenantId, Time, Unresolved, UserId,
 };
 use tenantry_domain::operations::{
     Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, MessageId, Operator,
@@ -84,7 +86,7 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         registry: fake.clone(),
         tenant_rows: fake.clone(),
         tenant_archive: fake.clone(),
-        archive_store: None,
+        archive_store: Some(fake.clone()),
         operators: fake.clone(),
         operator_gate: OperatorGate::new(fake.clone(), fake.clone()),
         operator_tokens: fake.clone(),
@@ -664,6 +666,39 @@ impl TenantRows for Fake {
 
 fn away<T>() -> Result<T, StoreError> {
     Err(StoreError::Unavailable("the secret host is away".into()))
+}
+
+fn no_disk<T>() -> Result<T, ArchiveError> {
+    Err(ArchiveError::Io("the secret disk is away".into()))
+}
+
+#[async_trait]
+impl ArchiveStore for Fake {
+    async fn create(&self, _: TenantId, _: ExportId) -> Result<Box<dyn ArchiveSink>, ArchiveError> {
+        no_disk()
+    }
+
+    async fn read(
+        &self,
+        _: TenantId,
+        _: ExportId,
+        _: u64,
+        _: usize,
+    ) -> Result<Option<Vec<u8>>, ArchiveError> {
+        no_disk()
+    }
+
+    async fn remove(&self, _: TenantId, _: ExportId) -> Result<(), ArchiveError> {
+        no_disk()
+    }
+
+    async fn remove_all(&self, _: TenantId) -> Result<(), ArchiveError> {
+        no_disk()
+    }
+
+    async fn tenants(&self) -> Result<Vec<TenantId>, ArchiveError> {
+        no_disk()
+    }
 }
 
 #[async_trait]
