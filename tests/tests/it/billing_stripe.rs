@@ -890,6 +890,12 @@ async fn hours_are_told_once_and_all_of_them_although_a_clock_is_ten_minutes_ahe
             roll_up(app, id).await;
             note(at, quantity);
         }
+        // Schedules have one clock. A request that reports has that of its server.
+        let scope = skewed.other.ports.gate.system(BECAUSE, id).await.unwrap();
+        let ahead = Cx::new(Arc::clone(&skewed.other), scope, Origin::default());
+        if let Err(error) = meter_report::publish(&ahead).await {
+            assert!(error.to_string().contains("timestamp_in_future"), "{error:?}");
+        }
         let reports = skewed.reports(id).await;
         for report in &reports {
             let is_told = report.state == ReportState::Sent;

@@ -311,7 +311,7 @@ fn every_setting_of_the_server_is_read() {
             || sources.iter().any(|(path, code)| {
                 let is_its_file = path.ends_with(&format!("/{group}.rs"));
                 names(code, &of_group)
-                    || is_its_file && names(code, &format!("settings.{field}"))
+                    || is_its_file && names(code, &format!("config.{field}"))
                     || !is_shared && names(code, &format!(".{field}"))
             })
     };

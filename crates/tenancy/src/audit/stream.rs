@@ -70,7 +70,11 @@ async fn next_tenants(app: &Arc<Tenancy>) -> Result<Vec<TenantId>, StoreError> {
     if is_paused {
         return Ok(Vec::new());
     }
-    let tenants = unsent.waiting(BECAUSE, state.after(), TENANTS).await?;
+    let mut tenants = unsent.waiting(BECAUSE, state.after(), TENANTS).await?;
+    if tenants.is_empty() && state.after().is_some() {
+        // None is behind the last one, so the walk begins again.
+        tenants = unsent.waiting(BECAUSE, None, TENANTS).await?;
+    }
     let is_last = tenants.len() < TENANTS as usize;
     state.set_after(tenants.last().copied().filter(|_| !is_last));
     Ok(tenants)

@@ -209,7 +209,7 @@ enum Paying {
 enum PasswordBy {
     /// The admin, whose own it is.
     Admin,
-    /// An operator.
+    /// An operator, who hands it on to the admin.
     Operator,
 }
 
