@@ -231,6 +231,12 @@ impl Report {
         if let Some(fair) = &self.login_fairness {
             text += &fair.sentence("logins of ten tenants", "new users");
         }
+        text + &self.single_figures()
+    }
+
+    /// What has no row of its own in the table.
+    fn single_figures(&self) -> String {
+        let mut text = String::new();
         if let Some(over) = &self.overload {
             text += &format!(
                 "\n{} connections: {:.0} of {:.0} requests/s are left, ratio {:.2}; {:.0}/s are refused\n",
