@@ -19,9 +19,6 @@ use tokio::sync::Semaphore;
 /// The file in which the system names its name servers.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// The most lookups of a process at once, over all tenants.
-const AT_ONCE: usize = 64;
-
 /// How many names and how many addresses of an answer are looked at.
 const MOST: usize = 64;
 
@@ -35,6 +32,8 @@ pub struct DnsConfig {
     pub servers: Vec<SocketAddr>,
     /// The timeout of a whole lookup, with its second attempt.
     pub timeout: Duration,
+    /// The most lookups of this resolver at once, over all tenants.
+    pub at_once: usize,
 }
 
 impl Default for DnsConfig {
@@ -42,6 +41,7 @@ impl Default for DnsConfig {
         Self {
             servers: Vec::new(),
             timeout: Duration::from_secs(5),
+            at_once: 64,
         }
     }
 }
@@ -99,7 +99,7 @@ impl HickoryDns {
         Ok(Self {
             resolver,
             timeout: config.timeout,
-            turns: Semaphore::new(AT_ONCE),
+            turns: Semaphore::new(config.at_once),
         })
     }
 

@@ -56,4 +56,5 @@ pub mod security;
 pub mod store;
 pub mod tenant;
 pub mod usage;
+pub mod webhooks;
 pub mod work;

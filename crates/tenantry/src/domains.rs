@@ -18,6 +18,7 @@ pub fn dns(config: &Configuration) -> Result<Option<Arc<dyn Dns>>, Configuration
     let dns = HickoryDns::new(&DnsConfig {
         servers: domains.name_servers.clone(),
         timeout: Duration::from_millis(domains.timeout_ms),
+        ..DnsConfig::default()
     });
     let dns = dns.map_err(|error| ConfigurationError::invalid("domains.name_servers", error.to_string()))?;
     Ok(Some(Arc::new(dns)))

@@ -41,6 +41,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("tenantry-passkeys", &["tenantry-domain"]),
     ("tenantry-dns", &["tenantry-domain"]),
     ("tenantry-siem", &["tenantry-domain"]),
+    ("tenantry-webhooks", &["tenantry-domain"]),
     ("tenantry-stripe-fake", &[]),
     (
         "tenantry",
@@ -116,14 +117,15 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "tenantry-system",
             "tenantry-stripe",
             "tenantry-stripe-fake",
+            "tenantry-webhooks",
             "tenantry-tests",
         ],
     ),
     ("miniserde", &["tenantry-stripe"]),
     // For what goes to an OpenTelemetry collector, to the provider of challenges, and to a SIEM.
     ("reqwest", &["tenantry", "tenantry-challenge", "tenantry-siem"]),
-    ("rustls-native-certs", &["tenantry-siem"]),
-    ("tokio-rustls", &["tenantry-siem"]),
+    ("rustls-native-certs", &["tenantry-siem", "tenantry-webhooks"]),
+    ("tokio-rustls", &["tenantry-siem", "tenantry-webhooks"]),
     ("minijinja", &["tenantry-mail"]),
     ("webauthn_rp", &["tenantry-passkeys"]),
     ("hickory-resolver", &["tenantry-dns"]),
@@ -131,9 +133,18 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("lettre", &["tenantry-mail", "tenantry-tests"]),
     ("tar", &["tenantry-system"]),
     ("zstd", &["tenantry-system"]),
-    ("http-body-util", &["tenantry-stripe-fake", "axum-notes"]),
-    ("hyper", &["tenantry-stripe-fake", "axum-notes"]),
-    ("hyper-util", &["tenantry-stripe-fake", "axum-notes"]),
+    (
+        "http-body-util",
+        &["tenantry-stripe-fake", "tenantry-webhooks", "axum-notes"],
+    ),
+    (
+        "hyper",
+        &["tenantry-stripe-fake", "tenantry-webhooks", "axum-notes"],
+    ),
+    (
+        "hyper-util",
+        &["tenantry-stripe-fake", "tenantry-webhooks", "axum-notes"],
+    ),
     (
         "tokio",
         &[
@@ -148,6 +159,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
             "tenantry-challenge",
             "tenantry-dns",
             "tenantry-siem",
+            "tenantry-webhooks",
             "tenantry-devdb",
             "tenantry-migration",
             "tenantry-doctor",

@@ -40,6 +40,7 @@ const DOMAIN: Layer = Layer {
             &["kernel", "usage", "identity", "tenant", "audit", "flags"],
         ),
         ("billing", &["kernel", "usage", "identity", "operations"]),
+        ("webhooks", &["kernel", "identity"]),
         (
             "store",
             &[

@@ -418,6 +418,11 @@ impl AllowedNetwork {
         let address = address.to_canonical();
         address.is_ipv4() == self.address.is_ipv4() && masked(address, self.bits) == self.address
     }
+
+    /// Whether all its addresses are in another network.
+    pub fn is_within(self, other: Self) -> bool {
+        self.bits >= other.bits && other.contains(self.address)
+    }
 }
 
 /// The bits of `::ffff:0:0/96`, the network of IPv4-mapped addresses (RFC 4291 section 2.5.5.2).

@@ -36,8 +36,13 @@ const INNER_SUFFIXES: [&str; 15] = [
     "arpa",
 ];
 
-/// Names under which clouds tell machines their credentials; those that end like the ones above are not repeated.
-const METADATA_HOSTS: [&str; 5] = [
+/// Names under which clouds give machines their credentials.
+const METADATA_HOSTS: [&str; 10] = [
+    "metadata",
+    "metadata.google.internal",
+    "metadata.azure.internal",
+    "instance-data",
+    "instance-data.ec2.internal",
     "metadata.goog",
     "metadata.packet.net",
     "metadata.platformequinix.com",
@@ -89,31 +94,7 @@ impl PublicUrl {
     /// # Errors
     /// [`AddressError`].
     pub fn parse(text: &str) -> Result<Self, AddressError> {
-        if text.chars().count() > LONGEST_URL {
-            return Err(AddressError::TooLong);
-        }
-        // The standard forgives these, and whoever reads the text less forgivingly sees another address.
-        let ambiguous = |c: char| c.is_whitespace() || c.is_control() || c == '\\';
-        if text.is_empty() || text.contains(ambiguous) {
-            return Err(AddressError::NotAUrl);
-        }
-        let url = Url::parse(text).map_err(|_| AddressError::NotAUrl)?;
-        if url.scheme() != "https" {
-            return Err(AddressError::NotHttps);
-        }
-        if !text
-            .get(..8)
-            .is_some_and(|start| start.eq_ignore_ascii_case("https://"))
-        {
-            return Err(AddressError::NotAUrl);
-        }
-        let authority = text[8..].split(['/', '?', '#']).next().unwrap_or_default();
-        if authority.is_empty() {
-            return Err(AddressError::NotAUrl);
-        }
-        if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
-            return Err(AddressError::Credentials);
-        }
+        let url = read_url(text, &["https"])?;
         if !url.port().is_none_or(|port| PORTS.contains(&port)) {
             return Err(AddressError::Port);
         }
@@ -156,6 +137,37 @@ impl PublicUrl {
     }
 }
 
+/// Reads an address that names a host and carries no credentials, with one of these schemes. Forms that the URL standard forgives and
+/// other readers do not are refused: the two would see different hosts.
+///
+/// # Errors
+/// [`AddressError`], of which [`AddressError::NotHttps`] stands for every other scheme.
+pub fn read_url(text: &str, schemes: &[&str]) -> Result<Url, AddressError> {
+    if text.chars().count() > LONGEST_URL {
+        return Err(AddressError::TooLong);
+    }
+    let ambiguous = |c: char| c.is_whitespace() || c.is_control() || c == '\\';
+    if text.is_empty() || text.contains(ambiguous) {
+        return Err(AddressError::NotAUrl);
+    }
+    let url = Url::parse(text).map_err(|_| AddressError::NotAUrl)?;
+    if !schemes.contains(&url.scheme()) {
+        return Err(AddressError::NotHttps);
+    }
+    let (scheme, rest) = text.split_once("://").ok_or(AddressError::NotAUrl)?;
+    if !scheme.eq_ignore_ascii_case(url.scheme()) {
+        return Err(AddressError::NotAUrl);
+    }
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if authority.is_empty() {
+        return Err(AddressError::NotAUrl);
+    }
+    if authority.contains('@') || !url.username().is_empty() || url.password().is_some() {
+        return Err(AddressError::Credentials);
+    }
+    Ok(url)
+}
+
 /// The name means nothing, or nobody answered in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the host name could not be resolved")]
@@ -178,16 +190,21 @@ impl<T: HostResolver + ?Sized> HostResolver for Arc<T> {
 /// Whether a host name may be asked for at all: not one of this machine, of a private network or of a cloud's metadata.
 pub fn is_public_name(name: &str) -> bool {
     let name = name.trim_end_matches('.').to_ascii_lowercase();
-    let is_under = |suffix: &str| {
-        let rest = name.strip_suffix(suffix);
-        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-    };
     // A name of one part is looked for in the networks that this machine belongs to.
     name.contains('.')
-        && !INNER_SUFFIXES
-            .iter()
-            .chain(&METADATA_HOSTS)
-            .any(|suffix| is_under(suffix))
+        && !is_metadata_name(&name)
+        && !INNER_SUFFIXES.iter().any(|suffix| is_under(&name, suffix))
+}
+
+/// Whether a host name is one under which a cloud gives machines their credentials.
+pub fn is_metadata_name(name: &str) -> bool {
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    METADATA_HOSTS.iter().any(|host| is_under(&name, host))
+}
+
+fn is_under(name: &str, suffix: &str) -> bool {
+    let rest = name.strip_suffix(suffix);
+    rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
 }
 
 /// Whether an address is one of the public internet's, and not this machine's, a private network's or reserved.
@@ -207,8 +224,9 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         (a, b, c),
         // This network, private ones, carrier-grade NAT, loopback and link-local addresses.
         (0 | 10 | 127, _, _) | (100, 64..=127, _) | (169, 254, _) | (172, 16..=31, _) | (192, 168, _)
-        // Protocol assignments, 6to4 relays, documentation, benchmarks.
-        | (192, 0, 0 | 2) | (192, 88, 99) | (198, 18 | 19, _) | (198, 51, 100) | (203, 0, 113)
+        // Protocol assignments, AS112 and AMT, 6to4 relays, documentation, benchmarks.
+        | (192, 0, 0 | 2) | (192, 31, 196) | (192, 52, 193) | (192, 88, 99) | (192, 175, 48)
+        | (198, 18 | 19, _) | (198, 51, 100) | (203, 0, 113)
         // Multicast, reserved, broadcast.
         | (224..=255, _, _)
     );
@@ -217,12 +235,15 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 /// Of all of version 6 only 2000::/3 has been given out, and what of that stands for something else is refused as well.
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [a, b, ..] = address.segments();
+    let [a, b, c, ..] = address.segments();
     let given_out = (0x2000..=0x3fff).contains(&a);
     let special = matches!(
-        (a, b),
-        // Teredo and other protocol assignments, documentation, 6to4.
-        (0x2001, 0..=0x01ff | 0x0db8) | (0x2002, _) | (0x3fff, 0..=0x0fff)
+        (a, b, c),
+        // Teredo and other protocol assignments, documentation, 6to4, AS112.
+        (0x2001, 0..=0x01ff | 0x0db8, _)
+            | (0x2002, _, _)
+            | (0x2620, 0x004f, 0x8000)
+            | (0x3fff, 0..=0x0fff, _)
     );
     given_out && !special
 }
@@ -408,6 +429,72 @@ mod tests {
             (long.as_str(), TooLong),
         ] {
             assert_eq!(PublicUrl::parse(text), Err(error), "{text:?}");
+        }
+    }
+
+    /// The first and the last address of each row of IANA's registries of special-purpose addresses, of multicast, and of what is reserved.
+    #[test]
+    fn special_purpose_addresses_are_not_public() {
+        for (first, last) in [
+            ("0.0.0.0", "0.255.255.255"),
+            ("10.0.0.0", "10.255.255.255"),
+            ("100.64.0.0", "100.127.255.255"),
+            ("127.0.0.0", "127.255.255.255"),
+            ("169.254.0.0", "169.254.255.255"),
+            ("172.16.0.0", "172.31.255.255"),
+            ("192.0.0.0", "192.0.0.255"),
+            ("192.0.2.0", "192.0.2.255"),
+            ("192.31.196.0", "192.31.196.255"),
+            ("192.52.193.0", "192.52.193.255"),
+            ("192.88.99.0", "192.88.99.255"),
+            ("192.168.0.0", "192.168.255.255"),
+            ("192.175.48.0", "192.175.48.255"),
+            ("198.18.0.0", "198.19.255.255"),
+            ("198.51.100.0", "198.51.100.255"),
+            ("203.0.113.0", "203.0.113.255"),
+            ("224.0.0.0", "239.255.255.255"),
+            ("240.0.0.0", "255.255.255.255"),
+            ("::", "::1"),
+            ("::ffff:10.0.0.0", "::ffff:10.255.255.255"),
+            ("64:ff9b::", "64:ff9b::ffff:ffff"),
+            ("64:ff9b:1::", "64:ff9b:1:ffff:ffff:ffff:ffff:ffff"),
+            ("100::", "100::ffff:ffff:ffff:ffff"),
+            ("100:0:0:1::", "100:0:0:1:ffff:ffff:ffff:ffff"),
+            ("2001::", "2001:1ff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("2001:db8::", "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("2002::", "2002:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("2620:4f:8000::", "2620:4f:8000:ffff:ffff:ffff:ffff:ffff"),
+            ("3fff::", "3fff:fff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("5f00::", "5f00:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("fc00::", "fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("fe80::", "febf:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("fec0::", "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+            ("ff00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        ] {
+            for text in [first, last] {
+                assert!(!is_public(text.parse().unwrap()), "{text}");
+            }
+        }
+        for text in [
+            "1.1.1.1",
+            "9.255.255.255",
+            "11.0.0.0",
+            "100.63.255.255",
+            "100.128.0.0",
+            "172.15.255.255",
+            "172.32.0.0",
+            "192.0.1.0",
+            "192.0.3.0",
+            "223.255.255.255",
+            "::ffff:1.1.1.1",
+            "2001:200::",
+            "2001:db9::1",
+            "2003::1",
+            "2620:4f:8001::1",
+            "2606:4700::1111",
+            "3fff:1000::1",
+        ] {
+            assert!(is_public(text.parse().unwrap()), "{text}");
         }
     }
 

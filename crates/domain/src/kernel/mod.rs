@@ -35,7 +35,8 @@ mod system_scope;
 mod time;
 
 pub use address::{
-    AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_public, is_public_name,
+    AddressError, HostResolver, LONGEST_URL, PORTS, PublicUrl, Unresolved, is_metadata_name, is_public,
+    is_public_name, read_url,
 };
 pub use code::ErrorCode;
 pub use counted::counted;

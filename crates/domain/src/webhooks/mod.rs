@@ -1,0 +1,28 @@
+//! Outgoing webhooks: which URLs and events an endpoint has, its secrets, what became of an attempt, when the next one is due, and when
+//! an endpoint is disabled. The port that sends is here too; what happens on the network is in `tenantry-webhooks`.
+//!
+//! May use: `kernel`, `identity`.
+
+mod custom_headers;
+mod disabling;
+mod endpoint_url;
+mod event_filter;
+mod message_id;
+mod network_rules;
+mod outcome;
+mod retry_after;
+mod schedule;
+mod secret;
+mod sender;
+
+pub use custom_headers::CustomHeaders;
+pub use disabling::{DisableReason, DisablingRule, EndpointStep, FailureStreak};
+pub use endpoint_url::{EndpointRules, EndpointUrl, EndpointUrlError};
+pub use event_filter::{EventFilter, EventPattern, EventType};
+pub use message_id::MessageId;
+pub use network_rules::{NetworkRules, NetworkRulesError};
+pub use outcome::{Answer, ConnectionFault, DeliveryOutcome, DeliveryPhase, excerpt};
+pub use retry_after::{LONGEST_RETRY_AFTER, retry_after};
+pub use schedule::{NextStep, RetrySchedule, ScheduleError};
+pub use secret::{EndpointSecrets, NewSecret, SecretError, SignatureKind, SigningSecret, WebhookKeys};
+pub use sender::{Delivery, SendError, WebhookRequest, WebhookSender};
