@@ -96,6 +96,7 @@ mod m20261130_000102_restored_versions;
 mod m20261130_000103_tenant_audit_reads;
 mod m20261130_000104_audit_streams;
 mod m20261130_000107_support_ends;
+mod m20261130_000120_events;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -156,6 +156,7 @@ in_order! {
     m20261130_000103_tenant_audit_reads
     m20261130_000104_audit_streams
     m20261130_000107_support_ends
+    m20261130_000120_events
 }
 
 /// The names of the migrations of a migrator, in order.

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use tenantry_billing::plans::{PlanBook, Plans, RateError};
 use tenantry_domain::customization::SettingRegistry;
+use tenantry_domain::events::EventTypes;
 use tenantry_domain::identity::PasswordHasher;
 use tenantry_domain::kernel::{Clock, IdSource, PermissionRegistry, StoreError};
 use tenantry_domain::plans::PlanCatalogue;
@@ -110,6 +111,8 @@ pub struct Base {
     /// The product's permissions and those of the service, which [`PermissionRegistry::new`] takes. A permission that is not
     /// in here is refused to every caller.
     pub permissions: Arc<PermissionRegistry>,
+    /// The product's types of events and those of the service, which [`EventTypes::new`] takes.
+    pub event_types: Arc<EventTypes>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Source of new ids.
@@ -150,6 +153,7 @@ impl Base {
             plans: Arc::new(plans),
             settings: Arc::new(settings.map_err(|error| StoreError::Other(error.to_string()))?),
             permissions: Arc::default(),
+            event_types: Arc::default(),
             clock: Arc::new(SystemClock::new()),
             ids: Arc::new(SystemIds),
         })

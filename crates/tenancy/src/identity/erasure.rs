@@ -246,6 +246,8 @@ async fn erase_block(work: &mut Work, person: UserId) -> Result<bool, StoreError
     });
     if !erased.is_empty() {
         erasure.entries += chain.erase(person, block.id, &erased).await?;
+        let ids: Vec<_> = erased.iter().map(|entry| entry.id).collect();
+        work.events().erase(&ids).await?;
     }
     erasure.sequence = block.last_sequence();
     work.persons().update(&erasure).await?;

@@ -6,6 +6,7 @@ use chrono::Duration;
 use tenantry_domain::kernel::SystemScope;
 
 use crate::Tenancy;
+use crate::events::upkeep::KeepEvents;
 use crate::identity::api_key_expiry::NotifyOfExpiry;
 use crate::operations::job::{JobFailure, Nothing, SystemJobHandler, run_in_each};
 use crate::security::detection::DetectActivity;
@@ -22,7 +23,7 @@ const EVERY: Duration = Duration::minutes(5);
 /// day comes to every part too.
 const PARTS: u32 = 263;
 
-/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`], [`KeepAudit`], [`DetectActivity`], [`KeepDataKeys`], [`KeepDomains`] and the upkeep of the ledger of usage.
+/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`], [`KeepAudit`], [`KeepEvents`], [`DetectActivity`], [`KeepDataKeys`], [`KeepDomains`] and the upkeep of the ledger of usage.
 #[derive(Debug, Clone, Copy)]
 pub struct TendSome;
 
@@ -36,6 +37,7 @@ impl SystemJobHandler for TendSome {
         run_in_each(app, because, &tenants, &Purge, &Ended { days: KEPT_DAYS }).await?;
         run_in_each(app, because, &tenants, &NotifyOfExpiry, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &KeepAudit, &Nothing {}).await?;
+        run_in_each(app, because, &tenants, &KeepEvents, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &DetectActivity, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &KeepDataKeys, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &KeepDomains, &Nothing {}).await?;
