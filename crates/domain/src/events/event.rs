@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::kernel::{AuditEventId, EventId, StoreError, SystemScope, TenantId, Time};
+use crate::kernel::{EventId, StoreError, SystemScope, TenantId, Time, UserId};
 
 /// The most bytes of an event's data as JSON. Receivers of webhooks expect less than 20 kB in all.
 const MOST_BYTES: usize = 16_384;
@@ -126,9 +126,15 @@ pub trait EventFeed: Send {
         limit: u32,
     ) -> Result<Vec<Event>, StoreError>;
 
-    /// Replaces the data of the events of these entries of the audit log, published or not: `object` keeps the id of what they are about,
-    /// and `erased` is true. Returns how many were replaced.
-    async fn erase(&mut self, entries: &[AuditEventId]) -> Result<u64, StoreError>;
+    /// Replaces the data of the events about a person, published or not: of those whose entity is the person, and of those of before a time
+    /// that have one of the addresses, which are lower case. `object` keeps the id of the entity, and `erased` is true. Returns how many
+    /// were replaced.
+    async fn erase(
+        &mut self,
+        person: UserId,
+        addresses: &[&str],
+        before: Time,
+    ) -> Result<u64, StoreError>;
 
     /// Deletes up to `limit` published events that are older than a time, the oldest first. The newest event is always kept, since its
     /// number says where the feed goes on. Returns how many were deleted.

@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use sea_orm::ColumnTrait as _;
 use tenantry_domain::events::{Event, EventFeed, FeedEnds, UnpublishedEvents};
-use tenantry_domain::kernel::{AuditEventId, StoreError, SystemScope, TenantId, Time};
+use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time, UserId};
 use tenantry_domain::store::Mode;
 use uuid::Uuid;
 
@@ -53,18 +53,23 @@ const ENDS: &str = "\
 SELECT coalesce((SELECT min(o.position) FROM events o WHERE o.tenant_id = $1), 0) AS oldest, \
  coalesce((SELECT max(n.position) FROM events n WHERE n.tenant_id = $1), 0) AS newest";
 
-/// `$2` the ids of entries of the audit log.
-const ERASE_UNPUBLISHED: &str = "\
-WITH erased AS (UPDATE event_outbox e SET data = jsonb_build_object('object', \
- jsonb_strip_nulls(jsonb_build_object('id', e.entity_id)), 'erased', true) \
-WHERE e.tenant_id = $1 AND e.id = ANY ($2::text::uuid[]) RETURNING e.id) \
-SELECT count(*) AS erased FROM erased";
+/// Of an event that was erased before nothing is left to find.
+macro_rules! erase {
+    ($table:literal) => {
+        concat!(
+            "WITH erased AS (UPDATE ",
+            $table,
+            " e SET data = jsonb_build_object('object', jsonb_strip_nulls(jsonb_build_object('id', e.entity_id)), 'erased', true) \
+             WHERE e.tenant_id = $1 AND e.data -> 'erased' IS NULL AND (e.entity_id = $2 OR (e.created_at <= $4 AND EXISTS (SELECT 1 FROM \
+             jsonb_array_elements_text($3::text::jsonb) AS a (address) WHERE strpos(lower(e.data::text), to_jsonb(a.address)::text) > 0))) \
+             RETURNING e.id) SELECT count(*) AS erased FROM erased"
+        )
+    };
+}
 
-const ERASE_PUBLISHED: &str = "\
-WITH erased AS (UPDATE events e SET data = jsonb_build_object('object', \
- jsonb_strip_nulls(jsonb_build_object('id', e.entity_id)), 'erased', true) \
-WHERE e.tenant_id = $1 AND e.id = ANY ($2::text::uuid[]) RETURNING e.id) \
-SELECT count(*) AS erased FROM erased";
+/// `$2` the person, `$3` addresses as a list in JSON, `$4` until when they were the person's.
+const ERASE_UNPUBLISHED: &str = erase!("event_outbox");
+const ERASE_PUBLISHED: &str = erase!("events");
 
 /// `$2` before when, `$3` how many. Events are deleted in the order of their positions, up to the first one that is kept.
 const DELETE_BEFORE: &str = "\
@@ -114,12 +119,20 @@ impl EventFeed for PgStore {
         Ok(rows.into_iter().map(Event::from).collect())
     }
 
-    async fn erase(&mut self, entries: &[AuditEventId]) -> Result<u64, StoreError> {
-        let ids: Vec<String> = entries.iter().map(ToString::to_string).collect();
-        let ids = format!("{{{}}}", ids.join(","));
+    async fn erase(
+        &mut self,
+        person: UserId,
+        addresses: &[&str],
+        before: Time,
+    ) -> Result<u64, StoreError> {
+        let addresses = serde_json::json!(addresses).to_string();
+        let arguments = || {
+            let (person, addresses) = (person.uuid(), addresses.clone());
+            [person.into(), addresses.into(), before.into()]
+        };
         // In this order, so that an event that is published meanwhile is found in the feed.
-        let waiting = self.tx.fetch_fixed(ERASE_UNPUBLISHED, [ids.clone().into()]).await?;
-        let published = self.tx.fetch_fixed(ERASE_PUBLISHED, [ids.into()]).await?;
+        let waiting = self.tx.fetch_fixed(ERASE_UNPUBLISHED, arguments()).await?;
+        let published = self.tx.fetch_fixed(ERASE_PUBLISHED, arguments()).await?;
         Ok(count(waiting, "erased")? + count(published, "erased")?)
     }
 

@@ -194,6 +194,9 @@ pub async fn finish(cx: &Cx, person: UserId) -> Result<Option<Erasure>, JobFailu
         let Some(mut erasure) = work.persons().erasure(person).await? else {
             return Ok(None);
         };
+        // Events have whole objects, and so addresses that the entries of their changes have not.
+        let addresses: Vec<&str> = erasure.addresses.iter().map(Email::as_str).collect();
+        work.events().erase(person, &addresses, erasure.created_at).await?;
         // Jobs that ran when the erasure began have ended, or left others behind.
         let running = work.persons().erase_named(&erasure).await?;
         let is_waiting = advanced.waiting || running > 0 || !is_forgotten;
@@ -246,8 +249,6 @@ async fn erase_block(work: &mut Work, person: UserId) -> Result<bool, StoreError
     });
     if !erased.is_empty() {
         erasure.entries += chain.erase(person, block.id, &erased).await?;
-        let ids: Vec<_> = erased.iter().map(|entry| entry.id).collect();
-        work.events().erase(&ids).await?;
     }
     erasure.sequence = block.last_sequence();
     work.persons().update(&erasure).await?;
