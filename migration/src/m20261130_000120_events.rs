@@ -20,6 +20,7 @@ impl MigrationTrait for Migration {
         let sql = [
             "DROP POLICY events_platform_select ON events",
             "DROP POLICY event_outbox_platform_select ON event_outbox",
+            "DROP POLICY event_outbox_platform_insert ON event_outbox",
         ];
         execute_all(manager, &sql.map(str::to_owned)).await?;
         feed().drop(manager).await?;
@@ -56,7 +57,8 @@ fn feed() -> TenantTable {
         .unique("events_position_key", &["position"])
 }
 
-/// The platform role looks for tenants with something to publish, and sees which, and since when. Of the feed it sees columns without
+/// The platform role looks for tenants with something to publish, and sees which, and since when. It changes the state of tenants, and adds the
+/// events of these changes, and no others. Of the feed it sees columns without
 /// what happened, and only in a transaction that has stored its record.
 fn platform_sql() -> Vec<String> {
     vec![
@@ -64,9 +66,20 @@ fn platform_sql() -> Vec<String> {
             "CREATE POLICY event_outbox_platform_select ON event_outbox FOR SELECT TO {PLATFORM_ROLE} USING (true)"
         ),
         format!("GRANT SELECT (tenant_id, created_at) ON TABLE event_outbox TO {PLATFORM_ROLE}"),
-        format!("CREATE POLICY events_platform_select ON events FOR SELECT TO {PLATFORM_ROLE} USING ({BYPASS})"),
+        format!(
+            "CREATE POLICY event_outbox_platform_insert ON event_outbox FOR INSERT TO {PLATFORM_ROLE} \
+             WITH CHECK (kind LIKE 'tenant.%' AND entity = 'tenant' AND entity_id = tenant_id)"
+        ),
+        format!(
+            "GRANT INSERT (tenant_id, id, created_at, kind, actor_kind, actor_id, entity, entity_id, trace_parent, data) \
+             ON TABLE event_outbox TO {PLATFORM_ROLE}"
+        ),
+        format!(
+            "CREATE POLICY events_platform_select ON events FOR SELECT TO {PLATFORM_ROLE} USING ({BYPASS})"
+        ),
         format!("GRANT SELECT ({COLUMNS}) ON TABLE events TO {PLATFORM_ROLE}"),
     ]
 }
 
-const COLUMNS: &str = "tenant_id, id, created_at, position, kind, actor_kind, actor_id, entity, entity_id, trace_parent";
+const COLUMNS: &str =
+    "tenant_id, id, created_at, position, kind, actor_kind, actor_id, entity, entity_id, trace_parent";

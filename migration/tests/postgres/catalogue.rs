@@ -211,7 +211,7 @@ async fn policies_hold(owner: &mut PgConnection, table: &str, column: &str) {
             "audit_events_purge_select",
         ],
         "audit_streams" => &["audit_streams_platform_select"],
-        "event_outbox" => &["event_outbox_platform_select"],
+        "event_outbox" => &["event_outbox_platform_insert", "event_outbox_platform_select"],
         "events" => &["events_platform_select"],
         "audit_heads" => &["audit_heads_purge", "audit_heads_purge_select"],
         "erasures" => &["erasures_purge", "erasures_purge_select"],

@@ -38,7 +38,9 @@ const DOMAIN: Layer = Layer {
         ("flags", &["kernel", "tenant"]),
         (
             "operations",
-            &["kernel", "usage", "identity", "tenant", "audit", "flags"],
+            &[
+                "kernel", "usage", "identity", "tenant", "events", "audit", "flags",
+            ],
         ),
         ("billing", &["kernel", "usage", "identity", "operations"]),
         (
@@ -140,7 +142,7 @@ const PERSISTENCE: Layer = Layer {
         ("customization", &["kernel"]),
         ("usage", &["kernel"]),
         ("tenant", &["kernel", "identity", "plans"]),
-        ("operations", &["kernel", "identity", "work", "tenant"]),
+        ("operations", &["kernel", "identity", "work", "tenant", "events"]),
         ("flags", &["kernel", "operations"]),
         ("billing", &["kernel", "plans", "operations"]),
     ],

@@ -37,7 +37,10 @@ pub struct PersonRows {
 /// Tables of which a person gets nothing although rows name them, with the reason.
 const LEFT_OUT: [(&str, &str); 9] = [
     ("event_outbox", "events that are published within a second"),
-    ("events", "changes of which the audit log has the same, for some days"),
+    (
+        "events",
+        "changes of which the audit log has the same, for some days",
+    ),
     ("idempotency_keys", "answers that are kept for a day, sealed"),
     (
         "jobs",

@@ -230,62 +230,157 @@ const SUPPORT_ACCESS: &[Field] = &[
 pub(super) const PRODUCT: &[EventType] = &[
     EventType::new("project.created", "A project was created.", PROJECT),
     EventType::new("project.updated", "A project was changed.", PROJECT),
-    EventType::new("project.deleted", "A project was deleted, with its tasks and resources.", PROJECT),
+    EventType::new(
+        "project.deleted",
+        "A project was deleted, with its tasks and resources.",
+        PROJECT,
+    ),
     EventType::new("project.restored", "A deleted project was restored.", PROJECT),
-    EventType::new("project.member_added", "A user became a member of a project.", MEMBER),
-    EventType::new("project.member_removed", "A user is no longer a member of a project.", MEMBER),
+    EventType::new(
+        "project.member_added",
+        "A user became a member of a project.",
+        MEMBER,
+    ),
+    EventType::new(
+        "project.member_removed",
+        "A user is no longer a member of a project.",
+        MEMBER,
+    ),
     EventType::new("task.created", "A task was created.", TASK),
     EventType::new("task.updated", "A task was changed.", TASK),
     EventType::new("task.deleted", "A task was deleted.", TASK),
-    EventType::new("resource.created", "A resource was created. The event is without its content.", RESOURCE),
-    EventType::new("resource.updated", "A resource has a new version. The event is without its content.", RESOURCE),
+    EventType::new(
+        "resource.created",
+        "A resource was created. The event is without its content.",
+        RESOURCE,
+    ),
+    EventType::new(
+        "resource.updated",
+        "A resource has a new version. The event is without its content.",
+        RESOURCE,
+    ),
     EventType::new("resource.deleted", "A resource was deleted.", RESOURCE),
-    EventType::new("user.created", "A user was created, registered, accepted an invitation, or was imported.", USER)
-        .emitted_by(&["user.created", "user.registered", "user.imported"]),
-    EventType::new("user.updated", "A user was changed, or has a new address.", USER)
-        .emitted_by(&["user.updated", "user.email_changed", "user.email_reverted"]),
+    EventType::new(
+        "user.created",
+        "A user was created, registered, accepted an invitation, or was imported.",
+        USER,
+    )
+    .emitted_by(&["user.created", "user.registered", "user.imported"]),
+    EventType::new("user.updated", "A user was changed, or has a new address.", USER).emitted_by(&[
+        "user.updated",
+        "user.email_changed",
+        "user.email_reverted",
+    ]),
     EventType::new("user.deleted", "A user was removed.", USER),
     EventType::new("user.erased", "The erasure of a person has begun.", ERASURE),
     EventType::new("user.invited", "A person was invited to the tenant.", INVITATION)
         .emitted_by(&["invitation.created"]),
-    EventType::new("invitation.accepted", "A person has accepted an invitation.", ACCEPTED),
+    EventType::new(
+        "invitation.accepted",
+        "A person has accepted an invitation.",
+        ACCEPTED,
+    ),
     EventType::new("invitation.revoked", "An invitation was revoked.", INVITATION),
     EventType::new("role.created", "A custom role was created.", ROLE),
     EventType::new("role.updated", "A custom role was changed.", ROLE),
     EventType::new("role.deleted", "A custom role was deleted.", ROLE),
-    EventType::new("api_key.created", "An API key was created. The event is without its secret.", API_KEY),
+    EventType::new(
+        "api_key.created",
+        "An API key was created. The event is without its secret.",
+        API_KEY,
+    ),
     EventType::new("api_key.updated", "An API key was changed.", API_KEY),
     EventType::new("api_key.rotated", "An API key has a new secret.", API_KEY),
     EventType::new("api_key.revoked", "An API key was revoked.", API_KEY),
     EventType::new("api_key.expires_soon", "An API key expires soon.", ENDING_KEY),
     EventType::new("api_key.expired", "An API key has expired.", ENDING_KEY),
     EventType::new("tenant.created", "The tenant was created.", TENANT),
-    EventType::new("tenant.updated", "The name or the settings of the tenant were changed.", TENANT),
+    EventType::new(
+        "tenant.updated",
+        "The name or the settings of the tenant were changed.",
+        TENANT,
+    ),
     EventType::new("tenant.plan_changed", "The tenant has another plan.", TENANT),
-    EventType::new("tenant.suspended", "The tenant was suspended: it is read-only.", TENANT_STATE),
-    EventType::new("tenant.resumed", "The suspension of the tenant has ended.", TENANT_STATE),
-    EventType::new("tenant.restored", "The tenant, which was deleted, was restored.", TENANT_STATE),
+    EventType::new(
+        "tenant.suspended",
+        "The tenant was suspended: it is read-only.",
+        TENANT_STATE,
+    ),
+    EventType::new(
+        "tenant.resumed",
+        "The suspension of the tenant has ended.",
+        TENANT_STATE,
+    ),
+    EventType::new(
+        "tenant.restored",
+        "The tenant, which was deleted, was restored.",
+        TENANT_STATE,
+    ),
     EventType::new("tenant.exported", "An export of the tenant is ready.", EXPORT),
     EventType::new("domain.created", "A custom domain was claimed.", DOMAIN),
     EventType::new("domain.deleted", "A custom domain was given up.", DOMAIN),
     EventType::new("domain.verified", "A custom domain was proven.", DOMAIN),
-    EventType::new("domain.activated", "The tenant is reached by a custom domain.", DOMAIN),
+    EventType::new(
+        "domain.activated",
+        "The tenant is reached by a custom domain.",
+        DOMAIN,
+    ),
     EventType::new("domain.failing", "The proof of a custom domain is gone.", DOMAIN),
-    EventType::new("domain.recovered", "The proof of a custom domain is back.", DOMAIN),
-    EventType::new("domain.released", "A custom domain was released, since its proof did not come or is gone.", DOMAIN),
-    EventType::new("settings.updated", "Settings of the tenant were changed.", SETTINGS)
-        .emitted_by(&["settings.updated", "settings.rolled_back"]),
-    EventType::new("branding.updated", "The branding of the tenant was changed.", BRANDING),
-    EventType::new("quota.threshold_reached", "The use of a meter has reached a threshold.", QUOTA),
-    EventType::new("billing.subscription_changed", "The subscription or the state of payments was changed.", SUBSCRIPTION)
-        .emitted_by(&["billing.changed"]),
+    EventType::new(
+        "domain.recovered",
+        "The proof of a custom domain is back.",
+        DOMAIN,
+    ),
+    EventType::new(
+        "domain.released",
+        "A custom domain was released, since its proof did not come or is gone.",
+        DOMAIN,
+    ),
+    EventType::new(
+        "settings.updated",
+        "Settings of the tenant were changed.",
+        SETTINGS,
+    )
+    .emitted_by(&["settings.updated", "settings.rolled_back"]),
+    EventType::new(
+        "branding.updated",
+        "The branding of the tenant was changed.",
+        BRANDING,
+    ),
+    EventType::new(
+        "quota.threshold_reached",
+        "The use of a meter has reached a threshold.",
+        QUOTA,
+    ),
+    EventType::new(
+        "billing.subscription_changed",
+        "The subscription or the state of payments was changed.",
+        SUBSCRIPTION,
+    )
+    .emitted_by(&["billing.changed"]),
     EventType::new("billing.payment_failed", "A payment has failed.", DUNNING)
         .emitted_by(&["billing.notice.payment_failed"]),
-    EventType::new("billing.payment_recovered", "Everything that was open is paid.", DUNNING)
-        .emitted_by(&["billing.notice.recovered"]),
+    EventType::new(
+        "billing.payment_recovered",
+        "Everything that was open is paid.",
+        DUNNING,
+    )
+    .emitted_by(&["billing.notice.recovered"]),
     EventType::new("security.alert", "A rule has found suspicious activity.", ALERT)
         .emitted_by(&["security.alert_raised"]),
-    EventType::new("support_access.requested", "An operator asks for access to the tenant.", SUPPORT_ACCESS),
-    EventType::new("support_access.approved", "An admin or the policy has approved an operator's access.", SUPPORT_ACCESS),
-    EventType::new("support_access.ended", "The access of an operator to the tenant has ended.", SUPPORT_ACCESS),
+    EventType::new(
+        "support_access.requested",
+        "An operator asks for access to the tenant.",
+        SUPPORT_ACCESS,
+    ),
+    EventType::new(
+        "support_access.approved",
+        "An admin or the policy has approved an operator's access.",
+        SUPPORT_ACCESS,
+    ),
+    EventType::new(
+        "support_access.ended",
+        "The access of an operator to the tenant has ended.",
+        SUPPORT_ACCESS,
+    ),
 ];

@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::kernel::{EventId, StoreError, SystemScope, TenantId, Time, UserId};
+use crate::kernel::{EventId, OperatorId, StoreError, SystemScope, TenantId, Time, UserId};
 
 /// The most bytes of an event's data as JSON. Receivers of webhooks expect less than 20 kB in all.
 const MOST_BYTES: usize = 16_384;
@@ -70,10 +70,27 @@ fn bounded(mut data: Value) -> Value {
     data
 }
 
+/// An event about a change of the state of a tenant, which operators and the system make outside of the tenant. It is stored in the
+/// transaction of that change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TenantEvent {
+    /// Identifies the event.
+    pub id: EventId,
+    /// When it happened.
+    pub at: Time,
+    /// The tenant whose state has changed.
+    pub tenant: TenantId,
+    /// The operator who has changed it; `None` when it was the system, or a command on the server.
+    pub operator: Option<OperatorId>,
+    /// What happened.
+    pub event: NewEvent,
+}
+
 /// An event in the feed of its tenant.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Event {
-    /// Identifies the event within the tenant. It is the id of the entry of the audit log that records the change.
+    /// Identifies the event within the tenant. It is the id of the entry of the audit log that records the change, unless an operator or the
+    /// system has changed the state of the tenant.
     pub id: EventId,
     /// Its number in the tenant's feed, from 1 on without gaps. Of two changes where one came after the other, the later one has the
     /// greater number.
@@ -129,12 +146,7 @@ pub trait EventFeed: Send {
     /// Replaces the data of the events about a person, published or not: of those whose entity is the person, and of those of before a time
     /// that have one of the addresses, which are lower case. `object` keeps the id of the entity, and `erased` is true. Returns how many
     /// were replaced.
-    async fn erase(
-        &mut self,
-        person: UserId,
-        addresses: &[&str],
-        before: Time,
-    ) -> Result<u64, StoreError>;
+    async fn erase(&mut self, person: UserId, addresses: &[&str], before: Time) -> Result<u64, StoreError>;
 
     /// Deletes up to `limit` published events that are older than a time, the oldest first. The newest event is always kept, since its
     /// number says where the feed goes on. Returns how many were deleted.
@@ -175,7 +187,10 @@ mod tests {
         let id = Uuid::from_u128(7);
         let object = json!({"id": id, "title": "t", "description": "é".repeat(10_000)});
         let event = NewEvent::new("task.updated", Some(id), (Some(object), None));
-        assert_eq!(event.data, json!({"object": {"id": id, "title": "t"}, "truncated": true}));
+        assert_eq!(
+            event.data,
+            json!({"object": {"id": id, "title": "t"}, "truncated": true})
+        );
         let members = (0..2_000).map(|n| (format!("m{n}"), json!("x".repeat(20))));
         let object = Value::Object(members.collect());
         let event = NewEvent::new("task.updated", Some(id), (Some(object), None));

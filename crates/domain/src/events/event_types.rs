@@ -21,7 +21,9 @@ pub struct EventTypes {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EventTypeError {
     /// A name is not of that form.
-    #[error("event type `{0}`: a name is two or more words of a-z, 0-9 and _, joined by dots, and at most 64 characters")]
+    #[error(
+        "event type `{0}`: a name is two or more words of a-z, 0-9 and _, joined by dots, and at most 64 characters"
+    )]
     Malformed(&'static str),
     /// There is a type of this name already.
     #[error("event type `{0}` is registered already")]
@@ -143,7 +145,11 @@ mod tests {
             for action in one.actions() {
                 assert!(actions.insert(action), "{action}");
             }
-            assert!(one.about().ends_with('.') && !one.object().is_empty(), "{}", one.name());
+            assert!(
+                one.about().ends_with('.') && !one.object().is_empty(),
+                "{}",
+                one.name()
+            );
             let fields: BTreeSet<_> = one.object().iter().map(Field::name).collect();
             assert_eq!(fields.len(), one.object().len(), "{}", one.name());
         }
@@ -181,6 +187,9 @@ mod tests {
         }
         let many = vec!["task.created"; MOST_TYPES + 1].join(",");
         let Invalid(errors) = types.named(Some(&many)).unwrap_err();
-        assert_eq!((errors[0].pointer.as_str(), errors[0].code), ("/query/types", "too_many"));
+        assert_eq!(
+            (errors[0].pointer.as_str(), errors[0].code),
+            ("/query/types", "too_many")
+        );
     }
 }

@@ -9,7 +9,7 @@ mod event_type;
 mod event_types;
 mod field;
 
-pub use event::{Event, EventFeed, FeedEnds, NewEvent, UnpublishedEvents};
+pub use event::{Event, EventFeed, FeedEnds, NewEvent, TenantEvent, UnpublishedEvents};
 pub use event_type::EventType;
 pub use event_types::{EventTypeError, EventTypes, MOST_TYPES};
 pub use field::Field;

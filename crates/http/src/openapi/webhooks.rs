@@ -52,12 +52,23 @@ mod tests {
             let content = &document[one.name()]["post"]["requestBody"]["content"]["application/json"];
             assert_eq!(content["example"]["data"], one.example(), "{}", one.name());
             let data = &content["schema"]["properties"]["data"];
-            assert_eq!(data["properties"]["object"]["required"], json!(["id"]), "{}", one.name());
+            assert_eq!(
+                data["properties"]["object"]["required"],
+                json!(["id"]),
+                "{}",
+                one.name()
+            );
             let properties = &data["properties"]["object"]["properties"];
             for field in one.object() {
                 let (found, expected) = (&properties[field.name()], field.schema());
                 for keyword in ["type", "format"] {
-                    assert_eq!(found[keyword], expected[keyword], "{} {}", one.name(), field.name());
+                    assert_eq!(
+                        found[keyword],
+                        expected[keyword],
+                        "{} {}",
+                        one.name(),
+                        field.name()
+                    );
                 }
             }
         }

@@ -119,12 +119,7 @@ impl EventFeed for PgStore {
         Ok(rows.into_iter().map(Event::from).collect())
     }
 
-    async fn erase(
-        &mut self,
-        person: UserId,
-        addresses: &[&str],
-        before: Time,
-    ) -> Result<u64, StoreError> {
+    async fn erase(&mut self, person: UserId, addresses: &[&str], before: Time) -> Result<u64, StoreError> {
         let addresses = serde_json::json!(addresses).to_string();
         let arguments = || {
             let (person, addresses) = (person.uuid(), addresses.clone());
@@ -197,7 +192,9 @@ impl UnpublishedEvents for PgUnpublishedEvents {
     ) -> Result<Vec<TenantId>, StoreError> {
         let after = after.map_or_else(Uuid::nil, TenantId::uuid);
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
-        let rows = tx.fetch_fixed(WAITING, [after.into(), i64::from(limit).into()]).await?;
+        let rows = tx
+            .fetch_fixed(WAITING, [after.into(), i64::from(limit).into()])
+            .await?;
         tx.commit().await?;
         let tenant = |row| column::<Uuid>(row, "tenant_id").map(TenantId::from);
         rows.iter().map(tenant).collect()

@@ -1,7 +1,9 @@
 use sea_orm::ActiveValue::Set;
+use sea_orm::QueryTrait as _;
+use sea_orm::sea_query::InsertStatement;
 use tenantry_domain::audit::AuditEvent;
-use tenantry_domain::events::NewEvent;
-use tenantry_domain::kernel::StoreError;
+use tenantry_domain::events::{NewEvent, TenantEvent};
+use tenantry_domain::kernel::{OperatorId, StoreError};
 use uuid::Uuid;
 
 use crate::kernel::store::PgStore;
@@ -33,6 +35,30 @@ mod entity {
     crate::tenant_entity!(Entity, Model, Column);
 }
 use entity::ActiveModel;
+
+/// The statement that stores an event about the state of a tenant, for the platform role.
+pub(crate) fn insertion(of: TenantEvent) -> InsertStatement {
+    let tenant = of.tenant.uuid();
+    let row = ActiveModel {
+        tenant_id: Set(tenant),
+        id: Set(of.id.uuid()),
+        created_at: Set(of.at),
+        kind: Set(of.event.kind.to_owned()),
+        actor_kind: Set(if of.operator.is_some() {
+            "operator"
+        } else {
+            "system"
+        }
+        .to_owned()),
+        actor_id: Set(of.operator.map(OperatorId::uuid)),
+        entity: Set("tenant".to_owned()),
+        entity_id: Set(Some(tenant)),
+        trace_parent: Set(of.event.trace_parent),
+        data: Set(of.event.data),
+        ..Default::default()
+    };
+    sea_orm::Insert::one(row).into_query()
+}
 
 impl PgStore {
     /// Stores an event that waits for its number, with the id, time and target of the entry of the audit log.

@@ -14,8 +14,8 @@ use tenantry_domain::kernel::{
     Check, Invalid, OperatorEventId, Period, StoreError, SystemScope, TenantId, Time,
 };
 use tenantry_domain::operations::{
-    OperatorPermission, OperatorWork, PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRow, PlatformTask,
-    PlatformUsage, PlatformUser, RowPosition, RowRange,
+    OperatorPermission, OperatorWork, PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRow,
+    PlatformTask, PlatformUsage, PlatformUser, RowPosition, RowRange,
 };
 use tenantry_domain::tenant::Denied;
 use uuid::Uuid;

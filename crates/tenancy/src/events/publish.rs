@@ -30,7 +30,12 @@ const BECAUSE: SystemScope = SystemScope::because("events are published");
 pub async fn publish_due(app: &Arc<Tenancy>) -> u64 {
     let (mut all, mut after) = (0, None);
     loop {
-        let tenants = match app.ports.unpublished_events.waiting(BECAUSE, after, TENANTS).await {
+        let tenants = match app
+            .ports
+            .unpublished_events
+            .waiting(BECAUSE, after, TENANTS)
+            .await
+        {
             Ok(tenants) => tenants,
             Err(error) => {
                 tracing::warn!(%error, "tenants with events to publish could not be found, trying again");
@@ -69,7 +74,9 @@ pub async fn publish(cx: &Cx) -> Result<u64, EventError> {
     cx.require(Permission::KeepEvents)?;
     let mut all = 0;
     loop {
-        let moved = cx.write(async |work| work.events().publish(MOVED_AT_ONCE).await).await;
+        let moved = cx
+            .write(async |work| work.events().publish(MOVED_AT_ONCE).await)
+            .await;
         let moved: u64 = moved.map_err(|error: StoreError| EventError::from(error))?;
         if moved > 0 {
             cx.app().event_signals().note_published(cx.scope().tenant());

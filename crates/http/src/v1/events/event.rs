@@ -171,7 +171,10 @@ impl EventParams {
     fn answer(&self, cx: &Ctx<ReadEvents>, http: &HttpRequest, page: FeedPage) -> HttpResponse {
         let next_cursor = binding(cx).seal_number(page.next);
         let mut response = HttpResponse::Ok();
-        response.insert_header((header::LINK, format!("<{}>; rel=\"next\"", self.link(&next_cursor))));
+        response.insert_header((
+            header::LINK,
+            format!("<{}>; rel=\"next\"", self.link(&next_cursor)),
+        ));
         response.insert_header((header::VARY, header::ACCEPT.as_str()));
         if cloud_event::is_asked_for(http) {
             let tenant = cx.scope().tenant();
