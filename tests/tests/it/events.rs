@@ -392,9 +392,9 @@ async fn suspended_tenant_reads_its_feed_and_deleted_one_does_not() {
         let reply = world.client.post(&at(action), &body).bearer(&token).await;
         reply.expect(status)
     };
-    post("suspend", 200).await;
     // A change that is refused leaves no event.
-    post("suspend", 409).await;
+    post("resume", 409).await;
+    post("suspend", 200).await;
     let suspended = feed(&world, acme).await.split_off(before.len());
     assert_eq!(suspended.len(), 1, "{suspended:#?}");
     let event = &suspended[0];
@@ -800,6 +800,18 @@ fn assert_matches(schema: &Value, value: &Value, at: &str) {
         if let Some(member) = value.get(name) {
             assert_matches(property, member, &format!("{at}.{name}"));
         }
+    }
+}
+
+#[test]
+fn every_type_is_in_the_documentation() {
+    let page = include_str!("../../../docs/events.md");
+    for one in EventTypes::default().all() {
+        assert!(
+            page.contains(&format!("`{}`", one.name())),
+            "docs/events.md is without {}",
+            one.name()
+        );
     }
 }
 
