@@ -113,12 +113,12 @@ pub struct Event {
     pub data: Value,
 }
 
-/// The numbers of the oldest and the newest event that are kept; zeros before the first event.
+/// The first and the last number of the events that are kept; zeros before the first event.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FeedEnds {
-    /// Of the oldest one.
+    /// The number of the oldest event.
     pub oldest: i64,
-    /// Of the newest one.
+    /// The number of the newest event.
     pub newest: i64,
 }
 

@@ -49,7 +49,7 @@ impl Field {
         Self::new(name, Shape::Id)
     }
 
-    /// A text.
+    /// A text, with an example.
     pub const fn text(name: &'static str, example: &'static str) -> Self {
         Self::new(name, Shape::Text(example))
     }

@@ -64,6 +64,8 @@ pub async fn read(cx: &Cx, request: &FeedRequest) -> Result<FeedPage, EventError
             .events()
             .between(range, &request.kinds, request.limit.saturating_add(1))
             .await?;
+        // A retention that has run meanwhile may have deleted what was to be read.
+        beginning(request.start, work.events().ends().await?)?;
         let has_more = events.len() > request.limit as usize;
         events.truncate(request.limit as usize);
         let last = events.last().map(|event| event.position);

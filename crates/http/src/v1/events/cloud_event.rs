@@ -13,7 +13,7 @@ pub(crate) const BATCH: &str = "application/cloudevents-batch+json";
 
 /// An event in the format of CloudEvents 1.0.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(as = CloudEvent, examples(json!({
+#[schema(as = OutgoingCloudEvent, examples(json!({
     "specversion": "1.0", "id": "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a14", "source": "/tenants/0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a10",
     "type": "task.deleted", "subject": "task/0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a12", "time": "2026-01-31T12:00:00Z",
     "datacontenttype": "application/json", "sequence": "0000000000000000042",

@@ -23,8 +23,8 @@ use crate::{Answer, Api, ApiError, Ctx, Endpoint, Query, permission::ReadEvents}
 /// The path of the feed, which cursors are bound to.
 const PATH: &str = "/api/v1/events";
 
-/// The longest wait for an event, in seconds.
-const LONGEST_WAIT: u64 = 30;
+/// The longest wait for an event, in seconds: shorter than proxies wait for an answer.
+const LONGEST_WAIT: u64 = 15;
 
 /// How often a waiting request looks by itself. Events that this process publishes wake it at once.
 const LOOK: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ pub(crate) struct EventParams {
     #[param(minimum = 1, maximum = 100, default = 50)]
     limit: Option<u32>,
     /// For how many seconds to wait for an event when there is none.
-    #[param(minimum = 0, maximum = 30, default = 0)]
+    #[param(minimum = 0, maximum = 15, default = 0)]
     wait: Option<u64>,
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 /// Read the event feed
 ///
 /// The events of the tenant in their order, the oldest first. Store `next_cursor` after you have processed the events, and read on with it as
-/// `after`: no event is missed, and none comes twice. With `wait` the request waits up to 30 seconds for an event when there is none; waiting
+/// `after`: no event is missed, and none comes twice. With `wait` the request waits up to 15 seconds for an event when there is none; waiting
 /// requests take places of a tenant's event streams: others are 429 `rate_limited` or 503 `unavailable` until one is free. With
 /// `Accept: application/cloudevents-batch+json` the events are CloudEvents 1.0, and `Link` has the next request. A cursor whose events were deleted
 /// because of their age is 422 with the code `expired`. Minimum role: admin.

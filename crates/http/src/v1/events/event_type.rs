@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{Answer, Ctx, Endpoint, NoFilter, PageView, Query, permission::ReadTenant};
 
-/// A type of events.
+/// A type of events, as the catalogue has it.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = EventType, examples(json!({
     "type": "user.erased", "description": "The erasure of a person has begun.", "since": "0.1.0",
