@@ -68,7 +68,8 @@ fn platform_sql() -> Vec<String> {
         format!("GRANT SELECT (tenant_id, created_at) ON TABLE event_outbox TO {PLATFORM_ROLE}"),
         format!(
             "CREATE POLICY event_outbox_platform_insert ON event_outbox FOR INSERT TO {PLATFORM_ROLE} \
-             WITH CHECK (kind LIKE 'tenant.%' AND entity = 'tenant' AND entity_id = tenant_id)"
+             WITH CHECK (kind IN ('tenant.suspended', 'tenant.resumed', 'tenant.restored') AND entity = 'tenant' \
+             AND entity_id = tenant_id)"
         ),
         format!(
             "GRANT INSERT (tenant_id, id, created_at, kind, actor_kind, actor_id, entity, entity_id, trace_parent, data) \
