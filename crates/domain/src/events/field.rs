@@ -31,7 +31,6 @@ enum Shape {
     Flag(bool),
     Texts(&'static [&'static str]),
     Object,
-    Any,
 }
 
 impl Field {
@@ -84,11 +83,6 @@ impl Field {
         Self::new(name, Shape::Object)
     }
 
-    /// A value of any type.
-    pub const fn any(name: &'static str) -> Self {
-        Self::new(name, Shape::Any)
-    }
-
     /// The same field, which may be null.
     #[must_use]
     pub const fn nullable(self) -> Self {
@@ -124,7 +118,6 @@ impl Field {
             Shape::Flag(_) => ("boolean", None),
             Shape::Texts(_) => ("array", Some(("items", json!({"type": "string"})))),
             Shape::Object => ("object", None),
-            Shape::Any => return json!({}),
         };
         let mut schema = Map::new();
         let kind = if self.nullable {
@@ -151,7 +144,6 @@ impl Field {
             Shape::Flag(example) => json!(example),
             Shape::Texts(example) => json!(example),
             Shape::Object => json!({}),
-            Shape::Any => Value::Null,
         }
     }
 }

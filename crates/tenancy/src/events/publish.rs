@@ -79,7 +79,9 @@ pub async fn publish(cx: &Cx) -> Result<u64, EventError> {
             .await;
         let moved: u64 = moved.map_err(|error: StoreError| EventError::from(error))?;
         if moved > 0 {
-            cx.app().event_signals().note_published(cx.scope().tenant());
+            cx.app()
+                .event_signals()
+                .note_published(cx.scope().tenant(), moved);
         }
         all += moved;
         if moved < u64::from(MOVED_AT_ONCE) {

@@ -2,6 +2,7 @@
 //! looking.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tenantry_domain::kernel::TenantId;
 use tokio::sync::{Notify, broadcast};
@@ -16,6 +17,7 @@ const KEPT: usize = 256;
 pub struct EventSignals {
     recorded: Notify,
     published: broadcast::Sender<TenantId>,
+    count: AtomicU64,
 }
 
 impl Default for EventSignals {
@@ -24,6 +26,7 @@ impl Default for EventSignals {
         Self {
             recorded: Notify::new(),
             published,
+            count: AtomicU64::new(0),
         }
     }
 }
@@ -46,10 +49,16 @@ impl EventSignals {
         self.recorded.notified().await;
     }
 
-    /// Events of a tenant are in its feed.
-    pub(crate) fn note_published(&self, tenant: TenantId) {
+    /// So many events of a tenant are in its feed.
+    pub(crate) fn note_published(&self, tenant: TenantId, count: u64) {
+        self.count.fetch_add(count, Ordering::Relaxed);
         // An error says that nobody waits.
         let _ = self.published.send(tenant);
+    }
+
+    /// How many events this process has published.
+    pub fn published(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Begins to listen for publications.
@@ -87,18 +96,19 @@ mod tests {
     fn reader_is_woken_by_its_own_tenant() {
         let signals = EventSignals::default();
         let [one, two] = [1, 2].map(|id| TenantId::from(Uuid::from_u128(id)));
-        signals.note_published(one);
+        signals.note_published(one, 1);
         let mut listener = signals.listen();
         assert_eq!(listener.published(one).now_or_never(), None);
-        signals.note_published(two);
+        signals.note_published(two, 1);
         assert_eq!(listener.published(one).now_or_never(), None);
-        signals.note_published(one);
+        signals.note_published(one, 1);
         assert_eq!(listener.published(one).now_or_never(), Some(()));
         assert_eq!(listener.published(one).now_or_never(), None);
         for _ in 0..=KEPT {
-            signals.note_published(two);
+            signals.note_published(two, 1);
         }
         assert_eq!(listener.published(one).now_or_never(), Some(()));
+        assert_eq!(signals.published(), 3 + KEPT as u64 + 1);
     }
 
     #[test]
