@@ -686,7 +686,13 @@ async fn do_everything(world: &World) -> BTreeSet<&'static str> {
     let rotate = format!("{key}/rotate");
     ask(post.clone(), &rotate, &json!({"overlap_seconds": 60}), 201).await;
     ask(delete.clone(), &key, &Value::Null, 204).await;
-    ask(patch.clone(), "/api/v1/tenant", &json!({"name": "Acme Renamed"}), 200).await;
+    ask(
+        patch.clone(),
+        "/api/v1/tenant",
+        &json!({"name": "Acme Renamed"}),
+        200,
+    )
+    .await;
     let settings = json!({"notifications.digest_hour": 7});
     ask(patch.clone(), "/api/v1/tenant/settings", &settings, 200).await;
     ask(patch, "/api/v1/branding", &json!({"display_name": "Acme 7"}), 200).await;

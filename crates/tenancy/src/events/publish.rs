@@ -74,10 +74,10 @@ pub async fn publish(cx: &Cx) -> Result<u64, EventError> {
     cx.require(Permission::KeepEvents)?;
     let mut all = 0;
     loop {
-        let moved = cx
+        let moved: Result<u64, StoreError> = cx
             .write(async |work| work.events().publish(MOVED_AT_ONCE).await)
             .await;
-        let moved: u64 = moved.map_err(|error: StoreError| EventError::from(error))?;
+        let moved = moved?;
         if moved > 0 {
             cx.app()
                 .event_signals()
