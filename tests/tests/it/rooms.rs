@@ -142,7 +142,7 @@ const PERSISTENCE: Layer = Layer {
         ("customization", &["kernel"]),
         ("usage", &["kernel"]),
         ("tenant", &["kernel", "identity", "plans"]),
-        ("operations", &["kernel", "identity", "work", "tenant", "events"]),
+        ("operations", &["kernel", "identity", "events", "work", "tenant"]),
         ("flags", &["kernel", "operations"]),
         ("billing", &["kernel", "plans", "operations"]),
     ],

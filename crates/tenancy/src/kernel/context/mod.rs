@@ -46,7 +46,6 @@ use self::idempotency::{KeyedRegistration, KeyedRequest, Once};
 use self::metering::{QuotaRecovery, UsageRecorder};
 use self::subscriptions::Subscriptions;
 use crate::kernel::changed::Changed;
-use crate::kernel::event_signals::EventSignals;
 use crate::kernel::state::ProcessState;
 use crate::kernel::traces::Traces;
 
@@ -636,7 +635,7 @@ impl Cx {
         (object, previous): (Option<Value>, Option<Value>),
     ) -> Option<NewEvent> {
         let kind = self.app.ports.event_types.of_action(action)?.name();
-        self.app.state::<EventSignals>().note_recorded();
+        self.app.event_signals().note_recorded();
         Some(NewEvent {
             trace_parent: self.app.ports.traces.trace_parent(),
             ..NewEvent::new(kind, target, (object, previous))
