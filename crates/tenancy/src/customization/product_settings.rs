@@ -296,7 +296,7 @@ fn retention() -> Vec<Definition> {
             "retention.events_days",
             Kind::Integer(1..=365),
             json!(30),
-            "For how many days events are kept in the feed. The plan says it.",
+            "For how many days events are kept in the feed. A plan may set it.",
         )
         .operator_only(),
     ]
