@@ -99,6 +99,7 @@ mod m20261130_000107_support_ends;
 mod m20261130_000108_address_trigger;
 mod m20261130_000109_first_passwords;
 mod m20261130_000111_row_places;
+mod m20261130_000120_events;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -159,6 +159,7 @@ in_order! {
     m20261130_000108_address_trigger
     m20261130_000109_first_passwords
     m20261130_000111_row_places
+    m20261130_000120_events
 }
 
 /// The names of the migrations of a migrator, in order.

@@ -4,6 +4,7 @@ use std::time::Duration;
 use tenantry_billing::plans::{PlanBook, Plans, RateError};
 use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::flags::FlagDefinition;
+use tenantry_domain::events::EventTypes;
 use tenantry_domain::identity::PasswordHasher;
 use tenantry_domain::kernel::{Clock, IdSource, PermissionRegistry, StoreError};
 use tenantry_domain::plans::PlanCatalogue;
@@ -114,6 +115,8 @@ pub struct Base {
     pub permissions: Arc<PermissionRegistry>,
     /// Feature flags that the code of the service defines. An operator's definition with the same key replaces one.
     pub flags: Vec<FlagDefinition>,
+    /// The product's types of events and those of the service, which [`EventTypes::new`] takes.
+    pub event_types: Arc<EventTypes>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Source of new ids.
@@ -156,6 +159,7 @@ impl Base {
             settings: Arc::new(settings.map_err(|error| StoreError::Other(error.to_string()))?),
             permissions: Arc::default(),
             flags: Vec::new(),
+            event_types: Arc::default(),
             clock: Arc::new(SystemClock::new()),
             ids: Arc::new(SystemIds),
         })

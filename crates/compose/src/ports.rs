@@ -11,8 +11,8 @@ use tenantry_domain::tenant::Gate;
 use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
     PgCustomers, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry,
-    PgSentMails, PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUnsentAudit, PgUsageUpkeep,
-    PgWorkspaces,
+    PgSentMails, PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUnpublishedEvents, PgUnsentAudit,
+    PgUsageUpkeep, PgWorkspaces,
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
@@ -73,6 +73,8 @@ pub fn ports(
         flags: caches.flags.clone(),
         flag_definitions: Arc::new(PgFlags::new(platform.clone())),
         permissions: Arc::clone(&base.permissions),
+        event_types: Arc::clone(&base.event_types),
+        unpublished_events: Arc::new(PgUnpublishedEvents::new(platform.clone())),
         passkeys: None,
         passwords: Arc::clone(&base.passwords),
         key_ring: tokens.ring,

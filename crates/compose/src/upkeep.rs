@@ -6,16 +6,23 @@ use tenantry_domain::identity::SHORTEST_PUBLICATION_SECONDS;
 use tenantry_domain::kernel::StoreError;
 use tenantry_tenancy::admin::operator_stream;
 use tenantry_tenancy::audit::{chain, refusal, stream};
+use tenantry_tenancy::events::publish;
 use tenantry_tenancy::identity::{signing_key, workspace};
 use tenantry_tenancy::security::detection;
 use tenantry_tenancy::{Flushed, Tenancy};
-use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
 /// How often a process reads the stored signing keys: much more often than a new key needs to be published for.
 const KEYS_EVERY: Duration = Duration::from_secs(5);
 
 /// The pause between two looks for audit entries to chain.
 const CHAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// The pause between two looks for events to publish when this process records none.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+
+/// How long after it was recorded an event is published: its transaction has usually ended, and others come with it.
+const PUBLISHED_AFTER: Duration = Duration::from_millis(50);
 
 /// The pause between two looks for lists of workspaces to mail.
 const MAILS_EVERY: Duration = Duration::from_secs(2);
@@ -57,6 +64,7 @@ impl Upkeep {
             () = raise_alerts(Arc::clone(app)) => unreachable!("it searches for ever"),
             () = chain_audit(Arc::clone(app)) => unreachable!("it chains for ever"),
             () = stream_audit(Arc::clone(app)) => unreachable!("it streams for ever"),
+            () = publish_events(Arc::clone(app)) => unreachable!("it publishes for ever"),
             () = storing => unreachable!("it stores for ever"),
         };
         app.refusals().end_all();
@@ -65,7 +73,7 @@ impl Upkeep {
     }
 }
 
-/// Runs a service, and while it runs reads the stored signing keys, mails lists of workspaces, chains audit entries, searches them for suspicious activity, and stores what is counted in memory:
+/// Runs a service, and while it runs reads the stored signing keys, mails lists of workspaces, publishes events, chains audit entries, searches them for suspicious activity, and stores what is counted in memory:
 /// calls, views, uses of API keys, refusals; once more when it has ended. The stock server has loops of its own for that.
 pub async fn beside<T>(app: &Arc<Tenancy>, service: impl Future<Output = T>) -> T {
     Upkeep::default().beside(app, service).await
@@ -160,6 +168,19 @@ pub async fn stream_audit(app: Arc<Tenancy>) {
         // Both have a turn, so neither keeps the other waiting. The operators' log is the first after a pause: failures of tenants' logs,
         // whose entries anonymous callers can write, do not stand before it.
         while operator_stream::stream_due(&app).await | stream::stream_due(&app).await {}
+    }
+}
+
+/// Publishes the events of all tenants in their feeds: those of this process some milliseconds after their transactions, those of others, also
+/// of processes that were killed, within a second. Any number of processes may do so. While the database is unavailable, they wait.
+pub async fn publish_events(app: Arc<Tenancy>) {
+    let signals = app.event_signals();
+    loop {
+        publish::publish_due(&app).await;
+        tokio::select! {
+            () = signals.recorded() => sleep(PUBLISHED_AFTER).await,
+            () = sleep(PUBLISH_EVERY) => {}
+        }
     }
 }
 

@@ -47,6 +47,7 @@ pub mod archive;
 pub mod audit;
 pub mod billing;
 pub mod customization;
+pub mod events;
 pub mod flags;
 pub mod identity;
 pub mod kernel;

@@ -105,6 +105,8 @@ macro_rules! repositories {
             audit_chain: $crate::audit::AuditChain,
             /// Up to where the audit log was sent to a receiver outside.
             audit_streams: $crate::audit::AuditStreams,
+            /// Events for receivers outside.
+            events: $crate::events::EventFeed,
             /// Alerts about suspicious activity.
             security_alerts: $crate::security::Alerts,
             /// What the security rules have counted.

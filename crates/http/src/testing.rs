@@ -34,6 +34,7 @@ use tenantry_domain::billing::{
 use tenantry_domain::customization::{
     Branding, Configurations, EffectiveSettings, SettingRegistry, TenantConfiguration,
 };
+use tenantry_domain::events::UnpublishedEvents;
 use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
 use tenantry_domain::identity::{
     AccessClaims, AccessTokens, AddressRules, ApiKey, ApiKeyFormat, AuthMethods, Email, HashingCaller,
@@ -125,6 +126,8 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         challenges: None,
         settings: Arc::new(SettingRegistry::new(product_settings::definitions()).unwrap()),
         permissions: Arc::default(),
+        event_types: Arc::default(),
+        unpublished_events: fake.clone(),
         configurations: fake.clone(),
         resolver: fake.clone(),
         audit_receiver: None,
@@ -949,6 +952,18 @@ impl UnsentAudit for Fake {
         away()
     }
     async fn count(&self, _: SystemScope) -> Result<UnsentTenants, StoreError> {
+        away()
+    }
+}
+
+#[async_trait]
+impl UnpublishedEvents for Fake {
+    async fn waiting(
+        &self,
+        _: SystemScope,
+        _: Option<TenantId>,
+        _: u32,
+    ) -> Result<Vec<TenantId>, StoreError> {
         away()
     }
 }

@@ -13,6 +13,7 @@ impl Handlers {
             .with(crate::archive::export::WriteExport)
             .with(crate::identity::erasure::EraseTraces)
             .with(crate::tenant::audit_upkeep::KeepAudit)
+            .with(crate::events::upkeep::KeepEvents)
             .with(crate::tenant::data_key::KeepDataKeys)
             .with(crate::tenant::custom_domain::KeepDomains)
             .with(crate::tenant::custom_domain::CheckDomains)

@@ -11,6 +11,7 @@ use tenantry_compose::{Base, Caches, ComposeError, DEVELOPMENT_MARK, PasswordHas
 use tenantry_domain::archive::ArchiveStore;
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
+use tenantry_domain::events::EventTypeError;
 use tenantry_domain::identity::{
     ApiKeyFormat, BreachedPasswords, ChallengePurpose, ChallengeVerifier, Challenges, PasskeyCeremonies,
     PasswordHasher,
@@ -57,6 +58,8 @@ pub enum BootError {
     Permission(#[from] PermissionError),
     #[error(transparent)]
     Flag(#[from] CodeFlagError),
+    #[error(transparent)]
+    EventType(#[from] EventTypeError),
     #[error(transparent)]
     Route(#[from] RouteError),
 }
@@ -210,6 +213,7 @@ pub fn compose(config: &Configuration, overrides: Overrides) -> Result<Booted, B
 /// What the use cases are put together from.
 fn base(config: &Configuration, overrides: &Overrides, plans: &Arc<PlanBook>) -> Result<Base, BootError> {
     let permissions = Arc::new(config.extension.permissions()?);
+    let event_types = Arc::new(config.extension.event_types()?);
     let own = |size| pool(config, size);
     let runtime = overrides.pool.clone();
     let runtime = runtime.unwrap_or_else(|| own(config.database.pool_size));
@@ -242,6 +246,7 @@ fn base(config: &Configuration, overrides: &Overrides, plans: &Arc<PlanBook>) ->
         settings: Arc::new(registry(config, plans)?),
         permissions,
         flags: config.extension.flags.clone(),
+        event_types,
         clock: clock.unwrap_or_else(|| Arc::new(SystemClock::new())),
         ids: Arc::new(SystemIds),
     })

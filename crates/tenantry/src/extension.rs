@@ -8,6 +8,7 @@ use std::sync::Arc;
 use actix_web::web::ServiceConfig;
 use tenantry_domain::customization::Definition;
 use tenantry_domain::flags::FlagDefinition;
+use tenantry_domain::events::{EventType, EventTypeError, EventTypes};
 use tenantry_domain::kernel::{Needs, Permission, PermissionError, PermissionRegistry};
 use tenantry_http::Api;
 use tenantry_migration::{MigrationError, Migrator, MigratorTrait};
@@ -41,6 +42,7 @@ pub struct Extension {
     pub(crate) definitions: Vec<Definition>,
     pub(crate) flags: Vec<FlagDefinition>,
     permissions: Vec<Permission>,
+    events: Vec<EventType>,
     jobs: Vec<fn(Handlers) -> Handlers>,
     ports: Vec<ReplacePorts>,
 }
@@ -62,6 +64,7 @@ impl Extension {
             definitions: Vec::new(),
             flags: Vec::new(),
             permissions: Vec::new(),
+            events: Vec::new(),
             jobs: Vec::new(),
             ports: Vec::new(),
         }
@@ -148,6 +151,22 @@ impl Extension {
         self
     }
 
+    /// A type of events of its own: receivers can subscribe to it, and each entry of the audit log with one of its actions emits an event of
+    /// it. The start fails where its name or an action is taken.
+    ///
+    /// ```
+    /// use tenantry::{EventType, Extension, Field};
+    ///
+    /// const NOTE: &[Field] = &[Field::id("id"), Field::text("text", "Call Ada")];
+    /// let notes = Extension::new("notes").event(EventType::new("note.created", "A note was created.", NOTE));
+    /// assert!(notes.event_types().is_ok());
+    /// ```
+    #[must_use]
+    pub fn event(mut self, one: EventType) -> Self {
+        self.events.push(one);
+        self
+    }
+
     /// Its jobs: a function that adds their handlers.
     #[must_use]
     pub fn jobs(mut self, add: fn(Handlers) -> Handlers) -> Self {
@@ -195,6 +214,14 @@ impl Extension {
         PermissionRegistry::new(self.permissions.iter().copied())
     }
 
+    /// The product's types of events and its own.
+    ///
+    /// # Errors
+    /// [`EventTypeError`] when names or actions collide, or names are malformed.
+    pub fn event_types(&self) -> Result<EventTypes, EventTypeError> {
+        EventTypes::new(self.events.iter().copied())
+    }
+
     /// The API with its routes and documents.
     pub fn extend(&self, api: Api) -> Api {
         let api = self
@@ -209,7 +236,9 @@ impl Extension {
     /// The OpenAPI document of all routes.
     pub fn openapi(&self) -> OpenApi {
         let documents = self.documents.iter().map(|document| document());
-        tenantry_http::openapi_with(documents)
+        // Types that collide are refused by the start.
+        let types = self.event_types().unwrap_or_default();
+        tenantry_http::openapi_with(documents, &types)
     }
 
     /// Applies the migrations that are missing, as the owner of the tables; returns their names.

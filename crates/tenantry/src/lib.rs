@@ -75,6 +75,7 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 pub use tenantry_billing as billing;
 pub use tenantry_domain as domain;
 pub use tenantry_domain::customization::{Definition, Editor, Kind, Pattern};
+pub use tenantry_domain::events::{EventType, Field};
 pub use tenantry_domain::permission;
 pub use tenantry_http as http;
 pub use tenantry_migration::migrator;

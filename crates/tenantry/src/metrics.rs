@@ -69,6 +69,7 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
     passwords(metrics, booted);
     mails(metrics, booted);
     audit(metrics, booted);
+    events(metrics, booted);
     audit_stream(metrics, booted);
     alerts(metrics, booted);
 }
@@ -88,6 +89,15 @@ fn alerts(metrics: &Metrics, booted: &Booted) {
         counts
             .map(|((rule, severity), count)| (labels(rule, severity), count))
             .collect()
+    });
+}
+
+/// Adds how many events were published.
+fn events(metrics: &Metrics, booted: &Booted) {
+    let signals = booted.app.event_signals();
+    let help = "Events that this server has published in the feeds of tenants";
+    metrics.register("events_published", help, move || {
+        Reading::Total(signals.published())
     });
 }
 

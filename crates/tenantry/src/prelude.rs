@@ -2,6 +2,7 @@
 
 pub use actix_web::HttpResponse;
 pub use serde::{Deserialize, Serialize};
+pub use tenantry_domain::events::{EventType, Field};
 pub use tenantry_domain::kernel::{
     Check, ErrorCode, Invalid, Needs, Page, PageRequest, Permission, Position, ProjectId, ResourceId, Role,
     StoreError, TaskId, TenantId, UserId,

@@ -269,6 +269,7 @@ impl Loops {
                 tokio::spawn(tenantry_compose::chain_audit(app())),
                 tokio::spawn(tenantry_compose::raise_alerts(app())),
                 tokio::spawn(tenantry_compose::stream_audit(app())),
+                tokio::spawn(tenantry_compose::publish_events(app())),
             ]
             .into_iter()
             .chain(mailing)

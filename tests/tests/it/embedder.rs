@@ -91,6 +91,11 @@ async fn its_table_is_written_and_read_in_the_transaction_of_the_crates() {
     );
 }
 
+#[actix_web::test]
+async fn its_event_type_is_emitted() {
+    crate::events::assert_type_of_a_service_is_emitted().await;
+}
+
 /// The text of a new key of acme's admin.
 async fn key(world: &World, scopes: &[&str]) -> String {
     let body = json!({"name": "Notes", "scopes": scopes});

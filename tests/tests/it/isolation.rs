@@ -379,6 +379,8 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/audit-events", admin),
         at(&get, "/api/v1/audit-events/verify", admin),
         at(&get, "/api/v1/audit-events/export", admin),
+        at(&get, "/api/v1/events", admin),
+        at(&get, "/api/v1/webhooks/event-types", viewer),
         at(&get, "/api/v1/tenant/exports", admin),
         // One is under way at a time, so the second one conflicts.
         at(&post, "/api/v1/tenant/exports", admin).of_factor(),
@@ -465,7 +467,7 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 59] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 60] {
     let reason = || Some(json!({"reason": "a sweep"}));
     let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
     let segment =
@@ -507,6 +509,7 @@ fn of_operators() -> [(Method, &'static str, Option<Value>); 59] {
         (Method::GET, "/api/v1/admin/tasks", None),
         (Method::GET, "/api/v1/admin/usage", None),
         (Method::GET, "/api/v1/admin/tenant-audit-events", None),
+        (Method::GET, "/api/v1/admin/events", None),
         (Method::POST, "/api/v1/admin/tenants", Some(tenant())),
         (Method::PATCH, "/api/v1/admin/tenants/{id}", reason()),
         (

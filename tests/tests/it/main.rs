@@ -40,6 +40,7 @@ mod domains;
 mod embedder;
 mod erasures;
 mod errors;
+mod events;
 mod exports;
 mod fairness;
 mod features;

@@ -168,6 +168,7 @@ fn requests(world: &World) -> Vec<(&'static str, String, Value, OperatorPermissi
         ("GET", at("/users"), Value::Null, May::ReadRows),
         ("GET", at("/projects"), Value::Null, May::ReadRows),
         ("GET", at("/tasks"), Value::Null, May::ReadRows),
+        ("GET", at("/events"), Value::Null, May::ReadRows),
         ("GET", at("/usage"), Value::Null, May::ReadUsage),
         ("GET", at("/support-access"), Value::Null, May::ReadSupportAccess),
         (

@@ -20,6 +20,7 @@ use tenantry_domain::operations::{
 use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::audit::stream;
 use tenantry_tenancy::identity::first_password::NotifyOfFirstPasswords;
+use tenantry_tenancy::events::upkeep::KeepEvents;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::security::detection::DetectActivity;
 use tenantry_tenancy::tenant::audit_upkeep::KeepAudit;
@@ -196,6 +197,8 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/audit-events?actor=user&action=task.created&risk=low&from=2026-01-01T00:00:00Z".to_owned(),
         format!("/api/v1/audit-events?entity=task&entity_id={}", acme.task),
         "/api/v1/audit-events/verify".to_owned(),
+        "/api/v1/events".to_owned(),
+        "/api/v1/events?after=latest&types=task.created,task.updated".to_owned(),
     ];
     paths.push(format!(
         "/api/v1/tasks?limit=1&cursor={}",
@@ -607,6 +610,7 @@ async fn end_registrations(world: &World, inbox: &Inbox) {
     KeepAudit.run(&cx, Nothing {}).await.unwrap();
     DetectActivity.run(&cx, Nothing {}).await.unwrap();
     NotifyOfFirstPasswords.run(&cx, Nothing {}).await.unwrap();
+    KeepEvents.run(&cx, Nothing {}).await.unwrap();
     let receiver = world.app.ports.audit_receiver.clone().unwrap();
     assert!(stream::send_next(&cx, &receiver).await.unwrap());
 }
@@ -955,6 +959,10 @@ async fn fill(world: &World) {
            SELECT id, now(), 1000 + g, decode(repeat('00', 60), 'hex') FROM t, generate_series(1, 20) g;
          INSERT INTO audit_events (tenant_id, id, created_at, category, action, target_type, actor_type, request_id)
            SELECT id, gen_random_uuid(), now(), 'change', 'task.updated', 'task', 'user', 'r' FROM t, generate_series(1, 50) g;
+         INSERT INTO event_outbox (tenant_id, id, created_at, kind, actor_kind, entity, data)
+           SELECT id, gen_random_uuid(), now(), 'task.created', 'user', 'task', '{}' FROM t, generate_series(1, 50) g;
+         INSERT INTO events (tenant_id, id, created_at, kind, actor_kind, entity, data, position)
+           SELECT id, gen_random_uuid(), now(), 'task.created', 'user', 'task', '{}', g FROM t, generate_series(1, 50) g;
          INSERT INTO security_alerts (tenant_id, id, created_at, rule, subject_kind, subject, count, first_at, last_at, severity, state,
              evidence, action, open_key)
            SELECT id, gen_random_uuid(), now(), 'rule_' || substr('abcde', 1 + g % 5, 1), 'network', 'n' || g, 1, now(), now(), 'low', 'open',

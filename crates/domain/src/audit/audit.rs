@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use crate::audit::entry::{AuditFilter, AuditRecord};
 use crate::audit::risk::{Outcome, Risk};
+use crate::events::NewEvent;
 use crate::kernel::{AuditEventId, OperatorId, Page, PageRequest, StoreError, Time};
 
 /// What kind of record it is.
@@ -52,6 +53,8 @@ pub struct AuditEvent {
     pub before: Option<Value>,
     /// State after, without secrets; of an update what has changed.
     pub after: Option<Value>,
+    /// The event that receivers get, where there is a type of events for the action. It is stored with the entry.
+    pub event: Option<NewEvent>,
 }
 
 impl AuditEvent {
@@ -69,7 +72,7 @@ impl AuditEvent {
 /// The audit log of the scope's tenant; append-only.
 #[async_trait]
 pub trait AuditLog: Send {
-    /// Appends an entry in the running transaction.
+    /// Appends an entry in the running transaction, and its event to the outbox.
     async fn record(&mut self, event: AuditEvent) -> Result<(), StoreError>;
 
     /// A page of entries, newest first. The limit may exceed that of other lists, for exports.

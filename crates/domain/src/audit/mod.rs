@@ -1,7 +1,7 @@
 //! The audit log: who did what, and when; its hash chain, what is known when it is read, and its stream to
 //! a receiver outside.
 //!
-//! May use: `kernel`.
+//! May use: `kernel`, `events`.
 
 mod audit;
 mod canonical;

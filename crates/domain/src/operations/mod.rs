@@ -1,6 +1,6 @@
 //! Running the service: jobs, mail, rate limits and quotas of requests, idempotency keys and platform operators.
 //!
-//! May use: `kernel`, `usage`, `identity`, `tenant`, `audit`, `flags`.
+//! May use: `kernel`, `usage`, `identity`, `tenant`, `events`, `audit`, `flags`.
 
 mod idempotency;
 mod job;
@@ -40,8 +40,8 @@ pub use operator_outbox::OperatorOutbox;
 pub use operator_role::{OperatorNeeds, OperatorPermission, OperatorRole};
 pub use pending_operator::PendingOperator;
 pub use platform_rows::{
-    PlatformAuditEvent, PlatformProject, PlatformRow, PlatformRows, PlatformTask, PlatformUsage,
-    PlatformUser, RowPosition, RowRange,
+    PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRow, PlatformRows, PlatformTask,
+    PlatformUsage, PlatformUser, RowPosition, RowRange,
 };
 pub use platform_support::{PlatformSupportAccess, PlatformSupportAccesses, SupportFilter};
 pub use quota_gate::{

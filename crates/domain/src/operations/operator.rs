@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::events::TenantEvent;
 use crate::flags::FlagEditing;
 use crate::identity::{Email, Lockouts, PasswordHash, SigningKeyEditing, TokenError};
 use crate::kernel::{
@@ -350,6 +351,9 @@ pub trait OperatorWork: Send {
 
     /// Stores where a tenant is in its life, and nothing else of it.
     async fn update_lifecycle(&mut self, tenant: &Tenant) -> Result<(), StoreError>;
+
+    /// Stores an event about the state of a tenant for the receivers of the tenant, in the transaction that changes it.
+    async fn emit(&mut self, event: TenantEvent) -> Result<(), StoreError>;
 
     /// Puts the parked jobs of a tenant that is restored back into its queue; how many.
     async fn requeue_parked(&mut self, tenant: TenantId) -> Result<u64, StoreError>;

@@ -129,6 +129,31 @@ pub struct PlatformAuditEvent {
     pub risk: String,
 }
 
+/// An event of a tenant, as operators see one: without what happened.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlatformEvent {
+    /// Whose row it is.
+    pub tenant_id: TenantId,
+    /// The event.
+    pub id: Uuid,
+    /// Its number in the tenant's feed.
+    pub position: i64,
+    /// The name of its type, for example `task.updated`.
+    pub r#type: String,
+    /// When it happened.
+    pub timestamp: Time,
+    /// What acted: `user`, `api_key`, `operator`, `job`, `system`, `guest` or `founder`.
+    pub actor_kind: String,
+    /// The id of the actor; of a job that of the user for whom it ran.
+    pub actor_id: Option<Uuid>,
+    /// The kind of thing it happened to.
+    pub entity: String,
+    /// The id of that thing.
+    pub entity_id: Option<Uuid>,
+    /// The W3C `traceparent` of the request or job that caused it.
+    pub trace_parent: Option<String>,
+}
+
 /// What a tenant used of a meter on a day.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PlatformUsage {
@@ -167,6 +192,14 @@ pub trait PlatformRows: Send {
         range: &RowRange,
     ) -> Result<Vec<PlatformAuditEvent>, StoreError>;
 
+    /// Events of these types, or of all when there are none, between two times, without what happened.
+    async fn events(
+        &mut self,
+        kinds: &[&'static str],
+        times: (Option<Time>, Option<Time>),
+        range: &RowRange,
+    ) -> Result<Vec<PlatformEvent>, StoreError>;
+
     /// The tenants of a page, the greatest id first.
     async fn tenants_of_page(&mut self, range: &RowRange) -> Result<Vec<TenantId>, StoreError>;
 
@@ -193,5 +226,5 @@ macro_rules! platform_rows {
 }
 
 platform_rows! {
-    PlatformUser PlatformProject PlatformTask PlatformAuditEvent
+    PlatformUser PlatformProject PlatformTask PlatformAuditEvent PlatformEvent
 }

@@ -59,7 +59,7 @@ impl std::fmt::Debug for Api {
 impl Api {
     /// The API over an application.
     pub fn new(app: Arc<Tenancy>, config: HttpConfig, readiness: Arc<Readiness>) -> Self {
-        let document = openapi::shared();
+        let document = openapi::shared(&app.ports.event_types);
         let forwarding = Arc::new(Forwarding::new(config.trust_forwarded_for));
         Self {
             app,

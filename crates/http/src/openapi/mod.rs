@@ -5,3 +5,4 @@ pub(crate) mod links;
 pub(crate) mod openapi;
 pub(crate) mod operation;
 pub(crate) mod schemas;
+pub(crate) mod webhooks;

@@ -1,5 +1,6 @@
 use std::sync::{Arc, LazyLock};
 
+use tenantry_domain::events::EventTypes;
 use tenantry_domain::kernel::ErrorCode;
 use utoipa::{
     OpenApi,
@@ -7,24 +8,31 @@ use utoipa::{
 };
 
 use crate::app::system;
-use crate::openapi::{docs, operation};
+use crate::openapi::{docs, operation, webhooks::webhooks};
 use crate::{Problem, v1};
 
 /// Returns the OpenAPI 3.1 document of all routes.
 pub fn openapi() -> openapi::OpenApi {
-    openapi_with([])
+    openapi_with([], &EventTypes::default())
 }
 
-/// [`openapi()`], which the first call of a process makes: the routes are the same in all of its applications.
-pub(crate) fn shared() -> Arc<openapi::OpenApi> {
-    static DOCUMENT: LazyLock<Arc<openapi::OpenApi>> = LazyLock::new(|| Arc::new(openapi()));
-    Arc::clone(&DOCUMENT)
+/// [`openapi()`] with webhooks of these types of events. The first call of a process makes the rest: the routes are the same in all of
+/// its applications.
+pub(crate) fn shared(types: &EventTypes) -> Arc<openapi::OpenApi> {
+    static DOCUMENT: LazyLock<openapi::OpenApi> = LazyLock::new(openapi);
+    let mut document = DOCUMENT.clone();
+    document.webhooks = webhooks(types);
+    Arc::new(document)
 }
 
-/// [`openapi()`], with what the services that embed the backend say of theirs.
-pub fn openapi_with(documents: impl IntoIterator<Item = openapi::OpenApi>) -> openapi::OpenApi {
+/// [`openapi()`], with what the services that embed the backend say of theirs, and with webhooks of these types of events.
+pub fn openapi_with(
+    documents: impl IntoIterator<Item = openapi::OpenApi>,
+    types: &EventTypes,
+) -> openapi::OpenApi {
     let mut all = Document::openapi();
     operation::complete(&mut all);
+    all.webhooks = webhooks(types);
     documents.into_iter().fold(all, |all, mut document| {
         operation::complete(&mut document);
         all.merge_from(document)
@@ -70,6 +78,7 @@ pub(crate) fn error_code() -> Object {
         (name = "Resources", description = "Documents and links, with their versions"),
         (name = "Security alerts", description = "Suspicious activity, and the rules that find it"),
         (name = "Audit log", description = "Who did what, and when"),
+        (name = "Events", description = "The catalogue of events, and the feed of the tenant"),
         (name = "Operators", description = "Operating the platform, with operator tokens"),
         (name = "Features", description = "Feature flags and their overrides"),
         (name = "Usage", description = "Usage events and totals, by meter"),
@@ -149,6 +158,7 @@ pub(crate) fn error_code() -> Object {
         v1::security::rule::update,
         v1::archive::person::create, v1::archive::person::read, v1::identity::erasure::erase,
         v1::audit::event::list, v1::audit::event::verification, v1::audit::export::export, v1::admin::audit::list,
+        v1::events::event_type::list, v1::events::event::list, v1::admin::event::list,
         v1::usage::usage::series, v1::usage::usage::summary, v1::usage::usage::record, v1::usage::usage::invalidate,
         crate::webhook::stripe, crate::ofrep::ofrep::evaluate, crate::ofrep::ofrep::evaluate_all, crate::ofrep::event_stream::events,
         system::health, system::liveness, system::readiness, system::detailed, system::jwks, system::problems, system::problem,
@@ -277,7 +287,7 @@ mod tests {
     fn nothing_is_missing() {
         // Kept by hand, so that a route that loses its description is noticed.
         let operations: usize = documented().iter().map(|(_, methods)| methods.len()).sum();
-        assert_eq!((documented().len(), operations), (183, 232));
+        assert_eq!((documented().len(), operations), (186, 235));
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub(crate) mod archive;
 pub(crate) mod audit;
 pub(crate) mod billing;
 pub(crate) mod customization;
+pub(crate) mod events;
 pub(crate) mod flags;
 pub(crate) mod identity;
 pub(crate) mod kernel;
@@ -53,6 +54,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(security::alert::routes)
         .configure(security::rule::routes)
         .configure(archive::person::routes)
+        .configure(events::event_type::routes)
+        .configure(events::event::routes)
         .configure(audit::event::routes)
         .configure(audit::export::routes);
 }

@@ -60,6 +60,9 @@ impl AuditLog for PgStore {
             Some(operator) => ("operator", Some(OperatorId::uuid(operator))),
             None => (actor.as_str(), actor.id()),
         };
+        if let Some(told) = event.event.take() {
+            self.emit(told, &event, (kind, id)).await?;
+        }
         let row = ActiveModel {
             id: Set(event.id.uuid()),
             created_at: Set(event.at),

@@ -62,6 +62,9 @@ pub(crate) const COUNT_MAIL_TO: &str = hashed!(
     "$1::uuid, encode($2::bytea, 'hex')"
 );
 
+/// `$1` tenant: its events are numbered by one at a time. The lock is tried: the one who has it numbers the others' events too.
+pub(crate) const PUBLISH_EVENTS: &str = hashed!("pg_try_advisory_xact_lock", "events", "$1::uuid");
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -71,7 +74,13 @@ mod tests {
     #[test]
     fn every_advisory_lock_has_a_key_of_its_own() {
         let fixed = [CLAIM_JOBS, KEEP_PLANS, EDIT_FLAGS, EDIT_SIGNING_KEYS];
-        let hashed = [KEYED_REQUEST, ROLL_UP_USAGE, COUNT_MAIL_OF_TENANT, COUNT_MAIL_TO];
+        let hashed = [
+            KEYED_REQUEST,
+            ROLL_UP_USAGE,
+            COUNT_MAIL_OF_TENANT,
+            COUNT_MAIL_TO,
+            PUBLISH_EVENTS,
+        ];
         for sql in fixed {
             assert!(
                 sql.starts_with("SELECT pg_advisory_xact_lock(1952804449, "),

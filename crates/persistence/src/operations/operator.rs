@@ -8,6 +8,7 @@ use sea_orm::{
     QuerySelect as _, QueryTrait as _,
 };
 use serde_json::Value;
+use tenantry_domain::events::TenantEvent;
 use tenantry_domain::flags::FlagEditing;
 use tenantry_domain::identity::{Email, LOGIN_ADDRESSES, Lockouts, PasswordHash, SigningKeyEditing};
 use tenantry_domain::kernel::{
@@ -23,6 +24,7 @@ use tenantry_domain::store::Mode;
 use tenantry_domain::tenant::{Tenant, TenantFilter};
 
 use crate::Pool;
+use crate::events::outbox;
 use crate::kernel::error::column;
 use crate::kernel::store::{Changes, exactly_one};
 use crate::kernel::tx::{PlatformTx, before};
@@ -295,6 +297,10 @@ impl OperatorWork for PgOperatorWork {
             .set(lifecycle(tenant)?)
             .filter(tenants::Column::Id.eq(tenant.id.uuid()));
         exactly_one(self.tx.execute(&update.into_query()).await?)
+    }
+
+    async fn emit(&mut self, event: TenantEvent) -> Result<(), StoreError> {
+        exactly_one(self.tx.execute(&outbox::insertion(event)).await?)
     }
 
     async fn requeue_parked(&mut self, tenant: TenantId) -> Result<u64, StoreError> {

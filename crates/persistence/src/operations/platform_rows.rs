@@ -3,7 +3,8 @@ use sea_orm::{QueryResult, Value};
 use tenantry_domain::audit::AuditFilter;
 use tenantry_domain::kernel::{OperatorEventId, StoreError, TenantId, Time};
 use tenantry_domain::operations::{
-    PlatformAuditEvent, PlatformProject, PlatformRows, PlatformTask, PlatformUsage, PlatformUser, RowRange,
+    PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRows, PlatformTask, PlatformUsage,
+    PlatformUser, RowRange,
 };
 use uuid::Uuid;
 
@@ -46,6 +47,15 @@ SELECT r.tenant_id, r.id, r.created_at, r.actor_type, r.actor_id, r.action, r.ta
    AND ($8::text IS NULL OR r.action = $8) AND ($9::text IS NULL OR r.target_type = $9) \
    AND ($10::uuid IS NULL OR r.target_id = $10) AND ($11::text IS NULL OR r.risk = $11) \
    AND ($12::timestamptz IS NULL OR r.created_at >= $12) AND ($13::timestamptz IS NULL OR r.created_at < $13) \
+ ORDER BY r.tenant_id DESC, r.id DESC LIMIT $5";
+
+/// `$6` the names of types with commas between them.
+const EVENTS: &str = "\
+SELECT r.tenant_id, r.id, r.position, r.kind, r.created_at, r.actor_kind, r.actor_id, r.entity, r.entity_id, r.trace_parent \
+  FROM events r JOIN tenants t ON t.id = r.tenant_id \
+ WHERE (r.tenant_id, r.id) < ($1, $2) AND (r.tenant_id, r.id) > ($3, $4) AND t.deleted_at IS NULL \
+   AND ($6::text IS NULL OR r.kind = ANY (string_to_array($6, ','))) \
+   AND ($7::timestamptz IS NULL OR r.created_at >= $7) AND ($8::timestamptz IS NULL OR r.created_at < $8) \
  ORDER BY r.tenant_id DESC, r.id DESC LIMIT $5";
 
 const TENANTS: &str = "\
@@ -96,6 +106,19 @@ impl PlatformRows for PgOperatorWork {
         let arguments = bounds(range).into_iter().chain(conditions);
         let rows = self.tx.fetch_fixed(AUDIT_EVENTS, arguments).await?;
         rows.iter().map(audit_event).collect()
+    }
+
+    async fn events(
+        &mut self,
+        kinds: &[&'static str],
+        (from, to): (Option<Time>, Option<Time>),
+        range: &RowRange,
+    ) -> Result<Vec<PlatformEvent>, StoreError> {
+        let kinds = (!kinds.is_empty()).then(|| kinds.join(","));
+        let conditions: [Value; 3] = [kinds.into(), from.into(), to.into()];
+        let arguments = bounds(range).into_iter().chain(conditions);
+        let rows = self.tx.fetch_fixed(EVENTS, arguments).await?;
+        rows.iter().map(event).collect()
     }
 
     async fn tenants_of_page(&mut self, range: &RowRange) -> Result<Vec<TenantId>, StoreError> {
@@ -206,6 +229,21 @@ fn audit_event(row: &QueryResult) -> Result<PlatformAuditEvent, StoreError> {
         request_id: column(row, "request_id")?,
         outcome: column(row, "outcome")?,
         risk: column(row, "risk")?,
+    })
+}
+
+fn event(row: &QueryResult) -> Result<PlatformEvent, StoreError> {
+    Ok(PlatformEvent {
+        tenant_id: column::<Uuid>(row, "tenant_id")?.into(),
+        id: column(row, "id")?,
+        position: column(row, "position")?,
+        r#type: column(row, "kind")?,
+        timestamp: column(row, "created_at")?,
+        actor_kind: column(row, "actor_kind")?,
+        actor_id: column(row, "actor_id")?,
+        entity: column(row, "entity")?,
+        entity_id: column(row, "entity_id")?,
+        trace_parent: column(row, "trace_parent")?,
     })
 }
 

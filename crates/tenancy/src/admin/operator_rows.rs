@@ -11,10 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use chrono::Duration;
 use serde_json::json;
 use tenantry_domain::audit::AuditFilter;
-use tenantry_domain::kernel::{Check, Invalid, OperatorEventId, Period, StoreError, SystemScope, TenantId};
+use tenantry_domain::kernel::{
+    Check, Invalid, OperatorEventId, Period, StoreError, SystemScope, TenantId, Time,
+};
 use tenantry_domain::operations::{
-    OperatorPermission, OperatorWork, PlatformAuditEvent, PlatformProject, PlatformRow, PlatformTask,
-    PlatformUsage, PlatformUser, RowPosition, RowRange,
+    OperatorPermission, OperatorWork, PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRow,
+    PlatformTask, PlatformUsage, PlatformUser, RowPosition, RowRange,
 };
 use tenantry_domain::tenant::Denied;
 use uuid::Uuid;
@@ -111,6 +113,26 @@ pub async fn audit_events(
     check_filter(filter)?;
     let read = Reading::begin(cx, "audit_events", reason, range).await?;
     read.page(async |work| work.rows().audit_events(filter, &range).await)
+        .await
+}
+
+/// A page of events of these types, or of all when there are none, between two times.
+///
+/// # Errors
+/// [`RowError`].
+pub async fn events(
+    cx: &OperatorCx,
+    reason: &str,
+    (kinds, from, to): (&[&'static str], Option<Time>, Option<Time>),
+    range: RowRange,
+) -> Result<RowPage<PlatformEvent>, RowError> {
+    cx.require(OperatorPermission::ReadRows)?;
+    if from.zip(to).is_some_and(|(from, to)| from >= to) {
+        let detail = "must be later than `from`";
+        return Err(Invalid::one("/query/to", "out_of_range", detail).into());
+    }
+    let read = Reading::begin(cx, "events", reason, range).await?;
+    read.page(async |work| work.rows().events(kinds, (from, to), &range).await)
         .await
 }
 

@@ -19,6 +19,7 @@ pub(crate) async fn record(cx: &Cx, work: &mut Work, event: AuditEvent) -> Resul
             ip: None,
             user_agent: None,
             after: event.after.map(|details| erased(&details, &salt)),
+            event: None,
             ..event
         }
     } else {

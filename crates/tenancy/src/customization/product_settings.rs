@@ -43,6 +43,8 @@ pub const REQUIRE_VERIFIED_EMAIL: Setting<bool> = Setting::new("security.require
 pub const ALERT_RULES: Setting<RuleChanges> = Setting::new("security.alert_rules");
 /// For how many days the audit log is kept.
 pub const RETENTION_AUDIT_DAYS: Setting<i64> = Setting::new("retention.audit_days");
+/// For how many days events are kept.
+pub const RETENTION_EVENTS_DAYS: Setting<i64> = Setting::new("retention.events_days");
 /// Whether users come in from other tenants with a proof of their mailbox.
 pub const ALLOW_TENANT_SWITCH: Setting<bool> = Setting::new("security.allow_tenant_switch");
 /// Whether operators who ask for read access get it without an admin's approval.
@@ -299,6 +301,13 @@ fn retention() -> Vec<Definition> {
             Kind::Integer(30..=3_650),
             json!(365),
             "For how many days the audit log is kept. The plan says it.",
+        )
+        .operator_only(),
+        Definition::new(
+            "retention.events_days",
+            Kind::Integer(1..=365),
+            json!(30),
+            "For how many days events are kept in the feed. A plan may set it.",
         )
         .operator_only(),
     ]

@@ -205,6 +205,11 @@ pub async fn finish(cx: &Cx, person: UserId) -> Result<Option<Erasure>, JobFailu
         let Some(mut erasure) = work.persons().erasure(person).await? else {
             return Ok(None);
         };
+        // Events have whole objects, and so addresses that the entries of their changes have not.
+        let addresses: Vec<&str> = erasure.addresses.iter().map(Email::as_str).collect();
+        work.events()
+            .erase(person, &addresses, erasure.created_at)
+            .await?;
         // Jobs that ran when the erasure began have ended, or left others behind.
         let running = work.persons().erase_named(&erasure).await?;
         let is_waiting = advanced.waiting || running > 0 || !is_forgotten;

@@ -54,6 +54,8 @@ pub struct Changed {
     pub(crate) target: Uuid,
     pub(crate) before: Option<Value>,
     pub(crate) after: Option<Value>,
+    /// The whole state after the change, or the last one: what receivers of events get.
+    pub(crate) object: Option<Value>,
 }
 
 impl Changed {
@@ -75,12 +77,13 @@ impl Changed {
     /// A change with another action, such as `project.restored`. Of a state before only what has changed is recorded.
     pub fn with<T: Audited>(action: &'static str, before: Option<&T>, after: &T) -> Self {
         let target = after.target();
+        let object = state(after);
         let (before, after) = match before {
             Some(before) => {
-                let (before, after) = changed_fields(state(before), state(after));
+                let (before, after) = changed_fields(state(before), object.clone());
                 (Some(before), after)
             }
-            None => (None, state(after)),
+            None => (None, object.clone()),
         };
         Self {
             action,
@@ -88,17 +91,20 @@ impl Changed {
             target,
             before,
             after: Some(after),
+            object: Some(object),
         }
     }
 
     /// An end with another action, such as `api_key.revoked`.
     pub fn ended<T: Audited>(action: &'static str, before: &T) -> Self {
+        let object = state(before);
         Self {
             action,
             kind: T::KIND,
             target: before.target(),
-            before: Some(state(before)),
+            before: Some(object.clone()),
             after: None,
+            object: Some(object),
         }
     }
 
@@ -111,6 +117,7 @@ impl Changed {
             target,
             before: None,
             after: None,
+            object: None,
         }
     }
 }

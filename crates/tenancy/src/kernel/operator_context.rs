@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use chrono::Duration;
 use serde_json::{Value, json};
+use tenantry_domain::events::{NewEvent, TenantEvent};
 use tenantry_domain::kernel::{
-    Check, Invalid, OperatorEventId, RequestId, StoreError, SystemScope, TenantId, Time,
+    Check, EventId, Invalid, OperatorEventId, OperatorId, RequestId, StoreError, SystemScope, TenantId, Time,
 };
 use tenantry_domain::operations::{
     KeptRequest, Operator, OperatorEvent, OperatorPermission, OperatorScope, OperatorSession, OperatorWork,
@@ -245,5 +246,28 @@ impl OperatorCx {
             ip: self.origin.ip.clone(),
             details,
         }
+    }
+
+    /// The event of an action that changes the state of a tenant, for [`OperatorWork::emit`]; `None` where the catalogue has no type for the
+    /// action.
+    pub(crate) fn tenant_event(
+        &self,
+        action: &str,
+        (tenant, operator): (TenantId, Option<OperatorId>),
+        object: Value,
+    ) -> Option<TenantEvent> {
+        let ports = &self.app.ports;
+        let kind = ports.event_types.of_action(action)?.name();
+        self.app.event_signals().note_recorded();
+        Some(TenantEvent {
+            id: EventId::next(ports.ids.as_ref()),
+            at: self.now(),
+            tenant,
+            operator,
+            event: NewEvent {
+                trace_parent: ports.traces.trace_parent(),
+                ..NewEvent::new(kind, Some(tenant.uuid()), (Some(object), None))
+            },
+        })
     }
 }

@@ -231,8 +231,13 @@ async fn change_and_record(
     apply: impl FnOnce(&mut Tenant, StatusChange, Time) -> Result<(), InvalidTransition>,
 ) -> Result<Tenant, LifecycleError> {
     let log = Log::of(cx, id).await;
-    let (work, record, before, tenant) = begin_change(cx, id, (permission, action), reason, apply).await?;
+    let (mut work, record, before, tenant) =
+        begin_change(cx, id, (permission, action), reason, apply).await?;
     let log = log?;
+    let object = json!({"status": tenant.status, "reason": reason});
+    if let Some(event) = cx.tenant_event(action, (id, cx.scope().operator()), object) {
+        work.emit(event).await?;
+    }
     log.record(action, (before, tenant.status), reason).await?;
     log.commit(work, record, reason).await?;
     Ok(tenant)
@@ -321,6 +326,8 @@ impl Log {
             .write(async |work| {
                 let mut event = self.cx.security(action, "tenant", Some(target), after.clone());
                 event.before = before.clone();
+                // The transaction of the change has stored it.
+                event.event = None;
                 work.audit().record(event).await
             })
             .await?;

@@ -243,6 +243,11 @@ async fn finish(cx: &OperatorCx, id: TenantId, done: RowWork) -> Result<(), Life
     let mut record = cx.record(action, Some(id), details);
     let asked = tenant.status_change.filter(|_| done == RowWork::Restore);
     record.reason = asked.as_ref().map(|change| change.reason.clone());
+    let operator = asked.as_ref().and_then(StatusChange::operator);
+    let object = json!({"status": tenant.status, "reason": record.reason});
+    if let Some(event) = cx.tenant_event(action, (id, operator), object) {
+        work.emit(event).await?;
+    }
     let Some((log, asked)) = log.zip(asked) else {
         return Ok(work.commit(record).await?);
     };

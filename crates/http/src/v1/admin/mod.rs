@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod billing;
+pub(crate) mod event;
 pub(crate) mod flag;
 pub(crate) mod job;
 pub(crate) mod mfa;
@@ -22,6 +23,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(job::routes)
         .configure(rows::routes)
         .configure(tenant_audit::routes)
+        .configure(event::routes)
         .configure(support_access::routes)
         .configure(audit::routes)
         .configure(billing::routes)

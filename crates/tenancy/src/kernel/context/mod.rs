@@ -17,6 +17,7 @@ use tenantry_domain::audit::{
 };
 use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
+use tenantry_domain::events::{EventTypes, NewEvent, UnpublishedEvents};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
     AccessTokens, ApiKeyFormat, BreachedPasswords, CallerClass, CallerGroup, Challenges, HashingCaller,
@@ -139,6 +140,10 @@ pub struct Ports {
     pub settings: Arc<SettingRegistry>,
     /// The permissions of the product and of the service that embeds it.
     pub permissions: Arc<PermissionRegistry>,
+    /// The types of events, of the product and of the service that embeds it.
+    pub event_types: Arc<EventTypes>,
+    /// Tenants with events to publish.
+    pub unpublished_events: Arc<dyn UnpublishedEvents>,
     /// What tenants have set, and how they look.
     pub configurations: Arc<dyn Configurations>,
     /// What host names mean.
@@ -569,16 +574,20 @@ impl Cx {
         after: Option<&T>,
     ) -> AuditEvent {
         let state = |state: Option<&T>| state.map(to_json).map(cut_state);
-        let (before, after) = match (state(before), state(after)) {
+        let (before, after) = (state(before), state(after));
+        let object = after.clone().or_else(|| before.clone());
+        let (before, after) = match (before, after) {
             (Some(before), Some(after)) => {
                 let (before, after) = changed_fields(before, after);
                 (Some(before), Some(after))
             }
             created_or_deleted => created_or_deleted,
         };
+        let previous = before.clone().filter(|_| after.is_some());
         AuditEvent {
             before,
             after,
+            event: self.told(action, Some(target), (object, previous)),
             ..self.event(Category::Change, action, (target_type, Some(target)))
         }
     }
@@ -588,14 +597,20 @@ impl Cx {
     /// # Errors
     /// Those of the store.
     pub async fn record(&self, work: &mut Work, changed: Changed) -> Result<(), StoreError> {
+        let Changed {
+            action,
+            kind,
+            target,
+            before,
+            after,
+            object,
+        } = changed;
+        let previous = before.clone().filter(|_| after.is_some());
         let event = AuditEvent {
-            before: changed.before,
-            after: changed.after,
-            ..self.event(
-                Category::Change,
-                changed.action,
-                (changed.kind, Some(changed.target)),
-            )
+            before,
+            after,
+            event: self.told(action, Some(target), (object, previous)),
+            ..self.event(Category::Change, action, (kind, Some(target)))
         };
         work.audit().record(event).await
     }
@@ -608,10 +623,28 @@ impl Cx {
         target: Option<Uuid>,
         details: Value,
     ) -> AuditEvent {
+        let details = cut_details(details);
         AuditEvent {
-            after: Some(cut_details(details)),
+            event: self.told(action, target, (Some(details.clone()), None)),
+            after: Some(details),
             ..self.event(Category::Security, action, (target_type, target))
         }
+    }
+
+    /// The event of an action, where the catalogue has a type for it. Receivers get the whole object, where the audit log has what has
+    /// changed.
+    fn told(
+        &self,
+        action: &str,
+        target: Option<Uuid>,
+        (object, previous): (Option<Value>, Option<Value>),
+    ) -> Option<NewEvent> {
+        let kind = self.app.ports.event_types.of_action(action)?.name();
+        self.app.event_signals().note_recorded();
+        Some(NewEvent {
+            trace_parent: self.app.ports.traces.trace_parent(),
+            ..NewEvent::new(kind, target, (object, previous))
+        })
     }
 
     /// An entry without states. The tenant is marked here, so that no caller can forget it; its log is chained seconds later, when
@@ -636,6 +669,7 @@ impl Cx {
             operator: self.operator,
             before: None,
             after: None,
+            event: None,
         }
     }
 }

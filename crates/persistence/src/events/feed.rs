@@ -1,0 +1,202 @@
+use async_trait::async_trait;
+use sea_orm::ColumnTrait as _;
+use tenantry_domain::events::{Event, EventFeed, FeedEnds, UnpublishedEvents};
+use tenantry_domain::kernel::{StoreError, SystemScope, TenantId, Time, UserId};
+use tenantry_domain::store::Mode;
+use uuid::Uuid;
+
+use crate::Pool;
+use crate::kernel::advisory;
+use crate::kernel::error::column;
+use crate::kernel::store::PgStore;
+use crate::kernel::tx::PlatformTx;
+
+mod entity {
+    use sea_orm::entity::prelude::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, Debug, PartialEq, DeriveEntityModel)]
+    #[sea_orm(table_name = "events")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub tenant_id: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub created_at: DateTimeUtc,
+        pub kind: String,
+        pub actor_kind: String,
+        pub actor_id: Option<Uuid>,
+        pub entity: String,
+        pub entity_id: Option<Uuid>,
+        pub trace_parent: Option<String>,
+        pub data: Json,
+        pub position: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+    crate::tenant_entity!(Entity, Model, Column);
+}
+use entity::{Column, Entity, Model};
+
+/// `$2` how many. It runs in a statement after the one that has locked, so that it sees what was numbered until then, and everything that
+/// has committed: whatever an event of the outbox depends on is in the outbox or the feed as well.
+const PUBLISH: &str = "\
+WITH due AS (SELECT o.id FROM event_outbox o WHERE o.tenant_id = $1 ORDER BY o.ticket LIMIT $2), \
+moved AS (DELETE FROM event_outbox o USING due WHERE o.tenant_id = $1 AND o.id = due.id RETURNING o.*), \
+numbered AS (INSERT INTO events (tenant_id, id, created_at, kind, actor_kind, actor_id, entity, entity_id, trace_parent, data, position) \
+SELECT $1, m.id, m.created_at, m.kind, m.actor_kind, m.actor_id, m.entity, m.entity_id, m.trace_parent, m.data, \
+ coalesce((SELECT max(e.position) FROM events e WHERE e.tenant_id = $1), 0) + row_number() OVER (ORDER BY m.ticket) \
+FROM moved m RETURNING id) \
+SELECT count(*) AS published FROM numbered";
+
+const ENDS: &str = "\
+SELECT coalesce((SELECT min(o.position) FROM events o WHERE o.tenant_id = $1), 0) AS oldest, \
+ coalesce((SELECT max(n.position) FROM events n WHERE n.tenant_id = $1), 0) AS newest";
+
+/// Of an event that was erased before nothing is left to find.
+macro_rules! erase {
+    ($table:literal) => {
+        concat!(
+            "WITH erased AS (UPDATE ",
+            $table,
+            " e SET data = jsonb_build_object('object', jsonb_strip_nulls(jsonb_build_object('id', e.entity_id)), 'erased', true) \
+             WHERE e.tenant_id = $1 AND e.data -> 'erased' IS NULL AND (e.entity_id = $2 OR (e.created_at <= $4 AND EXISTS (SELECT 1 FROM \
+             jsonb_array_elements_text($3::text::jsonb) AS a (address) WHERE strpos(lower(e.data::text), to_jsonb(a.address)::text) > 0))) \
+             RETURNING e.id) SELECT count(*) AS erased FROM erased"
+        )
+    };
+}
+
+/// `$2` the person, `$3` addresses as a list in JSON, `$4` until when they were the person's.
+const ERASE_UNPUBLISHED: &str = erase!("event_outbox");
+const ERASE_PUBLISHED: &str = erase!("events");
+
+/// `$2` before when, `$3` how many. Events are deleted in the order of their positions, up to the first one that is kept.
+const DELETE_BEFORE: &str = "\
+WITH kept AS (SELECT coalesce(min(k.position), (SELECT max(n.position) FROM events n WHERE n.tenant_id = $1)) AS first \
+FROM events k WHERE k.tenant_id = $1 AND k.created_at >= $2), \
+outdated AS (SELECT o.id FROM events o, kept WHERE o.tenant_id = $1 AND o.position < kept.first ORDER BY o.position LIMIT $3), \
+gone AS (DELETE FROM events e USING outdated WHERE e.tenant_id = $1 AND e.id = outdated.id RETURNING e.id) \
+SELECT count(*) AS deleted FROM gone";
+
+#[async_trait]
+impl EventFeed for PgStore {
+    async fn publish(&mut self, limit: u32) -> Result<u64, StoreError> {
+        let locked = self.tx.fetch_fixed(advisory::PUBLISH_EVENTS, []).await?;
+        let locked = locked.map(|row| column::<bool>(&row, "locked")).transpose()?;
+        if locked != Some(true) {
+            return Ok(0);
+        }
+        let arguments = [i64::from(limit).into()];
+        count(self.tx.fetch_fixed(PUBLISH, arguments).await?, "published")
+    }
+
+    async fn ends(&mut self) -> Result<FeedEnds, StoreError> {
+        let row = self.tx.fetch_fixed(ENDS, []).await?;
+        let ends = row.map(|row| {
+            Ok(FeedEnds {
+                oldest: column(&row, "oldest")?,
+                newest: column(&row, "newest")?,
+            })
+        });
+        ends.transpose().map(Option::unwrap_or_default)
+    }
+
+    async fn between(
+        &mut self,
+        (after, through): (i64, i64),
+        kinds: &[&'static str],
+        limit: u32,
+    ) -> Result<Vec<Event>, StoreError> {
+        let mut find = self.tx.find::<Entity>();
+        find = find.filter(Column::Position.gt(after));
+        find = find.filter(Column::Position.lte(through));
+        if !kinds.is_empty() {
+            find = find.filter(Column::Kind.is_in(kinds.iter().copied()));
+        }
+        let find = find.order_by_asc(Column::Position).limit(limit.into());
+        let rows = find.all().await?;
+        Ok(rows.into_iter().map(Event::from).collect())
+    }
+
+    async fn erase(&mut self, person: UserId, addresses: &[&str], before: Time) -> Result<u64, StoreError> {
+        let addresses = serde_json::json!(addresses).to_string();
+        let arguments = || {
+            let (person, addresses) = (person.uuid(), addresses.clone());
+            [person.into(), addresses.into(), before.into()]
+        };
+        // In this order, so that an event that is published meanwhile is found in the feed.
+        let waiting = self.tx.fetch_fixed(ERASE_UNPUBLISHED, arguments()).await?;
+        let published = self.tx.fetch_fixed(ERASE_PUBLISHED, arguments()).await?;
+        Ok(count(waiting, "erased")? + count(published, "erased")?)
+    }
+
+    async fn delete_before(&mut self, before: Time, limit: u32) -> Result<u64, StoreError> {
+        let arguments = [before.into(), i64::from(limit).into()];
+        count(self.tx.fetch_fixed(DELETE_BEFORE, arguments).await?, "deleted")
+    }
+}
+
+fn count(row: Option<sea_orm::QueryResult>, name: &str) -> Result<u64, StoreError> {
+    let count = row.map(|row| column::<i64>(&row, name)).transpose()?;
+    Ok(count.unwrap_or_default().unsigned_abs())
+}
+
+impl From<Model> for Event {
+    fn from(row: Model) -> Self {
+        Self {
+            id: row.id.into(),
+            position: row.position,
+            kind: row.kind,
+            at: row.created_at,
+            actor_kind: row.actor_kind,
+            actor_id: row.actor_id,
+            entity: row.entity,
+            entity_id: row.entity_id,
+            trace_parent: row.trace_parent,
+            data: row.data,
+        }
+    }
+}
+
+/// Which tenants have events to publish, as the platform role. It sees nothing of the events.
+#[derive(Debug, Clone)]
+pub struct PgUnpublishedEvents {
+    platform: Pool,
+}
+
+impl PgUnpublishedEvents {
+    /// Over a pool of the platform role.
+    pub fn new(platform: Pool) -> Self {
+        Self { platform }
+    }
+}
+
+/// `$1` after which tenant, `$2` how many. The outbox has few rows: an event stays in it for less than a second, and those of deleted
+/// tenants until they are restored or purged. So each tenant is one step in the primary key, however many events wait in it.
+const WAITING: &str = "\
+WITH RECURSIVE waiting AS (\
+(SELECT o.tenant_id FROM event_outbox o WHERE o.tenant_id > $1 ORDER BY o.tenant_id LIMIT 1) UNION ALL \
+SELECT (SELECT o.tenant_id FROM event_outbox o WHERE o.tenant_id > w.tenant_id ORDER BY o.tenant_id LIMIT 1) \
+FROM waiting w WHERE w.tenant_id IS NOT NULL) \
+SELECT w.tenant_id FROM waiting w JOIN tenants t ON t.id = w.tenant_id WHERE t.status IN ('active', 'suspended') \
+ORDER BY w.tenant_id LIMIT $2";
+
+#[async_trait]
+impl UnpublishedEvents for PgUnpublishedEvents {
+    async fn waiting(
+        &self,
+        because: SystemScope,
+        after: Option<TenantId>,
+        limit: u32,
+    ) -> Result<Vec<TenantId>, StoreError> {
+        let after = after.map_or_else(Uuid::nil, TenantId::uuid);
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
+        let rows = tx
+            .fetch_fixed(WAITING, [after.into(), i64::from(limit).into()])
+            .await?;
+        tx.commit().await?;
+        let tenant = |row| column::<Uuid>(row, "tenant_id").map(TenantId::from);
+        rows.iter().map(tenant).collect()
+    }
+}

@@ -1,0 +1,111 @@
+//! Reading the feed of a tenant's events.
+
+use tenantry_domain::events::{Event, EventType, FeedEnds};
+use tenantry_domain::kernel::{Invalid, Permission};
+
+use crate::Cx;
+use crate::events::publish::EventError;
+
+/// Where a reader goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedStart {
+    /// With the oldest event that is kept.
+    Oldest,
+    /// With the next event that is published.
+    Latest,
+    /// Behind the event with this position.
+    After(i64),
+}
+
+/// Which events are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedRequest {
+    /// Where to go on.
+    pub start: FeedStart,
+    /// The types of events; all when there are none.
+    pub kinds: Vec<&'static str>,
+    /// How many events at the most.
+    pub limit: u32,
+}
+
+/// A part of the feed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeedPage {
+    /// The events in their order.
+    pub events: Vec<Event>,
+    /// Behind which position the reader goes on. Everything up to there is in `events`, or of another type.
+    pub next: i64,
+    /// Whether there are more events to read at once.
+    pub has_more: bool,
+}
+
+/// The types of events that there are.
+///
+/// # Errors
+/// [`EventError`].
+pub fn types(cx: &Cx) -> Result<&[EventType], EventError> {
+    cx.require(Permission::ReadTenant)?;
+    Ok(cx.ports().event_types.all())
+}
+
+/// The next events of the tenant's feed.
+///
+/// # Errors
+/// [`EventError`]; `expired` at `/query/after` when events behind that position were deleted because of their age, or the position is not
+/// of this feed.
+pub async fn read(cx: &Cx, request: &FeedRequest) -> Result<FeedPage, EventError> {
+    cx.require(Permission::ReadEvents)?;
+    cx.read(async |work| {
+        let ends = work.events().ends().await?;
+        let after = beginning(request.start, ends)?;
+        let range = (after, ends.newest);
+        // The one too many only says that there are more.
+        let mut events = work
+            .events()
+            .between(range, &request.kinds, request.limit.saturating_add(1))
+            .await?;
+        // A retention that has run meanwhile may have deleted what was to be read.
+        beginning(request.start, work.events().ends().await?)?;
+        let has_more = events.len() > request.limit as usize;
+        events.truncate(request.limit as usize);
+        let last = events.last().map(|event| event.position);
+        Ok(FeedPage {
+            next: last.filter(|_| has_more).unwrap_or(ends.newest),
+            events,
+            has_more,
+        })
+    })
+    .await
+}
+
+fn beginning(start: FeedStart, ends: FeedEnds) -> Result<i64, Invalid> {
+    let before_oldest = ends.oldest.saturating_sub(1).max(0);
+    match start {
+        FeedStart::Oldest => Ok(before_oldest),
+        FeedStart::Latest => Ok(ends.newest),
+        FeedStart::After(position) if (before_oldest..=ends.newest).contains(&position) => Ok(position),
+        FeedStart::After(_) => {
+            let detail = "events behind this cursor are not kept any more: begin anew without `after`";
+            Err(Invalid::one("/query/after", "expired", detail))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursor_whose_events_are_gone_is_refused() {
+        let ends = FeedEnds { oldest: 5, newest: 9 };
+        let at = |position| beginning(FeedStart::After(position), ends).ok();
+        assert_eq!([3, 4, 9, 10].map(at), [None, Some(4), Some(9), None]);
+        assert_eq!(beginning(FeedStart::Oldest, ends), Ok(4));
+        assert_eq!(beginning(FeedStart::Latest, ends), Ok(9));
+        let empty = FeedEnds::default();
+        for start in [FeedStart::Oldest, FeedStart::Latest, FeedStart::After(0)] {
+            assert_eq!(beginning(start, empty), Ok(0));
+        }
+        assert!(beginning(FeedStart::After(1), empty).is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! Publishing of events: what the transactions of changes have left in the outbox is moved into the feed of the tenant, and numbered.
+//!
+//! Numbers are given here and not in the transaction of the change, which would hold a lock from there to its commit. A reader that goes on
+//! from a number passes over nothing: events are numbered under a lock of the tenant that is held until the numbers are committed, so an
+//! event that commits late gets a later number. It waits for no other transaction.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::iter;
+use tenantry_domain::kernel::{Permission, StoreError, SystemScope, TenantId};
+
+use crate::{Cx, Tenancy, UseCaseError};
+
+/// Errors of the use cases of events.
+pub type EventError = UseCaseError;
+
+/// How many events are moved in one transaction.
+const MOVED_AT_ONCE: u32 = 500;
+
+/// How many tenants a round looks at.
+const TENANTS: u32 = 100;
+
+/// Of how many tenants events are published at once, so that requests find connections.
+const TENANTS_AT_ONCE: usize = 2;
+
+const BECAUSE: SystemScope = SystemScope::because("events are published");
+
+/// Publishes the events of the tenants that have some, whichever process has recorded them. Returns how many were published.
+pub async fn publish_due(app: &Arc<Tenancy>) -> u64 {
+    let (mut all, mut after) = (0, None);
+    loop {
+        let tenants = match app
+            .ports
+            .unpublished_events
+            .waiting(BECAUSE, after, TENANTS)
+            .await
+        {
+            Ok(tenants) => tenants,
+            Err(error) => {
+                tracing::warn!(%error, "tenants with events to publish could not be found, trying again");
+                return all;
+            }
+        };
+        let is_last = tenants.len() < TENANTS as usize;
+        after = tenants.last().copied();
+        let published = iter(tenants).map(async |tenant| publish_one(app, tenant).await);
+        let published = published.buffer_unordered(TENANTS_AT_ONCE);
+        all += published.fold(0, async |sum, one| sum + one).await;
+        if is_last {
+            return all;
+        }
+    }
+}
+
+async fn publish_one(app: &Arc<Tenancy>, tenant: TenantId) -> u64 {
+    let published = async {
+        match Cx::enter(app, BECAUSE, tenant).await? {
+            Some(cx) => publish(&cx).await,
+            None => Ok(0),
+        }
+    };
+    published.await.unwrap_or_else(|error| {
+        tracing::warn!(%tenant, %error, "events could not be published, trying again");
+        0
+    })
+}
+
+/// Publishes what has committed of the tenant's events. Returns how many; those that another process is publishing are not counted.
+///
+/// # Errors
+/// [`EventError`].
+pub async fn publish(cx: &Cx) -> Result<u64, EventError> {
+    cx.require(Permission::KeepEvents)?;
+    let mut all = 0;
+    loop {
+        let moved: Result<u64, StoreError> = cx
+            .write(async |work| work.events().publish(MOVED_AT_ONCE).await)
+            .await;
+        let moved = moved?;
+        if moved > 0 {
+            cx.app()
+                .event_signals()
+                .note_published(cx.scope().tenant(), moved);
+        }
+        all += moved;
+        if moved < u64::from(MOVED_AT_ONCE) {
+            return Ok(all);
+        }
+    }
+}
