@@ -29,7 +29,7 @@ fn killed_servers_lose_no_audit_entry() {
         ("TENANTRY__AUDIT__STREAM__FROM", "beginning"),
         ("TENANTRY__AUDIT__STREAM__BATCH_RECORDS", "2"),
         // A batch of a killed server is sent again 15 seconds later than this.
-        ("TENANTRY__AUDIT__STREAM__TIMEOUT_MS", "1000"),
+        ("TENANTRY__AUDIT__STREAM__TIMEOUT_MS", "5000"),
     ] {
         config.push((key, value.to_owned()));
     }
