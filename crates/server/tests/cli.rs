@@ -247,7 +247,10 @@ fn serve_names_the_setting_that_is_missing_or_weak() {
             &[url],
             "setting database.platform_url: a PostgreSQL URL is required",
         ),
-        (&[url, platform], "setting auth.signing_key: an Ed25519 key"),
+        (
+            &[url, platform],
+            "setting auth.signing_key: is not set; it needs an Ed25519 key",
+        ),
         (&[("TENANTRY__SERVER__PORT", "many")], "server.port: "),
     ];
     for (config, complaint) in cases {

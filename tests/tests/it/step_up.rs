@@ -552,6 +552,23 @@ async fn stolen_session_cannot_bind_a_factor() {
     unknown.await.problem(422, "unknown_field");
 }
 
+/// A thief has an access token of an older session. Its owner adds the first factor, which is in the session then.
+#[actix_web::test]
+async fn first_factor_of_the_owner_is_no_presence_of_a_thief() {
+    let world = World::new().await;
+    let member = &world.acme.member;
+    world.clock.advance(Duration::seconds(599));
+    with_factor(&world, member).await;
+    world.clock.advance(Duration::seconds(2));
+    let register = async |body: Value| {
+        world
+            .post(member, "/api/v1/auth/passkeys/registration", &body)
+            .await
+    };
+    needs_password(register(json!({})).await);
+    register(json!({"password": PASSWORD})).await.expect(200);
+}
+
 #[actix_web::test]
 async fn promoted_admin_without_a_required_factor_logs_in_again() {
     let world = World::new().await;

@@ -38,7 +38,7 @@ where
     let hash = Some(user.password_hash.clone());
     let passwords = &cx.ports().passwords;
     let verified = passwords.verify(&cx.hashing_caller(), password, hash).await?;
-    if !verified.is_right() {
+    if !verified.is_right() || user.has_expired_password(cx.now()) {
         cx.write_behind(async |work| lockout::fail(cx, work, Guess::Password, guesser).await)
             .await?;
         return Ok(Compared::Wrong);
