@@ -35,8 +35,8 @@ use tenantry_tenancy::identity::claim::SecondFactor;
 use tenantry_tenancy::identity::user;
 use tenantry_tenancy::identity::user::AddUser;
 use tenantry_tenancy::plans::Unlimited;
-use tenantry_tenancy::tenant::provision;
-use tenantry_tenancy::tenant::provision::NewAdmin;
+use tenantry_tenancy::tenant::provision::{self, NewAdmin};
+use tenantry_tenancy::tenant::{lifecycle, row_work};
 use tenantry_tenancy::usage::Unmetered;
 use tenantry_tenancy::work::{project, resource, task};
 use tenantry_tenancy::{BillingPolicy, Cx, NoTraces, OperatorCx, Origin, Precondition, Tenancy, Traces};
@@ -484,6 +484,15 @@ impl World {
     /// The context of a command on the server, for calling operators' use cases directly.
     pub fn operator_cx(&self) -> OperatorCx {
         operator_cx(&self.app)
+    }
+
+    /// Deletes a tenant and purges it at once, to its last row.
+    pub async fn purge(&self, tenant: &TenantWorld) {
+        let operators = self.operator_cx();
+        lifecycle::delete(&operators, tenant.id, "a test").await.unwrap();
+        lifecycle::purge(&operators, tenant.id, "a test").await.unwrap();
+        let settled = row_work::settle(&self.app, tenant.id, None, &|_| {}).await;
+        assert_eq!(settled.unwrap(), row_work::Settled::Done);
     }
 
     /// Agrees with a tenant on something else than its plan says.

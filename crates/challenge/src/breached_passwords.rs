@@ -8,7 +8,7 @@ use tenantry_domain::identity::{BreachedPasswords, NotCompared, Password};
 use tokio::sync::Semaphore;
 use url::Url;
 
-use crate::describe;
+use crate::{body, client, describe};
 
 /// How a list of breached passwords is reached.
 #[derive(Debug, Clone)]
@@ -35,14 +35,9 @@ impl PasswordRanges {
     /// # Errors
     /// Why there is no HTTP client.
     pub fn new(config: &PasswordRangesConfig) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .timeout(config.timeout)
-            .connect_timeout(config.timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
         Ok(Self {
             base: config.url.as_str().trim_end_matches('/').to_owned(),
-            client,
+            client: client(config.timeout)?,
             places: Semaphore::new(AT_ONCE),
         })
     }
@@ -57,17 +52,12 @@ impl PasswordRanges {
         let request = request.header(PADDING, "true").header(USER_AGENT, "tenantry");
         // The path has a part of the hash in it, so errors are written without the address.
         let failed = |error: reqwest::Error| NotCompared(describe(&error.without_url()));
-        let mut answer = request.send().await.map_err(failed)?;
+        let answer = request.send().await.map_err(failed)?;
         if answer.status() != StatusCode::OK {
             return Err(NotCompared(format!("the list answered {}", answer.status())));
         }
-        let mut body = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(failed)? {
-            body.extend_from_slice(&part);
-            if body.len() > LONGEST {
-                return Err(NotCompared("the answer of the list is too long".into()));
-            }
-        }
+        let body = body(answer, LONGEST).await.map_err(failed)?;
+        let body = body.ok_or_else(|| NotCompared("the answer of the list is too long".into()))?;
         String::from_utf8(body).map_err(|_| NotCompared("the answer of the list is no text".into()))
     }
 }

@@ -47,15 +47,9 @@ impl SiteVerify {
     /// # Errors
     /// Why there is no HTTP client.
     pub fn new(config: SiteVerifyConfig) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .timeout(config.timeout)
-            .connect_timeout(config.timeout)
-            // A secret goes to the configured address and to no other.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
         Ok(Self {
+            client: client(config.timeout)?,
             config,
-            client,
             places: Semaphore::new(AT_ONCE),
         })
     }
@@ -178,19 +172,32 @@ fn refusal(purpose: ChallengePurpose, codes: &[String]) -> ChallengeError {
     ChallengeError::Refused("is not valid")
 }
 
-async fn read(mut answer: reqwest::Response) -> Result<Verdict, ChallengeError> {
+async fn read(answer: reqwest::Response) -> Result<Verdict, ChallengeError> {
+    let body = body(answer, LONGEST).await;
+    let body = body.map_err(|error| unavailable(describe(&error)))?;
+    let body = body.ok_or_else(|| unverified("the provider's answer is too long".into()))?;
+    serde_json::from_slice(&body).map_err(|error| unverified(format!("the provider's answer: {error}")))
+}
+
+/// A client that calls the configured address and no other: a secret, or a part of one, is in its requests.
+fn client(timeout: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .timeout(timeout)
+        .connect_timeout(timeout)
+        .redirect(reqwest::redirect::Policy::none())
+        .build()
+}
+
+/// The body of an answer; `None` when it is longer than so many bytes, of which no more is read.
+async fn body(mut answer: reqwest::Response, most: usize) -> Result<Option<Vec<u8>>, reqwest::Error> {
     let mut body = Vec::new();
-    while let Some(part) = answer
-        .chunk()
-        .await
-        .map_err(|error| unavailable(describe(&error)))?
-    {
+    while let Some(part) = answer.chunk().await? {
         body.extend_from_slice(&part);
-        if body.len() > LONGEST {
-            return Err(unverified("the provider's answer is too long".into()));
+        if body.len() > most {
+            return Ok(None);
         }
     }
-    serde_json::from_slice(&body).map_err(|error| unverified(format!("the provider's answer: {error}")))
+    Ok(Some(body))
 }
 
 /// An error with its causes: the first line alone does not say that it was the timeout.

@@ -60,13 +60,13 @@ impl Client<'_> {
 }
 
 fn start(card: Card) -> StripeFake {
-    let settings = FakeConfig {
+    let config = FakeConfig {
         card,
         hang: Duration::from_millis(50),
         webhook_backoff: Duration::from_millis(5),
         ..FakeConfig::default()
     };
-    StripeFake::start(settings).unwrap()
+    StripeFake::start(config).unwrap()
 }
 
 /// A customer, a licensed price, a metered price with 1000 included, and a subscription to both.
@@ -267,12 +267,12 @@ fn open_checkouts_are_listed_and_expire_once() {
 #[test]
 fn ids_of_two_runs_have_nothing_in_common() {
     let customer_of = |seconds: i64| {
-        let settings = FakeConfig {
+        let config = FakeConfig {
             now: FakeConfig::default().now + chrono::Duration::seconds(seconds),
             runs: true,
             ..FakeConfig::default()
         };
-        let fake = StripeFake::start(settings).unwrap();
+        let fake = StripeFake::start(config).unwrap();
         Client(&fake).made("/v1/customers", "name=Acme")
     };
     assert_ne!(customer_of(0), customer_of(1));
@@ -282,11 +282,11 @@ fn ids_of_two_runs_have_nothing_in_common() {
 #[test]
 fn ids_of_two_fakes_beside_each_other_have_nothing_in_common() {
     let customer_of = |run: &str| {
-        let settings = FakeConfig {
+        let config = FakeConfig {
             run: run.to_owned(),
             ..FakeConfig::default()
         };
-        let fake = StripeFake::start(settings).unwrap();
+        let fake = StripeFake::start(config).unwrap();
         Client(&fake).made("/v1/customers", "name=Acme")
     };
     assert_ne!(customer_of("a"), customer_of("b"));
@@ -840,12 +840,12 @@ impl Journal {
     }
 
     fn start(&self) -> StripeFake {
-        let settings = FakeConfig {
+        let config = FakeConfig {
             journal: Some(self.0.clone()),
             run: "x".into(),
             ..FakeConfig::default()
         };
-        StripeFake::start(settings).unwrap()
+        StripeFake::start(config).unwrap()
     }
 }
 

@@ -100,12 +100,12 @@ fn stripe_of(fake: &StripeFake, secret_key: &str) -> StripePayments {
 }
 
 async fn world(card: Card) -> World {
-    let settings = FakeConfig {
+    let config = FakeConfig {
         card,
         hang: Duration::from_secs(2),
         ..FakeConfig::default()
     };
-    let fake = StripeFake::start(settings).unwrap();
+    let fake = StripeFake::start(config).unwrap();
     let stripe = stripe_of(&fake, fake.secret_key());
     stripe.publish(&plans(), &meters()).await.unwrap();
     World { fake, stripe }

@@ -16,7 +16,7 @@ pub struct Sources {
     /// The folder of the demo: its private PostgreSQL, keys and passwords.
     #[arg(long, global = true, env = "TENANTRY_DATA_DIR", default_value = "data/dev")]
     pub data_dir: PathBuf,
-    /// Which settings file applies, and how strict the checks are. With `development`, commands use the running demo
+    /// Which configuration file applies, and how strict the checks are. With `development`, commands use the running demo
     /// unless the configuration names a database.
     #[arg(long, global = true, env = "TENANTRY_PROFILE", value_enum)]
     pub profile: Option<Profile>,

@@ -22,7 +22,7 @@ struct Listening {
     handle: ServerHandle,
 }
 
-const SETTINGS: ListenConfig = ListenConfig {
+const CONFIG: ListenConfig = ListenConfig {
     workers: 1,
     max_connections: 1_000,
     connections_per_network: None,
@@ -111,7 +111,7 @@ async fn a_slow_head_is_answered_408_and_an_idle_connection_is_closed() {
     let world = World::new().await;
     let config = ListenConfig {
         head_timeout: Duration::from_secs(1),
-        ..SETTINGS
+        ..CONFIG
     };
     let server = listen(world.api.clone(), config);
     let clients = |address| {
@@ -135,7 +135,7 @@ async fn a_slow_head_is_answered_408_and_an_idle_connection_is_closed() {
 
     let config = ListenConfig {
         idle_timeout: Duration::from_millis(100),
-        ..SETTINGS
+        ..CONFIG
     };
     let server = listen(world.api.clone(), config);
     let client = |address| {
@@ -240,7 +240,7 @@ async fn a_late_server_blames_no_client() {
     let world = World::new().await;
     let config = ListenConfig {
         head_timeout: Duration::from_secs(2),
-        ..SETTINGS
+        ..CONFIG
     };
     let (notes, api) = Notes::of(&world);
     let server = listen(api, config);
@@ -271,7 +271,7 @@ async fn a_late_server_blames_no_client_for_its_body() {
     options.http.body_timeout = BODY_TIMEOUT;
     let world = World::with(options).await;
     let (notes, api) = Notes::of(&world);
-    let server = listen(api, SETTINGS);
+    let server = listen(api, CONFIG);
     let (bearer, token) = (bearer(&world), world.acme.admin.access_token.clone());
     let parts = [r#"{"na"#, r#"me":"#, r#""Late"}"#];
     let clients = move |address| {
@@ -319,7 +319,7 @@ async fn a_late_server_blames_no_client_for_its_body() {
 async fn requests_wait_while_their_client_reads_no_answers() {
     let world = World::new().await;
     let (notes, api) = Notes::of(&world);
-    let server = listen(api, SETTINGS);
+    let server = listen(api, CONFIG);
     let one = get("/api/v1/large", &bearer(&world));
     let clients = move |address| {
         let greedy = connect(address);
@@ -337,7 +337,7 @@ async fn requests_wait_while_their_client_reads_no_answers() {
 async fn streams_wait_while_their_client_reads_no_answers() {
     let world = World::new().await;
     let (notes, api) = Notes::of(&world);
-    let server = listen(api, SETTINGS);
+    let server = listen(api, CONFIG);
     let token = world.acme.admin.access_token.clone();
     let clients = move |address| {
         let mut greedy = Http2::connect(address);
@@ -366,7 +366,7 @@ async fn serve_impatiently(clients: impl FnOnce(SocketAddr) + Send + 'static) {
     let world = World::new().await;
     let config = ListenConfig {
         idle_timeout: Duration::from_millis(500),
-        ..SETTINGS
+        ..CONFIG
     };
     listen(world.api.clone(), config).serve(clients).await;
 }
@@ -438,7 +438,7 @@ async fn a_stream_that_is_not_read_ends_and_others_go_on() {
 async fn requests_that_were_sent_together_take_turns_with_others() {
     let world = World::new().await;
     let (notes, api) = Notes::of(&world);
-    let server = listen(api, SETTINGS);
+    let server = listen(api, CONFIG);
     let (bearer, token) = (bearer(&world), world.acme.admin.access_token.clone());
     let clients = move |address| {
         let [many, few] = [(); 2].map(|()| connect(address));
@@ -489,7 +489,7 @@ fn take_turns(order: &[String]) {
 #[actix_web::test]
 async fn what_is_no_request_gets_a_problem() {
     let world = World::new().await;
-    let server = listen(world.api.clone(), SETTINGS);
+    let server = listen(world.api.clone(), CONFIG);
     let clients = |address| {
         let ask = |request: &str| {
             let stream = connect(address);
@@ -535,7 +535,7 @@ async fn what_is_no_request_gets_a_problem() {
 #[actix_web::test]
 async fn continue_is_sent_after_authentication() {
     let world = World::new().await;
-    let server = listen(world.api.clone(), SETTINGS);
+    let server = listen(world.api.clone(), CONFIG);
     let bearer = bearer(&world);
     let clients = move |address| {
         let body = r#"{"name":"Expected"}"#;
@@ -567,7 +567,7 @@ async fn serve_one_event_stream() -> (World, Listening, String) {
     options.http.event_stream_heartbeat = Duration::from_secs(3_600);
     options.http.event_stream_lifetime = Duration::from_secs(3_600);
     let world = World::with(options).await;
-    let server = listen(world.api.clone(), SETTINGS);
+    let server = listen(world.api.clone(), CONFIG);
     let request = get("/ofrep/v1/events", &bearer(&world));
     (world, server, request)
 }
@@ -621,7 +621,7 @@ async fn an_event_stream_gives_up_its_place_when_the_client_goes() {
 #[actix_web::test]
 async fn verification_of_an_audit_log_ends_when_its_client_goes() {
     let world = World::new().await;
-    let server = listen(world.api.clone(), SETTINGS);
+    let server = listen(world.api.clone(), CONFIG);
     let request = get("/api/v1/audit-events/verify", &bearer(&world));
     // No verification comes to its end while somebody else holds the table.
     let mut holding = world.database.admin().await;
@@ -758,7 +758,7 @@ async fn pings_and_slow_heads_keep_no_http_2_connection_open() {
         let config = ListenConfig {
             head_timeout,
             idle_timeout,
-            ..SETTINGS
+            ..CONFIG
         };
         listen(world.api.clone(), config)
     };
@@ -780,7 +780,7 @@ async fn pings_and_slow_heads_keep_no_http_2_connection_open() {
 #[actix_web::test]
 async fn a_longer_head_of_http_2_than_16_kib_is_refused() {
     let world = World::new().await;
-    let server = listen(world.api.clone(), SETTINGS);
+    let server = listen(world.api.clone(), CONFIG);
     let client = |address| {
         let mut client = Http2::connect(address);
         let mut ask = |length: usize| {
@@ -803,7 +803,7 @@ async fn heads_of_a_connection_take_a_bounded_amount_of_memory() {
     let (notes, api) = Notes::of(&world);
     let config = ListenConfig {
         idle_timeout: Duration::from_millis(500),
-        ..SETTINGS
+        ..CONFIG
     };
     let server = listen(api, config);
     let bearer = bearer(&world);
@@ -834,7 +834,7 @@ async fn options_of_the_whole_server_are_answered_with_its_methods() {
     options.http.cors_origins = vec!["https://app.example".into()];
     for options in [Options::default(), options] {
         let world = World::with(options).await;
-        let server = listen(world.api.clone(), SETTINGS);
+        let server = listen(world.api.clone(), CONFIG);
         let client = |address| {
             let allowed = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
             let stream = connect(address);
@@ -953,7 +953,7 @@ async fn whole(mut body: RecvStream) -> usize {
 #[actix_web::test]
 async fn a_client_that_begins_with_http_2_is_understood() {
     let world = World::new().await;
-    let server = listen(world.api.clone(), SETTINGS);
+    let server = listen(world.api.clone(), CONFIG);
     let client = |address| {
         let stream = connect(address);
         // The preface in two parts; then GET http / of the static table (RFC 7541, appendix A), and the authority "x".

@@ -15,7 +15,6 @@ use tenantry_domain::tenant::{DataKey, TenantSeal};
 use tenantry_persistence::PoolConfig;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::tenant::data_key::{self, DataKeyError, DataKeyReason, DataKeyState, KeepDataKeys};
-use tenantry_tenancy::tenant::{lifecycle, row_work};
 use tenantry_tenancy::{Cx, Tenancy};
 use tenantry_tests::{Client, Options, PASSWORD, Person, Reply, TenantWorld, World, operator_cx};
 
@@ -150,12 +149,7 @@ async fn purge_destroys_what_opens_copies_of_the_rows() {
     let cx = Cx::enter(&other, BECAUSE, world.acme.id).await.unwrap().unwrap();
     cx.seal_alone(&sealed).await.unwrap();
 
-    let cx = world.operator_cx();
-    lifecycle::delete(&cx, world.acme.id, "a test").await.unwrap();
-    lifecycle::purge(&cx, world.acme.id, "a test").await.unwrap();
-    row_work::settle(&world.app, world.acme.id, None, &|_| {})
-        .await
-        .unwrap();
+    world.purge(&world.acme).await;
     assert_eq!(numbers(&world, &world.acme).await, [0; 0]);
     assert!(world.app.ports.tenant_seals.cached(world.acme.id).is_none());
     let left: Vec<(i32, Vec<u8>)> = sqlx::query_as("SELECT number, sealed FROM data_keys")

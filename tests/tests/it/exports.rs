@@ -245,12 +245,7 @@ async fn suspended_tenant_is_exported_and_a_purge_deletes_the_archive() {
     world.outlive_the_cache();
     exported(&world).await;
     assert_eq!(std::fs::read_dir(folder(&world)).unwrap().count(), 1);
-    let cx = world.operator_cx();
-    lifecycle::delete(&cx, world.acme.id, "a test").await.unwrap();
-    lifecycle::purge(&cx, world.acme.id, "a test").await.unwrap();
-    tenantry_tenancy::tenant::row_work::settle(&world.app, world.acme.id, None, &|_| {})
-        .await
-        .unwrap();
+    world.purge(&world.acme).await;
     assert!(!folder(&world).exists());
 }
 
@@ -303,12 +298,7 @@ async fn purge_is_left_to_a_server_that_has_the_folder() {
 #[actix_web::test]
 async fn folder_of_a_purged_tenant_is_swept() {
     let world = World::new().await;
-    let cx = world.operator_cx();
-    lifecycle::delete(&cx, world.acme.id, "a test").await.unwrap();
-    lifecycle::purge(&cx, world.acme.id, "a test").await.unwrap();
-    row_work::settle(&world.app, world.acme.id, None, &|_| {})
-        .await
-        .unwrap();
+    world.purge(&world.acme).await;
     let exports = world.database.exports();
     let globex = exports.join(world.globex.id.to_string());
     for left in [&folder(&world), &globex] {

@@ -659,15 +659,8 @@ async fn the_job_of_a_stuck_worker_is_taken_over_and_the_late_one_cannot_end_it(
     assert_eq!(only_job(&world, &world.acme).await.progress.state, JobState::Done);
 }
 
-/// A worker whose clock is a day ahead or behind takes no running job from another, and loses none of its own.
-#[actix_web::test]
-async fn a_wrong_clock_of_a_worker_takes_no_lease() {
-    let world = World::new().await;
-    ask::<Count>(&world, &world.acme, &1, Terms::default()).await;
-    let (queue, own) = (
-        PgJobQueue::new(platform(&world)),
-        PgSystemJobs::new(platform(&world)),
-    );
+/// Puts a job of the system's own into its queue, of a kind that has no handler.
+async fn enqueue_own(world: &World, own: &PgSystemJobs) -> SystemJob {
     let now = tenantry_domain::kernel::Clock::now(world.clock.as_ref());
     let new = NewJob {
         kind: "test.own".into(),
@@ -680,6 +673,20 @@ async fn a_wrong_clock_of_a_worker_takes_no_lease() {
     };
     let job = SystemJob::new(SystemJobId::next(world.app.ports.ids.as_ref()), new, now).unwrap();
     own.enqueue(BECAUSE, &job).await.unwrap();
+    job
+}
+
+/// A worker whose clock is a day ahead or behind takes no running job from another, and loses none of its own.
+#[actix_web::test]
+async fn a_wrong_clock_of_a_worker_takes_no_lease() {
+    let world = World::new().await;
+    ask::<Count>(&world, &world.acme, &1, Terms::default()).await;
+    let (queue, own) = (
+        PgJobQueue::new(platform(&world)),
+        PgSystemJobs::new(platform(&world)),
+    );
+    let job = enqueue_own(&world, &own).await;
+    let now = tenantry_domain::kernel::Clock::now(world.clock.as_ref());
     let at = |days: i64| Claim {
         now: now + chrono::Duration::days(days),
         ..claim(&world, 10, 10)
@@ -814,18 +821,7 @@ async fn worker_claims_only_kinds_that_it_has_handlers_for() {
 async fn worker_leaves_system_jobs_of_other_kinds() {
     let world = World::new().await;
     let own = PgSystemJobs::new(platform(&world));
-    let now = tenantry_domain::kernel::Clock::now(world.clock.as_ref());
-    let new = NewJob {
-        kind: "test.own".into(),
-        schema_version: 1,
-        payload: json!({}),
-        run_at: None,
-        dedupe_key: None,
-        max_attempts: 3,
-        trace_parent: None,
-    };
-    let job = SystemJob::new(SystemJobId::next(world.app.ports.ids.as_ref()), new, now).unwrap();
-    own.enqueue(BECAUSE, &job).await.unwrap();
+    let job = enqueue_own(&world, &own).await;
     let without = worker(&world, Handlers::default().with(Count::default()));
     assert_eq!(outcomes(&without).await, []);
     let stays = own.find(BECAUSE, job.id).await.unwrap().unwrap();

@@ -768,15 +768,15 @@ async fn with_tls_nothing_is_said_in_the_clear_and_only_the_right_certificate_co
                 password: password.into(),
             })
         };
-        let settings = SmtpConfig {
+        let config = SmtpConfig {
             tls,
             login: login("hush-hush"),
             ca_file: Some(server.authority()),
             connect_timeout: Duration::from_millis(1_500),
             ..plain(&server)
         };
-        assert!(!format!("{settings:?}").contains("hush-hush"));
-        let right = mailer(settings.clone());
+        assert!(!format!("{config:?}").contains("hush-hush"));
+        let right = mailer(config.clone());
         assert!(!format!("{right:?}").contains("hush-hush"));
         let accepted = right.send(&mail("ada@example.com")).await.unwrap();
         assert_eq!(accepted.0, "250 2.0.0 taken as 4711");
@@ -792,28 +792,28 @@ async fn with_tls_nothing_is_said_in_the_clear_and_only_the_right_certificate_co
                 "password",
                 SmtpConfig {
                     login: login("hush"),
-                    ..settings.clone()
+                    ..config.clone()
                 },
             ),
             (
                 "no login",
                 SmtpConfig {
                     login: None,
-                    ..settings.clone()
+                    ..config.clone()
                 },
             ),
             (
                 "somebody else's authority",
                 SmtpConfig {
                     ca_file: None,
-                    ..settings.clone()
+                    ..config.clone()
                 },
             ),
             (
                 "the other way",
                 SmtpConfig {
                     tls: other,
-                    ..settings.clone()
+                    ..config.clone()
                 },
             ),
         ] {
@@ -824,7 +824,7 @@ async fn with_tls_nothing_is_said_in_the_clear_and_only_the_right_certificate_co
             );
             assert!(
                 error.may_pass(),
-                "{wrong}: it is the settings' fault, not the mail's: {error}"
+                "{wrong}: it is the configuration's fault, not the mail's: {error}"
             );
             assert!(!error.to_string().contains("hush"), "{wrong}: {error}");
         }
@@ -835,11 +835,11 @@ async fn with_tls_nothing_is_said_in_the_clear_and_only_the_right_certificate_co
 #[actix_web::test]
 async fn a_server_that_does_not_offer_to_encrypt_gets_no_mail() {
     let server = SmtpServer::start();
-    let settings = SmtpConfig {
+    let config = SmtpConfig {
         tls: Tls::Starttls,
         ..plain(&server)
     };
-    let error = mailer(settings).send(&mail("ada@example.com")).await.unwrap_err();
+    let error = mailer(config).send(&mail("ada@example.com")).await.unwrap_err();
     assert!(matches!(error, MailError::Misconfigured(_)), "{error}");
     assert_eq!(server.received(), []);
 }
@@ -854,12 +854,12 @@ async fn a_file_without_a_certificate_is_refused() {
             "there is no certificate in it",
         ),
     ] {
-        let settings = SmtpConfig {
+        let config = SmtpConfig {
             tls: Tls::Starttls,
             ca_file: Some(file.into()),
             ..plain(&server)
         };
-        let error = SmtpMailer::new(settings).unwrap_err().to_string();
+        let error = SmtpMailer::new(config).unwrap_err().to_string();
         assert!(error.contains(problem) && error.contains(file), "{error}");
     }
 }
@@ -868,11 +868,11 @@ async fn a_file_without_a_certificate_is_refused() {
 async fn a_connection_that_went_bad_is_replaced_and_one_that_hangs_is_given_up() {
     let mut server = SmtpServer::start();
     let clock = Arc::new(ManualClock::default());
-    let settings = SmtpConfig {
+    let config = SmtpConfig {
         timeout: Duration::from_millis(300),
         ..plain(&server)
     };
-    let mailer = timed_by(settings, &clock);
+    let mailer = timed_by(config, &clock);
     mailer.send(&mail("ada@example.com")).await.unwrap();
     // The connection that is kept is dead by now.
     server.restart();

@@ -122,11 +122,11 @@ fn options(tenant: u32, user: u32, address: u32) -> Options {
 }
 
 fn trusting(authority: Option<&Vec<u8>>, url: &str) -> Redis {
-    let settings = RedisConfig {
+    let config = RedisConfig {
         trusted: authority.cloned(),
         ..RedisConfig::single(url, PATIENCE)
     };
-    Redis::with(&settings).unwrap()
+    Redis::with(&config).unwrap()
 }
 
 /// Passes connections on to a server, and counts them.
@@ -477,11 +477,11 @@ async fn a_demoted_server_ends_subscriptions() {
 }
 
 async fn of_mode(url: String, mode: RedisMode) -> Redis {
-    let settings = RedisConfig {
+    let config = RedisConfig {
         mode,
         ..RedisConfig::single(&url, PATIENCE)
     };
-    let redis = Redis::with(&settings).unwrap();
+    let redis = Redis::with(&config).unwrap();
     tokio::spawn(redis.keep());
     until("Redis is there", || redis.is_there()).await;
     redis

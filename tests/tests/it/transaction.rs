@@ -691,12 +691,12 @@ async fn a_read_with_raw_sql_or_a_failure_ends_before_anybody_else_begins() {
 
 #[actix_web::test]
 async fn a_server_that_is_not_there_is_unavailable() {
-    let settings = PoolConfig {
+    let config = PoolConfig {
         connect_timeout: Duration::from_millis(300),
         ..PoolConfig::default()
     };
     // Port 9 is discard, where nobody listens.
-    let pool = tenantry_persistence::Pool::new("postgres://nobody@127.0.0.1:9/nothing", &settings).unwrap();
+    let pool = tenantry_persistence::Pool::new("postgres://nobody@127.0.0.1:9/nothing", &config).unwrap();
     assert!(matches!(pool.ping().await, Err(StoreError::Unavailable(_))));
 }
 
@@ -715,12 +715,12 @@ fn a_shared_connection_outlives_the_thread_that_opened_it() {
         .build()
         .unwrap();
     let database = single().block_on(tenantry_tests::Database::new());
-    let settings = PoolConfig {
+    let config = PoolConfig {
         size: 1,
         ..PoolConfig::default()
     };
     let pool = lasting
-        .block_on(async { tenantry_persistence::Pool::new(&database.platform_url(), &settings) })
+        .block_on(async { tenantry_persistence::Pool::new(&database.platform_url(), &config) })
         .unwrap();
     let ending = pool.clone();
     let opened = std::thread::spawn(move || single().block_on(ending.ping()));

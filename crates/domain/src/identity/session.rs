@@ -148,6 +148,14 @@ impl Session {
         self.methods.has_login().then_some(self.created_at)
     }
 
+    /// When the second factor of the login was given. A first factor that its user added later is in the session too, and is none of it:
+    /// it says nothing of who has another token of the session.
+    pub fn login_factor_at(&self) -> Option<Time> {
+        // One request begins the session and notes the factor, some moments later.
+        let of_login = |at: &Time| *at - self.created_at < chrono::Duration::seconds(5);
+        self.factor_at.filter(of_login)
+    }
+
     /// For how long a used-up token still gets its child again, in seconds. After Supabase Auth's reuse interval:
     /// long enough for a retry over a bad line, too short for a thief.
     pub const REUSE_GRACE_SECONDS: i64 = 10;

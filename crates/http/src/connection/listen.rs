@@ -572,7 +572,7 @@ mod tests {
         testing::api,
     };
 
-    const SETTINGS: ListenConfig = ListenConfig {
+    const CONFIG: ListenConfig = ListenConfig {
         workers: 2,
         max_connections: 100,
         connections_per_network: Some(2),
@@ -597,7 +597,7 @@ mod tests {
         let api = api(HttpConfig::default());
         let of_one_network = |_| Network::site(Some(Ipv4Addr::new(203, 0, 113, 1).into()));
         let served = api.clone();
-        let server = listen_to(move || served.clone(), listener, SETTINGS, of_one_network).unwrap();
+        let server = listen_to(move || served.clone(), listener, CONFIG, of_one_network).unwrap();
         let handle = server.handle();
         std::thread::spawn(|| actix_web::rt::System::new().block_on(server));
         let clients = tokio::task::spawn_blocking(move || {

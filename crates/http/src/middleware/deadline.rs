@@ -63,11 +63,11 @@ mod tests {
 
     #[actix_web::test]
     async fn a_request_that_takes_too_long_is_answered_unless_its_endpoint_may() {
-        let settings = HttpConfig {
+        let config = HttpConfig {
             request_timeout: DEADLINE,
             ..HttpConfig::default()
         };
-        let api = api(settings).with_routes(routes);
+        let api = api(config).with_routes(routes);
         for path in ["/api/v1/slow", "/api/v1/plain"] {
             let reply = Call::get(path).bearer("admin").send(&api).await;
             assert_eq!(reply.code(), "unavailable", "{path}");

@@ -395,10 +395,7 @@ async fn password_of(
 ) -> Result<NewPassword, OperatorError> {
     let passwords = &cx.app().ports.passwords;
     let names = [email.as_str(), full_name];
-    let chosen = match given {
-        Some(text) => Some(new_password::choose(cx.app(), text, "/password", &names).await?),
-        None => None,
-    };
+    let chosen = new_password::choose_given(cx.app(), given, "/password", &names).await?;
     let password = chosen.clone().unwrap_or_else(|| passwords.generate());
     let caller = HashingCaller::new(CallerClass::Known, CallerGroup::Operator, cx.origin().address());
     let hash = passwords.hash(&caller, password.clone()).await?;

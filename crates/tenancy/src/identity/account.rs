@@ -406,12 +406,12 @@ pub(crate) async fn require_presence(
     let session = cx.read(async |work| work.sessions().find(id).await).await?;
     let session = session.ok_or(Refused::Forbidden)?;
     let is_recent = |at: Time| cx.now() - at < Duration::seconds(RECENT_SECONDS);
-    // The factor of a login is in the session, that of a step-up in the token alone. A first factor that was added later is in the session
-    // too, and says nothing of who has this token.
-    let of_login = session
-        .factor_at
-        .filter(|at| *at - session.created_at < Duration::seconds(5));
-    let given = [session.login_at(), of_login, cx.scope().factor_at()];
+    // The factor of a login is in the session, that of a step-up in the token alone.
+    let given = [
+        session.login_at(),
+        session.login_factor_at(),
+        cx.scope().factor_at(),
+    ];
     if given.into_iter().flatten().any(is_recent) {
         Ok(factor)
     } else {

@@ -32,12 +32,7 @@ pub(crate) async fn prepare(
     let mut check = Check::new();
     let email = check.take(Email::parse(&data.email, "/email"));
     let names = [tenant.slug.as_str(), &tenant.name, &data.email, &data.full_name];
-    let chosen = match data.password {
-        Some(text) => new_password::choose(cx.app(), text, "/password", &names)
-            .await
-            .map(Some),
-        None => Ok(None),
-    };
+    let chosen = new_password::choose_given(cx.app(), data.password, "/password", &names).await;
     let chosen = check.take(chosen);
     if let Some(Some(password)) = &chosen {
         check.take(security_policy::check_length(cx, password, "/password").await?);

@@ -37,6 +37,22 @@ pub(crate) async fn choose(
     }
 }
 
+/// [`choose`] where a password is given; `None` where it is not.
+///
+/// # Errors
+/// As of [`choose`].
+pub(crate) async fn choose_given(
+    app: &Tenancy,
+    text: Option<String>,
+    pointer: &str,
+    names: &[&str],
+) -> Result<Option<Password>, Invalid> {
+    match text {
+        Some(text) => choose(app, text, pointer, names).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 /// How many passwords were accepted without a comparison with breached ones, since the start of this process.
 #[derive(Debug, Default)]
 pub struct UncheckedPasswords(AtomicU64);

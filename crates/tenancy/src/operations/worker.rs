@@ -140,7 +140,7 @@ impl std::fmt::Debug for Worker {
         f.debug_struct("Worker")
             .field("name", &self.name)
             .field("handlers", &self.handlers)
-            .field("settings", &self.config)
+            .field("config", &self.config)
             .finish_non_exhaustive()
     }
 }

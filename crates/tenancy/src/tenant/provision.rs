@@ -301,12 +301,7 @@ async fn check(cx: &Cx, tenant: NewTenant, admin: NewAdmin) -> Result<Checked, I
     let email = check.take(Email::parse(&admin.email, "/admin/email"));
     check.line("/admin/full_name", admin.full_name.trim(), 1..=120);
     let names = [slug.as_str(), &name, &admin.email, &admin.full_name];
-    let password = match admin.password {
-        Some(text) => new_password::choose(cx.app(), text, "/admin/password", &names)
-            .await
-            .map(Some),
-        None => Ok(None),
-    };
+    let password = new_password::choose_given(cx.app(), admin.password, "/admin/password", &names).await;
     let password = check.take(password);
     check.verdict()?;
     let (Some(tenant), Some(email), Some(password)) = (tenant, email, password) else {

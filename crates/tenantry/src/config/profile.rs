@@ -19,7 +19,7 @@ impl Profile {
         }
     }
 
-    /// Its settings file as of this version.
+    /// Its configuration file as of this version.
     pub(super) const fn compiled_in(self) -> &'static str {
         match self {
             Self::Development => include_str!("../../../../config/development.toml"),
