@@ -393,7 +393,7 @@ async fn suspended_tenant_reads_its_feed_and_deleted_one_does_not() {
         reply.expect(status)
     };
     // A change that is refused leaves no event.
-    post("resume", 409).await;
+    post("restore", 409).await;
     post("suspend", 200).await;
     let suspended = feed(&world, acme).await.split_off(before.len());
     assert_eq!(suspended.len(), 1, "{suspended:#?}");

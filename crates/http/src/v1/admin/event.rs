@@ -71,7 +71,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         headers(("Link"))
     )),
     security(("operator" = [])),
-    extensions(("x-errors" = json!(["bypass_reason_required", "rate_limited"]))),
+    extensions(("x-errors" = json!(["403 mfa_required", "bypass_reason_required", "rate_limited"]))),
 )]
 pub(crate) async fn list(
     cx: OperatorCtx<may::ReadRows>,
