@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use chrono::Duration;
-use serde::{Deserialize, Serialize};
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::Enqueued;
 use tenantry_tenancy::operations::job::{self, Handlers, JobFailure, JobHandler, SystemJobHandler, Terms};
@@ -74,15 +73,11 @@ impl SystemJobHandler for Slow {
 #[derive(Clone, Default)]
 struct Single(Runs);
 
-/// Which one.
-#[derive(Debug, Serialize, Deserialize)]
-struct Number(u32);
-
 impl SystemJobHandler for Single {
     const KIND: &'static str = "test.single";
-    type Payload = Number;
+    type Payload = u32;
 
-    async fn run(&self, _: &Arc<Tenancy>, _: SystemScope, _: Number) -> Result<(), JobFailure> {
+    async fn run(&self, _: &Arc<Tenancy>, _: SystemScope, _: u32) -> Result<(), JobFailure> {
         self.0.run().await;
         Ok(())
     }
@@ -215,7 +210,7 @@ async fn jobs_without_a_schedule_run_side_by_side() {
     });
     let queue = queues(&world).system_jobs;
     for n in 0..2 {
-        let job = job::of_system::<Single>(&world.app, &Number(n), n.to_string()).unwrap();
+        let job = job::of_system::<Single>(&world.app, &n, n.to_string()).unwrap();
         assert_eq!(queue.enqueue(BECAUSE, &job).await.unwrap(), Enqueued::Added);
     }
     let [first, second] =
