@@ -211,7 +211,7 @@ BEGIN
 END $$";
 
 /// As before, but with the places of the entries. No other transaction moves one: erasures hold the lock of the block.
-const AUDIT_SQL: &str = "\
+pub(crate) const AUDIT_SQL: &str = "\
 CREATE OR REPLACE FUNCTION audit_erase(person uuid, block uuid, entries jsonb) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -266,7 +266,7 @@ BEGIN
 END $$";
 
 /// As before, but with the places of the rows.
-const ROWS_SQL: &str = "\
+pub(crate) const ROWS_SQL: &str = "\
 CREATE OR REPLACE FUNCTION person_rows_erase(person uuid, at_most integer) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

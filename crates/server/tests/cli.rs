@@ -22,6 +22,8 @@ mod documented_metrics;
 mod domains;
 #[path = "cli/guarding.rs"]
 mod guarding;
+#[path = "cli/killed_servers.rs"]
+mod killed_servers;
 #[path = "cli/life_faults.rs"]
 mod life_faults;
 #[path = "cli/lifecycle.rs"]

@@ -362,6 +362,56 @@ fn the_lock_file_of_the_flag_yardstick_knows_what_the_domain_depends_on() {
     );
 }
 
+/// All tests get their server from `tenantry-test-postgres`, which takes Docker or the machine's own binaries, and only
+/// `Server::get` reads `TEST_DATABASE_URL`. Beside it `tenantry dev` and the benchmark are made of a private cluster.
+#[test]
+fn tests_get_their_database_in_one_way() {
+    let metadata = metadata();
+    let packages = metadata.workspace_packages();
+    let depend_on = |name: &str| {
+        let depends = |package: &&&Package| package.dependencies.iter().any(|other| other.name == name);
+        let mut names: Vec<_> = packages
+            .iter()
+            .filter(depends)
+            .map(|package| package.name.as_str())
+            .collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(
+        depend_on("tenantry-devdb"),
+        ["tenantry", "tenantry-bench", "tenantry-test-postgres"]
+    );
+    for tested in [
+        "tenantry-doctor",
+        "tenantry-migration",
+        "tenantry-server",
+        "tenantry-tests",
+    ] {
+        let of_tests = depend_on("tenantry-test-postgres");
+        let by_world = depend_on("tenantry-tests");
+        assert!(
+            of_tests.contains(&tested) || by_world.contains(&tested),
+            "{tested} has no server for its tests"
+        );
+    }
+    let root = Path::new(ROOT);
+    let folders = ["tests", "migration", "examples"].map(|folder| root.join(folder));
+    let own = ["tests/tests/it/architecture.rs", "tests/src/server.rs"].map(|path| root.join(path));
+    for (path, text) in rust_files(folders.into_iter().chain(of_each_crate("tests"))) {
+        let is_own = own.iter().any(|own| same_file(own, &path));
+        assert!(
+            is_own || !text.contains("\"TEST_DATABASE_URL\""),
+            "{} reads TEST_DATABASE_URL",
+            path.display()
+        );
+    }
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    one.canonicalize().unwrap() == other.canonicalize().unwrap()
+}
+
 /// Keys of advisory locks are in one file, where two with the same key would be seen. `hashtextextended` can be inverted: a
 /// caller could choose a text that has the key of another tenant's lock.
 #[test]

@@ -205,6 +205,67 @@ async fn erasures_at_once_leave_no_salt() {
     assert_chain(&world).await;
 }
 
+/// Commits a transaction once something waits for what it has locked.
+async fn release(world: &World, holder: &mut PgConnection) {
+    while world.waiting_for_locks().await < 1 {
+        tokio::task::yield_now().await;
+    }
+    sqlx::raw_sql("COMMIT").execute(holder).await.unwrap();
+}
+
+/// A row of the person that another transaction changes while the erasure deletes rows goes as well, and that of the other tenant stays.
+#[actix_web::test]
+async fn row_that_is_changed_during_an_erasure_is_erased() {
+    let world = World::new().await;
+    let acme = &world.acme;
+    for tenant in [acme, &world.globex] {
+        let notice = format!(
+            "INSERT INTO account_notices (tenant_id, id, created_at, user_id, kind, sent_at) \
+             VALUES ('{}', gen_random_uuid(), now(), '{}', 'test', now())",
+            tenant.id, tenant.member.id
+        );
+        sql(&world, &notice).await;
+    }
+    let mut holder = world.database.admin().await;
+    sqlx::raw_sql("BEGIN; UPDATE account_notices SET sent = sent + 1 WHERE kind = 'test'")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    let (erased, ()) = tokio::join!(
+        erase(&world, &acme.admin, &acme.member),
+        release(&world, &mut holder)
+    );
+    erased.expect(202);
+    let left = "SELECT count(*) FROM account_notices WHERE kind = 'test' AND sent = 2";
+    assert_eq!(number(&world, left).await, 1);
+    let of_member = format!("{left} AND user_id = '{}'", acme.member.id);
+    assert_eq!(number(&world, &of_member).await, 0);
+    assert!(is_finished(&world, &acme.member).await);
+}
+
+/// An entry that another transaction changes while it is erased is erased all the same, before its salt is destroyed.
+#[actix_web::test]
+async fn entry_that_is_changed_during_an_erasure_is_erased() {
+    let world = World::new().await;
+    busy(&world).await;
+    let acme = &world.acme;
+    erase(&world, &acme.admin, &acme.member).await.expect(202);
+    let cx = system(&world, acme).await;
+    chain_in(&cx).await;
+    let mut holder = world.database.admin().await;
+    sqlx::raw_sql("BEGIN; UPDATE audit_events SET action = action")
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    let (erased, ()) = tokio::join!(
+        erasure::finish(&cx, acme.member.id),
+        release(&world, &mut holder)
+    );
+    assert!(erased.unwrap().unwrap().finished_at.is_some());
+    is_nowhere(&world, "Memorable Name").await;
+    assert_chain(&world).await;
+}
+
 /// What the runtime role may ask of the function.
 async fn ask(world: &World, person: &Person, entries: &Value) -> Result<i64, String> {
     let acme = world.acme.id;

@@ -149,6 +149,40 @@ async fn password_of_an_admins_choice_expires_unless_it_is_changed() {
     assert_eq!(changed.get("password_expires_at"), None);
 }
 
+/// A first password that was replaced is refused later, too, however many others came between. Another user may choose the same text.
+#[actix_web::test]
+async fn first_password_does_not_come_back() {
+    const NEXT: &str = "a bundle of galoshes";
+    const LAST: &str = "a wagon of pinecones";
+    let mailed = Mailed::new().await;
+    let world = &mailed.world;
+    let answer = added(world, "grace", None).await;
+    let (email, first) = ("grace@acme.example", answer["password"].as_str().unwrap());
+    let user = session(&world.login("acme", email, first).await.expect(200).json());
+    let change = async |who: &Person, from: &str, to: &str| {
+        let body = json!({"current_password": from, "new_password": to});
+        world.post(who, CHANGE, &body).await
+    };
+    change(&user, first, OWN).await.expect(204);
+    for (from, to) in [(OWN, NEXT), (NEXT, LAST)] {
+        let refused = change(&user, from, first).await.problem(422, "validation_failed");
+        assert_eq!(refused.json()["errors"][0]["code"], json!("weak_password"));
+        change(&user, from, to).await.expect(204);
+    }
+    mailed.mails_to(email).await;
+    ask(world, FORGOT, "acme", email).await.expect(202);
+    let token = mailed.token_for(email).await;
+    let reset = async |password: &str| {
+        let body = json!({"token": token, "new_password": password});
+        world.client.post(RESET, &body).await
+    };
+    reset(first).await.problem(422, "validation_failed");
+    // Passwords that users chose themselves may come back, and the first one of one user is refused to no other.
+    reset(OWN).await.expect(204);
+    world.login("acme", email, OWN).await.expect(200);
+    change(&world.globex.member, PASSWORD, first).await.expect(204);
+}
+
 /// The generated password of a sign-up expires, and so does whatever password an operator gives; that of an owner who signs up does not.
 #[actix_web::test]
 async fn first_passwords_of_new_tenants_expire() {

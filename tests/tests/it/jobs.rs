@@ -47,7 +47,7 @@ fn platform(world: &World) -> Pool {
     Pool::new(&world.database.platform_url(), &config).unwrap()
 }
 
-fn queues(world: &World) -> Queues {
+pub fn queues(world: &World) -> Queues {
     let platform = platform(world);
     Queues {
         jobs: Arc::new(PgJobQueue::new(platform.clone())),

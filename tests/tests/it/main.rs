@@ -88,6 +88,7 @@ mod resources;
 mod rings;
 mod rooms;
 mod row_places;
+mod schedules;
 mod security_notices;
 mod security_policy;
 mod sessions;

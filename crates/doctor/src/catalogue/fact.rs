@@ -93,6 +93,10 @@ fn tables() -> String {
             CASE WHEN relchecks < (SELECT count(*) FROM pg_constraint k WHERE k.conrelid = rel.oid AND k.contype = 'c')
                 THEN 'checks ignored' END,
             CASE WHEN relkind = 'p' THEN 'partitioned by ' || pg_get_partkeydef(oid) END,
+            CASE WHEN EXISTS (SELECT FROM pg_partitioned_table t WHERE t.partrelid = rel.oid AND t.partdefid <> coalesce((
+                    SELECT h.inhrelid FROM pg_inherits h JOIN pg_class p ON p.oid = h.inhrelid
+                    WHERE h.inhparent = rel.oid AND pg_get_expr(p.relpartbound, p.oid) = 'DEFAULT'), 0))
+                THEN 'other default partition' END,
             CASE WHEN relkind IN ('v', 'm') THEN concat_ws(' ', reloptions::text, md5(pg_get_viewdef(oid))
                 || coalesce((SELECT {stored} FROM pg_rewrite w WHERE w.ev_class = rel.oid AND w.ev_type = '1'), '')) END,
             (SELECT 'child of ' || string_agg(inhparent::regclass::text, ' ' ORDER BY inhseqno)
@@ -143,13 +147,15 @@ fn constraints() -> String {
     )
 }
 
-/// Each key has two triggers on either side, which can be switched off or changed one by one. Of a row and after it they run at
+/// Each key has two triggers on either side, which can be switched off, moved to another table or changed one by one. Of a row and after it they run at
 /// INSERT (5), UPDATE (17) or DELETE (9) the functions `RI_FKey_*` of PostgreSQL, whose numbers are fixed. A partitioned table has them on
 /// its partitions. The operators that compare its columns are in no text.
 const FOREIGN_KEYS: &str = "
     SELECT 'foreign key', format('%I on %s', k.conname, r.name),
         CASE WHEN coalesce(bool_and(t.tgenabled = 'O' AND t.tgattr::text = '' AND t.tgqual IS NULL
                 AND t.tgdeferrable = k.condeferrable AND t.tginitdeferred = k.condeferred
+                AND t.tgrelid = CASE WHEN t.tgfoid IN (1644, 1645) THEN k.conrelid ELSE k.confrelid END
+                AND t.tgconstrrelid = CASE WHEN t.tgfoid IN (1644, 1645) THEN k.confrelid ELSE k.conrelid END
                 AND (t.tgtype::int, t.tgfoid::oid::int) IN ((5, 1644), (17, 1645),
                     (9, CASE k.confdeltype WHEN 'c' THEN 1646 WHEN 'r' THEN 1648 WHEN 'n' THEN 1650 WHEN 'd' THEN 1652 ELSE 1654 END),
                     (17, CASE k.confupdtype WHEN 'c' THEN 1647 WHEN 'r' THEN 1649 WHEN 'n' THEN 1651 WHEN 'd' THEN 1653 ELSE 1655 END))),

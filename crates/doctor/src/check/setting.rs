@@ -138,16 +138,27 @@ fn nothing_is_switched_off(subject: &Subject<'_>) -> Verdict {
 }
 
 fn statements_are_not_logged(subject: &Subject<'_>) -> Verdict {
-    let tells = |name: &str, value: &str| match name {
-        "log_statement" => ["mod", "all"].contains(&value),
-        "log_min_duration_statement" => value == "0",
-        "log_parameter_max_length_on_error" => value != "0",
-        "debug_print_parse" | "debug_print_rewritten" | "debug_print_plan" => ON.contains(&value),
-        _ => false,
-    };
-    let logged = |setting: &RoleSetting| concerns(subject, setting) && tells(&setting.name, &setting.value);
-    let connection = effective(subject, |one| tells(&one.name, &one.value));
+    let logged =
+        |setting: &RoleSetting| concerns(subject, setting) && logs_statements(&setting.name, &setting.value);
+    let connection = effective(subject, |one| logs_statements(&one.name, &one.value));
     settings(subject, logged, connection)
+}
+
+/// Whether a setting writes statements to the log as such, and not only the slow or the failed ones. A duration alone, of `log_duration`, tells
+/// nothing.
+fn logs_statements(name: &str, value: &str) -> bool {
+    let value = value.to_ascii_lowercase();
+    let number = value.trim_end_matches(|c: char| c.is_ascii_alphabetic()).trim();
+    let is_zero = !number.is_empty() && number.trim_matches(['0', '.']).is_empty();
+    match name.to_ascii_lowercase().as_str() {
+        "log_statement" => ["mod", "all"].contains(&value.as_str()),
+        "log_min_duration_statement" | "log_min_duration_sample" | "auto_explain.log_min_duration" => is_zero,
+        "log_transaction_sample_rate" | "log_parameter_max_length_on_error" => !is_zero,
+        // From there on each statement is a message of its own.
+        "log_min_messages" => ["debug2", "debug3", "debug4", "debug5", "debug"].contains(&value.as_str()),
+        "debug_print_parse" | "debug_print_rewritten" | "debug_print_plan" => !OFF.contains(&value.as_str()),
+        _ => false,
+    }
 }
 
 /// Settings without which a commit is lost in a crash, and the values with which it is not.

@@ -204,6 +204,18 @@ pub const CASES: &[Case] = &[
          ALTER ROLE tenantry_platform IN DATABASE {database} SET log_parameter_max_length_on_error = -1",
     ),
     case(
+        &["SET005"],
+        ByScript,
+        "RESET ROLE; ALTER DATABASE {database} SET log_min_duration_sample = '0ms'; \
+         ALTER DATABASE {database} SET log_min_messages = 'DEBUG2'; \
+         ALTER DATABASE {database} SET auto_explain.log_min_duration = 0",
+    ),
+    case(
+        &["SET005"],
+        ByScript,
+        "RESET ROLE; ALTER ROLE tenantry_app IN DATABASE {database} SET log_transaction_sample_rate = 0.5",
+    ),
+    case(
         &["SET006"],
         ByScript,
         "RESET ROLE; ALTER DATABASE {database} SET synchronous_commit = off",

@@ -204,6 +204,24 @@ async fn a_certificate_is_about_one_report() {
         assert!(page.contains(part), "{part}\n{page}");
     }
     assert!(IDS.iter().all(|id| page.contains(&format!("| {id} |"))));
+    // Each table is counted once: the tenants' own among those of tenants, although the list of global tables has it, too.
+    let counted: (i64, i64) = sqlx::query_as(
+        "SELECT count(*) FILTER (WHERE c.relname = 'tenants' OR a.attname IS NOT NULL), count(*) \
+         FROM pg_class c LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped \
+         WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition",
+    )
+    .fetch_one(&mut database.admin().await)
+    .await
+    .unwrap();
+    let summary = &certificate.summary;
+    let [of_tenants, others] =
+        [summary.tenant_tables, summary.global_tables].map(|count| i64::try_from(count).unwrap());
+    assert_eq!((of_tenants, of_tenants + others), counted);
+    let tables = format!(
+        "{} with rows of tenants, the table of the tenants itself among them; {} others",
+        summary.tenant_tables, summary.global_tables
+    );
+    assert!(page.contains(&tables), "{page}");
     let json = certificate.to_json();
     assert_eq!(json["generated_at"], "2026-11-21T08:00:00Z");
     assert_eq!(json["summary"]["passed"], true);

@@ -249,6 +249,21 @@ pub const TAMPERINGS: &[Tampering] = &[
     ),
     guarded(
         &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_trigger SET tgconstrrelid = 'users'::regclass \
+         WHERE tgrelid = 'tasks'::regclass AND tgfoid = 1644",
+    ),
+    // Rows of the table that refers are no longer checked.
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_trigger SET tgrelid = 'idempotency_keys'::regclass \
+         WHERE tgrelid = 'tasks'::regclass AND tgfoid = 1644",
+    ),
+    guarded(
+        &["CAT003"],
+        "SET allow_system_table_mods = on; UPDATE pg_partitioned_table SET partdefid = 'tasks'::regclass",
+    ),
+    guarded(
+        &["CAT003"],
         "SET allow_system_table_mods = on; UPDATE pg_trigger SET tgattr = '1' \
          WHERE tgrelid = 'tasks'::regclass AND tgfoid = 1645",
     ),
@@ -939,6 +954,10 @@ const SERVER_SETTINGS: &[(&str, &str, &str, bool)] = &[
     ("lo_compat_privileges", "on", "SET003", true),
     ("session_preload_libraries", "'refint'", "SET003", false),
     ("search_path", "information_schema, public", "SET004", false),
+    ("debug_print_plan", "on", "SET005", false),
+    ("log_min_duration_sample", "0", "SET005", false),
+    ("log_transaction_sample_rate", "1", "SET005", false),
+    ("log_parameter_max_length_on_error", "-1", "SET005", false),
 ];
 
 #[tokio::test]

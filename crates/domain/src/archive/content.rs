@@ -121,7 +121,7 @@ const TABLES: [(&str, Content); 54] = [
 ];
 
 /// The columns that are left out of the tables above.
-const COLUMNS: [(&str, &str, &str, Option<Fill>); 13] = [
+const COLUMNS: [(&str, &str, &str, Option<Fill>); 14] = [
     ("api_keys", "secret_hash", CREDENTIAL, None),
     ("api_keys", "former_hash", CREDENTIAL, None),
     ("audit_heads", "public_key", SEALED, None),
@@ -153,6 +153,7 @@ const COLUMNS: [(&str, &str, &str, Option<Fill>); 13] = [
         "a restoration must not change who is erased",
         None,
     ),
+    ("users", "first_password_hash", CREDENTIAL, None),
     ("users", "password_expires_at", CREDENTIAL, None),
     ("users", "password_hash", CREDENTIAL, Some(Fill::UnusablePassword)),
 ];

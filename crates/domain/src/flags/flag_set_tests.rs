@@ -531,6 +531,8 @@ fn segment(when: Vec<Condition>) -> Segment {
 #[test]
 fn a_fingerprint_changes_only_with_what_concerns_its_tenant() {
     let country = || Condition::attribute("country", Comparator::In, ["de".into()]);
+    // A user of another tenant, say.
+    let user = || Condition::attribute("user_id", Comparator::In, ["bob".into()]);
     let on = || FlagRule::variant(Level::Tenant, "on");
     let scheduled = |condition| FlagRule {
         from: Some(now() - Duration::hours(1)),
@@ -549,6 +551,7 @@ fn a_fingerprint_changes_only_with_what_concerns_its_tenant() {
         visible().with_rule(on().when(slug_in(&["tenant-2"]))),
         visible().with_rule(on().when(slug_in(&["tenant-2", "tenant-3"]))),
         visible().with_rule(on().when(slug_in(&["tenant-2"])).when(country())),
+        visible().with_rule(on().when(slug_in(&["tenant-2"])).when(user())),
         visible().with_rule(scheduled(slug_in(&["tenant-2"]))),
         FlagDefinition {
             version: 7,

@@ -95,6 +95,9 @@ pub struct User {
     /// When the password expires, if it is a first one: the server generated it, or somebody else chose it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_expires_at: Option<Time>,
+    /// The hash of the first password, once the user has chosen another one: it must not come back.
+    #[serde(skip)]
+    pub first_password_hash: Option<PasswordHash>,
     /// When they were added.
     pub created_at: Time,
     /// When they were last changed.
@@ -272,6 +275,7 @@ impl User {
             mailbox: MailboxStanding::new(now),
             password_hash,
             password_expires_at: None,
+            first_password_hash: None,
             created_at: now,
             updated_at: now,
             deleted_at: None,
@@ -318,16 +322,26 @@ impl User {
         Ok(())
     }
 
-    /// Replaces the password by one that its user has chosen, which does not expire.
+    /// Replaces the password by one that its user has chosen, which does not expire. The hash of a first password is kept.
     pub fn set_password(&mut self, hash: PasswordHash, now: Time) {
+        if self.password_expires_at.take().is_some() {
+            self.first_password_hash = Some(self.password_hash.in_force());
+        }
         self.password_hash = hash;
-        self.password_expires_at = None;
         self.touch(now);
     }
 
     /// Notes that the password is a first one, which works until that time.
     pub const fn expire_password(&mut self, at: Time) {
         self.password_expires_at = Some(at);
+    }
+
+    /// The hashes of passwords that the account had first: the present one, if it is one, and a replaced one.
+    pub fn first_passwords(&self) -> impl Iterator<Item = PasswordHash> {
+        let present = self
+            .password_expires_at
+            .map(|_| self.password_hash.in_force());
+        present.into_iter().chain(self.first_password_hash.clone())
     }
 
     /// Whether the password is a first one that has expired.
@@ -533,6 +547,23 @@ mod tests {
         assert!(!user.has_expired_password(at(59)) && user.has_expired_password(at(60)));
         user.set_password(PasswordHash::new("$argon2id$2".into()), at(61));
         assert!(!user.has_expired_password(at(1_000_000)));
+    }
+
+    #[test]
+    fn first_password_is_kept_through_later_changes() {
+        let firsts = |user: &User| -> Vec<String> {
+            let hashes = user.first_passwords();
+            hashes.map(|hash| hash.as_str().to_owned()).collect()
+        };
+        let mut user = user();
+        let first = user.password_hash.as_str().to_owned();
+        assert_eq!(firsts(&user), Vec::<String>::new(), "the user has chosen it");
+        user.expire_password(at(60));
+        assert_eq!(firsts(&user), [first.clone()]);
+        for (next, minute) in [("$argon2id$2", 61), ("$argon2id$3", 62)] {
+            user.set_password(PasswordHash::new(next.into()), at(minute));
+            assert_eq!(firsts(&user), [first.clone()]);
+        }
     }
 
     #[test]

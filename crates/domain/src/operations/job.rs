@@ -448,7 +448,8 @@ pub struct Claim {
     /// At most so many of one tenant, with those that are running.
     pub per_tenant: u32,
     /// The kinds that the worker has handlers for, each with the places that are left of it. A job of another kind, or of a kind
-    /// without a place, stays in the queue and loses no attempt.
+    /// without a place, stays in the queue and loses no attempt. Of the system's own jobs one place stands for all servers:
+    /// no other worker runs the kind meanwhile.
     pub places: BTreeMap<String, u32>,
 }
 

@@ -53,6 +53,10 @@ pub trait SystemJobs: Send + Sync {
     /// Puts a job into the queue.
     async fn enqueue(&self, because: SystemScope, job: &SystemJob) -> Result<Enqueued, StoreError>;
 
+    /// Puts a job of a schedule into the queue, unless one of its kind that has not begun waits there: that one does what this one would.
+    /// So the queue of a kind stays short while a job of it runs for longer than its period.
+    async fn enqueue_due(&self, because: SystemScope, job: &SystemJob) -> Result<Enqueued, StoreError>;
+
     /// The newest jobs, at most `limit`.
     async fn list(
         &self,
@@ -64,7 +68,7 @@ pub trait SystemJobs: Send + Sync {
     /// A job.
     async fn find(&self, because: SystemScope, id: SystemJobId) -> Result<Option<SystemJob>, StoreError>;
 
-    /// Leases jobs that are free, the oldest first.
+    /// Leases jobs that are free, the oldest first. Of a kind with one place no two jobs run at once, on whatever servers.
     async fn claim(&self, because: SystemScope, claim: &Claim) -> Result<Vec<SystemJob>, StoreError>;
 
     /// Extends the lease of a job by `ttl` from now, by the clock of the database; whether it still stands.

@@ -1,12 +1,14 @@
 //! The question of a proxy that gets certificates on demand: may it get one for this host?
 
+use std::sync::Arc;
+
 use actix_web::{HttpRequest, HttpResponse, web::Query};
 use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::tenant::domain_ask;
 
 /// Answers `?domain=`: 200 when requests for the host are served here, 404 when they are not. It is for a listener that clients of the
 /// API do not reach.
-pub async fn answer(app: &Tenancy, request: &HttpRequest) -> HttpResponse {
+pub async fn answer(app: &Arc<Tenancy>, request: &HttpRequest) -> HttpResponse {
     let Some(host) = asked(request.query_string()) else {
         return HttpResponse::BadRequest()
             .body("domain is required, once: /tls/ask?domain=app.example.com\n");

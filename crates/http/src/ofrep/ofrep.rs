@@ -80,8 +80,10 @@ pub(crate) struct EvaluationView<'a> {
 #[schema(as = OfrepMetadata)]
 pub(crate) struct MetadataView {
     /// The level that the value comes from.
+    #[schema(pattern = "^(default|global|plan|tenant|user)$")]
     level: &'static str,
     /// `active` or `deprecated`.
+    #[schema(pattern = "^(active|deprecated)$")]
     lifecycle: &'static str,
 }
 

@@ -447,6 +447,64 @@ mod tests {
         assert_eq!(schema("CloudEvent")["additionalProperties"], true);
     }
 
+    /// A list of states is useless to a generator when it is in prose.
+    #[test]
+    fn names_of_states_and_levels_are_listed() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let schemas = &document["components"]["schemas"];
+        let lists = |schema: &Value| {
+            let listed = schema.get("enum").or_else(|| schema.get("const"));
+            listed.is_some() || schema["pattern"].as_str().is_some_and(|text| text.contains('|'))
+        };
+        let mut found = 0;
+        for (name, schema) in schemas.as_object().unwrap() {
+            for member in ["level", "operator", "lifecycle", "interval", "state", "severity"] {
+                let property = &schema["properties"][member];
+                let parts = property["oneOf"].as_array().into_iter().flatten();
+                for part in parts.chain([property]).filter(|part| part.is_object()) {
+                    let part = match part["$ref"].as_str() {
+                        Some(reference) => document.pointer(&reference[1..]).unwrap(),
+                        None => part,
+                    };
+                    if part["type"] == "string" {
+                        found += 1;
+                        assert!(lists(part), "{name}.{member}: {part}");
+                    }
+                }
+            }
+        }
+        assert!(found > 15, "{found}");
+    }
+
+    #[test]
+    fn every_schema_is_used() {
+        let document = serde_json::to_value(openapi()).unwrap();
+        let text = |value: &Value| value.to_string();
+        let mut used = text(&document["paths"]) + &text(&document["webhooks"]);
+        let components = document["components"].as_object().unwrap();
+        let mut waiting: Vec<(String, String)> = Vec::new();
+        for (kind, all) in components.iter().filter(|(kind, _)| *kind != "securitySchemes") {
+            for (name, component) in all.as_object().unwrap() {
+                waiting.push((
+                    format!("\"#/components/{kind}/{name}\""),
+                    text(component),
+                ));
+            }
+        }
+        loop {
+            let (now, rest): (Vec<_>, Vec<_>) = waiting
+                .into_iter()
+                .partition(|(reference, _)| used.contains(reference));
+            waiting = rest;
+            if now.is_empty() {
+                break;
+            }
+            used = now.into_iter().map(|(_, component)| component).collect();
+        }
+        let unused: Vec<_> = waiting.iter().map(|(reference, _)| reference).collect();
+        assert!(unused.is_empty(), "{unused:?}");
+    }
+
     #[test]
     fn items_of_lists_refer_to_their_schema() {
         let document = serde_json::to_value(openapi()).unwrap();

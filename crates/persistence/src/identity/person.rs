@@ -59,7 +59,7 @@ SELECT FROM users o WHERE o.tenant_id = $1 AND o.email = a.email AND o.id <> $2 
 /// `$2` the account, `$3` when.
 const ANONYMIZE: &str = "\
 UPDATE users u SET email = 'erased-' || u.id || '@erased.invalid', full_name = 'Erased user', role = 'viewer', custom_role = NULL, \
- is_active = false, email_verified = false, password_hash = '!', mailbox_proven_at = NULL, self_registered = false, \
+ is_active = false, email_verified = false, password_hash = '!', first_password_hash = NULL, mailbox_proven_at = NULL, self_registered = false, \
  deleted_at = coalesce(u.deleted_at, $3), erased_at = $3, updated_at = $3, version = u.version + 1 \
  WHERE u.tenant_id = $1 AND u.id = $2 RETURNING u.id";
 

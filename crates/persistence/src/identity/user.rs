@@ -35,6 +35,7 @@ pub(crate) mod entity {
         pub mailbox_proven_at: Option<DateTimeUtc>,
         pub switch_since: Option<DateTimeUtc>,
         pub password_expires_at: Option<DateTimeUtc>,
+        pub first_password_hash: Option<String>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -228,6 +229,7 @@ impl TryFrom<Model> for User {
             email_verified: row.email_verified,
             password_hash: PasswordHash::new(row.password_hash),
             password_expires_at: row.password_expires_at,
+            first_password_hash: row.first_password_hash.map(PasswordHash::new),
             created_at: row.created_at,
             updated_at: row.updated_at,
             deleted_at: row.deleted_at,
@@ -256,6 +258,7 @@ fn changes(user: &User) -> ActiveModel {
         switch_since: Set(user.mailbox.switch_since()),
         password_hash: Set(user.password_hash.as_str().to_owned()),
         password_expires_at: Set(user.password_expires_at),
+        first_password_hash: Set(user.first_password_hash.as_ref().map(|hash| hash.as_str().to_owned())),
         updated_at: Set(user.updated_at),
         deleted_at: Set(user.deleted_at),
         version: Set(user.version),

@@ -1,3 +1,4 @@
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -107,6 +108,26 @@ impl SystemJobs for PgSystemJobs {
         })
     }
 
+    async fn enqueue_due(&self, because: SystemScope, job: &SystemJob) -> Result<Enqueued, StoreError> {
+        let waiting = Entity::find()
+            .filter(Column::Kind.eq(job.kind.as_str()))
+            .filter(Column::State.eq(JobState::Queued.as_str()))
+            .filter(Column::Attempts.eq(0))
+            .limit(1);
+        let mut tx = PlatformTx::begin(&self.platform, because, Mode::Write).await?;
+        let waiting = tx.fetch::<Entity>(&waiting.into_query()).await?;
+        let inserted = match waiting.is_empty() {
+            true => tx.execute(&insertion(job)).await?,
+            false => 0,
+        };
+        tx.commit().await?;
+        Ok(if inserted == 1 {
+            Enqueued::Added
+        } else {
+            Enqueued::Duplicate
+        })
+    }
+
     async fn list(
         &self,
         because: SystemScope,
@@ -145,10 +166,12 @@ impl SystemJobs for PgSystemJobs {
         let abandoned = Condition::all()
             .add(Column::State.eq("running"))
             .add(Column::LeaseUntil.lte(now));
-        let kinds = claim.places.iter().filter(|(_, places)| **places > 0);
-        let kinds = json!(kinds.map(|(kind, _)| kind).collect::<Vec<_>>());
         let free = Entity::find()
-            .filter(Expr::cust_with_values(OF_KINDS, [kinds]))
+            .filter(Expr::cust_with_values(OF_KINDS, [kinds(claim, 1..)]))
+            .filter(Expr::cust_with_values::<_, sea_orm::Value, _>(
+                FIRST_OF_ITS_KIND,
+                [kinds(claim, 1..2).into(), claim.now.into()],
+            ))
             .filter(Condition::any().add(due).add(abandoned))
             .order_by_asc(Column::RunAt)
             .order_by_asc(Column::Id)
@@ -302,8 +325,22 @@ async fn clock(tx: &mut PlatformTx) -> Result<Time, StoreError> {
     column(row, "at")
 }
 
-/// An array of texts in JSON, so that the statement is the same for any number of kinds.
+/// The kinds of a claim with so many places, in JSON, so that a statement is the same for any number of kinds.
+fn kinds(claim: &Claim, places: impl RangeBounds<u32>) -> serde_json::Value {
+    let kinds = claim.places.iter().filter(|(_, left)| places.contains(left));
+    json!(kinds.map(|(kind, _)| kind).collect::<Vec<_>>())
+}
+
+/// `$1` kinds.
 const OF_KINDS: &str = r#""system_jobs"."kind" IN (SELECT jsonb_array_elements_text($1))"#;
+
+/// `$1` kinds of which one job runs at a time, `$2` the time by which jobs are due. Of such a kind the job that runs comes first, though
+/// its lease has expired, and the others by age: while its lease is in force none is free, and what a lost worker has left is taken over
+/// before the next one begins. Claims take turns, so that no two of them see the same one first.
+const FIRST_OF_ITS_KIND: &str = r#"("system_jobs"."kind" NOT IN (SELECT jsonb_array_elements_text($1))
+ OR "system_jobs"."id" IN (SELECT DISTINCT ON (o.kind) o.id FROM system_jobs o
+ WHERE o.state = 'running' OR o.state = 'queued' AND o.run_at <= $2
+ ORDER BY o.kind, o.lease_until DESC NULLS LAST, o.run_at, o.id))"#;
 
 const CLOCK: &str = "SELECT clock_timestamp() AS at";
 

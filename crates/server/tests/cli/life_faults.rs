@@ -29,14 +29,14 @@ const RESTORE: [&str; 5] = ["tenant", "restore", "acme", "--reason", "a test"];
 const PURGE: [&str; 6] = ["tenant", "purge", "acme", "--confirm", "--reason", "a test"];
 
 /// The database of a demo whose server was killed, and commands on it.
-struct Idle {
-    terminal: Terminal,
-    config: Vec<(&'static str, String)>,
+pub(super) struct Idle {
+    pub(super) terminal: Terminal,
+    pub(super) config: Vec<(&'static str, String)>,
     folder: Folder,
 }
 
 impl Idle {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let folder = Folder::new(name);
         // A job that it had begun would wait for the end of its lease.
         let mut dev = Dev::start_with(&folder.0, &[("TENANTRY__JOBS__ENABLED", "false")]);
@@ -68,7 +68,7 @@ impl Idle {
         self.terminal.of_acme(ACME_TASKS).parse().unwrap()
     }
 
-    fn run(&self, arguments: &[&str]) -> String {
+    pub(super) fn run(&self, arguments: &[&str]) -> String {
         let output = output(arguments, &self.config);
         assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
         String::from_utf8(output.stdout).unwrap()
@@ -84,7 +84,7 @@ impl Idle {
     }
 
     /// Waits until so many transactions wait for a lock.
-    fn blocked(&self, transactions: usize) {
+    pub(super) fn blocked(&self, transactions: usize) {
         let sql = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let transactions = transactions.to_string();
         until("the commands wait for a lock", || {
@@ -93,7 +93,7 @@ impl Idle {
     }
 
     /// Waits until nothing is connected any more: transactions of a killed process end when PostgreSQL notices it.
-    fn settled(&self) {
+    pub(super) fn settled(&self) {
         let sql = "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() \
                    AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
         until("all connections are closed", || self.terminal.one(sql) == "0");
@@ -158,14 +158,23 @@ impl Drop for Idle {
     }
 }
 
-/// A row that nothing else can change.
-struct Held {
+/// A row that nothing else can change, or a table.
+pub(super) struct Held {
     runtime: Runtime,
     connection: PgConnection,
 }
 
 impl Held {
-    fn row(terminal: &Terminal, sql: &str) -> Self {
+    pub(super) fn row(terminal: &Terminal, sql: &str) -> Self {
+        Self::by(terminal, sql, 1)
+    }
+
+    /// Rows of the table can be read and locked.
+    pub(super) fn table(terminal: &Terminal, table: &str) -> Self {
+        Self::by(terminal, &format!("LOCK TABLE {table} IN SHARE MODE"), 0)
+    }
+
+    fn by(terminal: &Terminal, sql: &str, rows: usize) -> Self {
         let acme = terminal.one("SELECT id::text FROM tenants WHERE slug = 'acme'");
         let sql = sql.replace("$ACME", &format!("'{acme}'"));
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -181,14 +190,14 @@ impl Held {
                 rows.unwrap().len()
             };
             run(&mut connection, "BEGIN".to_owned()).await;
-            assert_eq!(run(&mut connection, sql.clone()).await, 1, "{sql}");
+            assert_eq!(run(&mut connection, sql.clone()).await, rows, "{sql}");
             connection
         });
         Self { runtime, connection }
     }
 
     /// Closes the connection, which ends its transaction.
-    fn release(self) {
+    pub(super) fn release(self) {
         self.runtime.block_on(self.connection.close()).unwrap();
     }
 }

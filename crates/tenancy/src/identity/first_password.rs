@@ -24,8 +24,8 @@ pub(crate) const fn lifetime_in_new_tenant() -> Duration {
     Duration::days(DEFAULT_FIRST_PASSWORD_DAYS)
 }
 
-/// Refuses the first password of a user as the new one: it would stay. The password was proven before, or a mailed link stands for it, so
-/// the answer helps nobody to guess.
+/// Refuses a first password of a user as the new one, also when others were chosen since: it would stay. The password was proven before, or
+/// a mailed link stands for it, so the answer helps nobody to guess.
 ///
 /// # Errors
 /// `weak_password` at `/new_password`; [`PasswordError`].
@@ -38,14 +38,12 @@ pub(crate) async fn refuse_again<E>(
 where
     E: From<Invalid> + From<PasswordError>,
 {
-    if user.password_expires_at.is_none() {
-        return Ok(());
-    }
-    let hash = Some(user.password_hash.in_force());
-    let compared = cx.ports().passwords.verify(caller, new.clone(), hash).await?;
-    if compared.is_right() {
-        let detail = "is the password that was chosen for the account; choose another one";
-        return Err(Invalid::one("/new_password", "weak_password", detail).into());
+    for first in user.first_passwords() {
+        let compared = cx.ports().passwords.verify(caller, new.clone(), Some(first)).await?;
+        if compared.is_right() {
+            let detail = "is the password that was first chosen for the account; choose another one";
+            return Err(Invalid::one("/new_password", "weak_password", detail).into());
+        }
     }
     Ok(())
 }

@@ -105,8 +105,8 @@ pub trait SystemJobHandler: Send + Sync + 'static {
         payload: Self::Payload,
     ) -> impl Future<Output = Result<(), JobFailure>> + Send;
 
-    /// How often it is done by itself, and with which payload; at most once in each such period, however many workers
-    /// there are.
+    /// How often it is done by itself, and with which payload; at most once in each such period, and one at a time, however many
+    /// workers there are. One that takes longer than its period is followed by one more.
     fn schedule() -> Option<(Duration, Self::Payload)> {
         None
     }
@@ -165,9 +165,14 @@ impl Handlers {
             .map(|(kind, handler)| (*kind, handler.at_once()))
     }
 
-    /// The kinds of the system's own jobs.
-    pub(crate) fn system_kinds(&self) -> impl Iterator<Item = &'static str> {
-        self.system.keys().copied()
+    /// The kinds of the system's own jobs, each with how many of it may run at once on all servers. Of a kind with a schedule one runs at
+    /// a time: where it takes longer than its period, further ones would only take the places of other jobs.
+    pub(crate) fn system_places(&self) -> BTreeMap<String, u32> {
+        let places = |(kind, handler): (&&'static str, &Arc<dyn AnySystemHandler>)| {
+            let most = handler.schedule().map_or(u32::MAX, |_| 1);
+            ((*kind).to_owned(), most)
+        };
+        self.system.iter().map(places).collect()
     }
 
     pub(crate) fn of_system(&self, kind: &str) -> Option<&dyn AnySystemHandler> {

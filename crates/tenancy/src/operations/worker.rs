@@ -239,8 +239,8 @@ impl Worker {
         full
     }
 
-    /// Sees to it that each job that is due in this period is in the queue. Its key is the period, so that it is
-    /// there once however many workers do this. Periods are counted by the clock of the database: a server whose clock is fast would
+    /// Puts each job that is due in this period into the queue, unless the one of an earlier period has not begun. Its key is the
+    /// period, so that it is there once however many workers do this. Periods are counted by the clock of the database: a server whose clock is fast would
     /// use up those of the others.
     async fn schedule(&self) -> Result<(), StoreError> {
         let mut schedules = self.handlers.schedules().peekable();
@@ -264,7 +264,7 @@ impl Worker {
             let job = SystemJob::new(SystemJobId::next(self.ids()), new, now);
             let job = job.map_err(|invalid| StoreError::Other(format!("{kind}: {invalid:?}")))?;
             let because = SystemScope::because("enqueue a job that is due");
-            self.queues.system_jobs.enqueue(because, &job).await?;
+            self.queues.system_jobs.enqueue_due(because, &job).await?;
             self.scheduled
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -312,11 +312,7 @@ impl Worker {
             now: self.now(),
             limit,
             per_tenant: self.config.per_tenant,
-            places: self
-                .handlers
-                .system_kinds()
-                .map(|kind| (kind.to_owned(), limit))
-                .collect(),
+            places: self.handlers.system_places(),
         };
         let system = self.queues.system_jobs.claim(because, &claim).await?;
         let mut held: Vec<Held> = system

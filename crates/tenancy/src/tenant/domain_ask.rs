@@ -1,7 +1,7 @@
 //! Whether a proxy may get a certificate for a host.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration as Wait;
 
 use chrono::Duration;
@@ -51,7 +51,7 @@ impl ServedHosts {
 ///
 /// # Errors
 /// [`StoreError`] when the store failed, or gave no answer in 8 seconds, and the host was not served within the last day.
-pub async fn is_served(app: &Tenancy, host: &str) -> Result<bool, StoreError> {
+pub async fn is_served(app: &Arc<Tenancy>, host: &str) -> Result<bool, StoreError> {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     let selector = match lookup(app, &host) {
         Lookup::Own => return Ok(true),
