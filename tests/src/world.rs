@@ -525,6 +525,7 @@ impl World {
             full_name: "Olga Operator".to_owned(),
             role,
             password: Some(PASSWORD.to_owned()),
+            is_own_password: true,
         };
         operator::create(&self.operator_cx(), new).await.unwrap();
         let body = json!({"email": email, "password": PASSWORD});

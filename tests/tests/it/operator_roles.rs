@@ -207,6 +207,12 @@ fn requests(world: &World) -> Vec<(&'static str, String, Value, OperatorPermissi
             json!({"code": "123456"}),
             May::ManageOwnAccount,
         ),
+        (
+            "POST",
+            at("/change-password"),
+            json!({"current_password": "wrong horse", "new_password": "a staple of batteries"}),
+            May::ChangeOwnPassword,
+        ),
         ("POST", of("delete"), reason, May::DeleteTenants),
     ]
 }

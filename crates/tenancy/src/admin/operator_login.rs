@@ -76,16 +76,17 @@ pub async fn login(
     let class = CallerClass::known_if(claim.guesser.is_known());
     let caller = HashingCaller::new(class, CallerGroup::Operator, visit.origin.address());
     let verified = passwords.verify(&caller, password.clone(), hash).await?;
-    let admitted = match operator.filter(|_| verified.is_right()) {
+    let proven = operator.filter(|_| verified.is_right());
+    let now = app.ports.clock.now();
+    let has_expired = proven
+        .as_ref()
+        .is_some_and(|operator| operator.password_has_expired(now));
+    let admitted = match proven.filter(|_| !has_expired) {
         Some(operator) => admit(app, operator, visit.request.clone()).await?,
         None => None,
     };
     let Some((scope, login)) = admitted else {
-        operator_guess::fail(app, claim.guesser).await?;
-        // What was typed may be a password in the wrong box: only something that is an address is kept.
-        let details = json!({"email": claim.email});
-        operator_guess::refuse(&as_guest(app, visit), RefusedAction::OperatorLogin, details).await?;
-        return Err(OperatorError::InvalidCredentials);
+        return Err(refused(app, visit, &claim, has_expired).await?);
     };
     let cx = OperatorCx::new(Arc::clone(app), scope, visit.origin);
     let renewed = password::renew(passwords, &caller, verified, password).await;
@@ -231,6 +232,24 @@ async fn claim(app: &Tenancy, origin: &Origin, typed: &str) -> Result<Claim, Sto
     })
 }
 
+/// Counts and records a login that is refused, and returns the error for the caller. Only the log tells an expired password from a wrong
+/// one: a stranger must not learn that it was right.
+async fn refused(
+    app: &Arc<Tenancy>,
+    visit: Visit,
+    claim: &Claim,
+    has_expired: bool,
+) -> Result<OperatorError, StoreError> {
+    operator_guess::fail(app, claim.guesser).await?;
+    // What was typed may be a password in the wrong box: only something that is an address is kept.
+    let details = match has_expired {
+        true => json!({"email": claim.email, "reason": "password_expired"}),
+        false => json!({"email": claim.email}),
+    };
+    operator_guess::refuse(&as_guest(app, visit), RefusedAction::OperatorLogin, details).await?;
+    Ok(OperatorError::InvalidCredentials)
+}
+
 /// Logs in an operator whose password was right, or leaves the login waiting for a code.
 async fn open(
     cx: &OperatorCx,
@@ -336,7 +355,7 @@ fn as_guest(app: &Arc<Tenancy>, visit: Visit) -> OperatorCx {
 }
 
 /// An access token of an operator.
-fn token(app: &Tenancy, operator: &Operator, factor_at: Option<Time>, expires_at: Time) -> String {
+pub(crate) fn token(app: &Tenancy, operator: &Operator, factor_at: Option<Time>, expires_at: Time) -> String {
     app.ports.operator_tokens.sign(&OperatorClaims {
         operator: operator.id,
         epoch: operator.epoch,

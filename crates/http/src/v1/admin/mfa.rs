@@ -229,7 +229,8 @@ async fn enter(guest: &Guest, token: &str) -> Result<(PendingOperator, Attempt),
     Ok((pending, guest.operator_attempt(email.as_str()).await?))
 }
 
-async fn attempt_of_caller(cx: &OperatorCx, http: &HttpRequest) -> Result<Attempt, ApiError> {
+/// Takes an attempt from the buckets of the account of the operator who is logged in.
+pub(crate) async fn attempt_of_caller(cx: &OperatorCx, http: &HttpRequest) -> Result<Attempt, ApiError> {
     let email = operator_mfa::own_email(cx).await?;
     operator_attempt(http, cx.app(), cx.origin(), email.as_str()).await
 }
