@@ -286,6 +286,7 @@ fn apps<'a>(cx: &'a OperatorCx, place: &'a str) -> Apps<'a> {
         codes: ports.one_time_codes.as_ref(),
         seal: ports.seal.as_ref(),
         place,
+        window: cx.app().policy.totp_window,
     }
 }
 

@@ -800,6 +800,7 @@ fn apps<'a>(cx: &'a Cx, seal: &'a TenantSeal, place: &'a str) -> Apps<'a> {
         codes: cx.ports().one_time_codes.as_ref(),
         seal,
         place,
+        window: cx.app().policy.totp_window,
     }
 }
 
