@@ -20,6 +20,7 @@ use crate::audit::refusal::RefusedAction;
 use crate::identity::lockout::{self, Guesser, Standing};
 use crate::identity::mfa::Enrollment;
 use crate::identity::password;
+use crate::identity::support_end::{self, EndedAccesses};
 use crate::{OperatorCx, Origin, Tenancy};
 
 /// The answer to an operator's successful login.
@@ -183,17 +184,25 @@ pub async fn confirm(
 }
 
 /// Gives an operator who is logged in a token that says that the second factor was given now. It expires when the present one does,
-/// so a code alone does not extend a login.
+/// so a code alone does not extend a login. With `rotate`, all other tokens of the operator and the accesses to tenants end.
 ///
 /// # Errors
 /// [`OperatorError::WrongCode`], [`OperatorError::Locked`], [`OperatorError::NotEnrolled`].
-pub async fn step_up(cx: &OperatorCx, code: &str) -> Result<OperatorLoggedIn, OperatorError> {
+pub async fn step_up(cx: &OperatorCx, code: &str, rotate: bool) -> Result<OperatorLoggedIn, OperatorError> {
     cx.require(OperatorPermission::ManageOwnAccount)?;
     let session = cx.scope().session().ok_or(OperatorError::InvalidToken)?;
-    let (work, operator) = operator_mfa::give_own(cx, code).await?;
-    let details = json!({"operator": operator.id});
+    let (mut work, mut operator) = operator_mfa::give_own(cx, code).await?;
+    let mut ended = EndedAccesses::NONE;
+    if rotate {
+        work.factors().end_tokens(operator.id).await?;
+        operator.epoch += 1;
+        ended = support_end::of_operator(cx, work.as_mut(), operator.id).await?;
+    }
+    let details =
+        json!({"operator": operator.id, "rotated": rotate, "support_accesses_ended": ended.count()});
     work.commit(cx.record("operator.stepped_up", None, details))
         .await?;
+    ended.log(cx).await;
     let access_token = token(cx.app(), &operator, Some(cx.now()), session.expires_at);
     Ok(OperatorLoggedIn {
         access_token,

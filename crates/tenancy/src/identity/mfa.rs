@@ -151,6 +151,8 @@ pub struct FreshToken {
     pub access_token: String,
     /// How long it lives, in seconds.
     pub expires_in: i64,
+    /// The refresh token of the session that took the place of the present one, where that was asked for.
+    pub refresh_token: Option<String>,
 }
 
 /// What a right password leads to.
@@ -378,9 +380,12 @@ pub async fn renew_recovery_codes(
 /// Takes a code of the caller's second factor in a running session, and returns an access token that says so. Only that token says so:
 /// the session, its refresh token and its other access tokens may be in the hands of a thief, and stay as they were.
 ///
+/// With `rotate`, another session takes the place of the present one, whose tokens end at once, wherever they are. The factor counts in
+/// the new one like that of a login.
+///
 /// # Errors
 /// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
-pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
+pub async fn step_up(cx: &Cx, code: &str, rotate: bool) -> Result<FreshToken, MfaError> {
     cx.require(Permission::ManageOwnAccount)?;
     let outcome = cx
         .write(async |work| {
@@ -391,15 +396,20 @@ pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
             let mut session = session::lock_own::<MfaError>(cx, work).await?;
             session.note_factor(AuthMethods::CODE, cx.now());
             record(cx, work, "mfa.stepped_up", user.id).await?;
-            Ok(Some((user, session)))
+            let refresh_token = match rotate {
+                true => Some(session_start::replace(cx, work, &mut session).await?),
+                false => None,
+            };
+            Ok(Some((user, session, refresh_token)))
         })
         .await;
-    let (user, session) = recorded(cx, accepted(outcome)).await?;
+    let (user, session, refresh_token) = recorded(cx, accepted(outcome)).await?;
     let rules = session::rules(cx).await?;
     let (access_token, expires_in) = session_start::access_token(cx, rules, &session, &user);
     Ok(FreshToken {
         access_token,
         expires_in,
+        refresh_token,
     })
 }
 
