@@ -266,6 +266,9 @@ async fn sensitive_requests_need_a_recent_factor() {
         "approve_support_access",
         // Of an archive that a job has written: `exports::archives_are_given_out_for_a_recent_factor`.
         "download_tenant_export",
+        // Where the tenant asks for it: `sessions::ending_other_sessions_takes_a_factor_where_the_tenant_asks`.
+        "end_session",
+        "logout_all",
         "begin_passkey_registration",
         "confirm_mfa",
         "enroll_mfa",

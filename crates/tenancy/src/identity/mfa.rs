@@ -13,7 +13,7 @@ use tenantry_domain::tenant::{Refused, Tenant, TenantSeal};
 use uuid::Uuid;
 
 use crate::audit::refusal::{self, Refusal, RefusedAction, RefusedActor};
-use crate::customization::product_settings::MFA_REQUIRED;
+use crate::customization::product_settings::{LINKS_KEEP_FACTORS, MFA_REQUIRED};
 use crate::customization::setting::{self, Resealed};
 use crate::identity::claim::Claim;
 use crate::identity::lockout::{self, Guesser};
@@ -765,17 +765,34 @@ async fn reset_user(cx: &Cx, work: &mut Work, mut user: User) -> Result<Removed,
     Ok(removed)
 }
 
-/// Removes the second factor and the passkeys of a user that were not settled at `since`, an app that waits for its confirmation, and
-/// the trust in all devices; the user is locked.
+/// What a mailed link does to second factors that were added lately, as the settings of the tenant say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewFactors {
+    are_kept: bool,
+}
+
+impl NewFactors {
+    /// The rule of the context's tenant.
+    pub(crate) async fn of(cx: &Cx) -> Result<Self, StoreError> {
+        let kept = setting::find(cx, &LINKS_KEEP_FACTORS).await?;
+        Ok(Self {
+            are_kept: kept.unwrap_or(false),
+        })
+    }
+}
+
+/// Removes the second factor and the passkeys of a user that were not settled at `since`, unless the tenant keeps them, an app that waits
+/// for its confirmation, and the trust in all devices; the user is locked.
 pub(crate) async fn remove_unsettled(
     cx: &Cx,
     work: &mut Work,
     user: UserId,
-    since: Time,
+    (new, since): (NewFactors, Time),
 ) -> Result<Removed, StoreError> {
     let mut removed = Removed::default();
     let app = work.second_factors().find_totp_for_update(user).await?;
-    if app.as_ref().is_some_and(|app| app.is_settled(since)) {
+    let stays = |app: &TotpFactor| app.is_settled(since) || (new.are_kept && app.is_confirmed());
+    if app.as_ref().is_some_and(stays) {
         work.second_factors().delete_devices(user).await?;
     } else {
         work.second_factors().delete_all(user).await?;
@@ -785,7 +802,7 @@ pub(crate) async fn remove_unsettled(
         record(cx, work, "mfa.reset", user).await?;
     }
     for passkey in work.passkeys().list(user).await? {
-        if passkey.is_settled(since) {
+        if new.are_kept || passkey.is_settled(since) {
             removed.remaining.push(passkey.name);
             continue;
         }
