@@ -161,6 +161,7 @@ in_order! {
     m20261130_000111_row_places
     m20261130_000120_events
     m20261130_000125_complete_erasures
+    m20261130_000126_operator_passwords
 }
 
 /// The names of the migrations of a migrator, in order.

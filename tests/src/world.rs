@@ -60,6 +60,8 @@ pub struct Options {
     pub session_max_days: i64,
     /// Whether operators need a second factor.
     pub operator_mfa_required: bool,
+    /// How many steps before and after the present one a code of an app is accepted in.
+    pub totp_steps_around: u8,
     /// Which users of every tenant need a second factor.
     pub users_mfa_minimum: MfaRequirement,
     /// Whether new tenants let people register.
@@ -172,6 +174,7 @@ impl Default for Options {
             signup_enabled: true,
             session_max_days: 30,
             operator_mfa_required: false,
+            totp_steps_around: 1,
             users_mfa_minimum: MfaRequirement::Off,
             self_registration: true,
             bypass_row_security: false,
@@ -318,6 +321,7 @@ impl Seed {
             http: _,
             session_max_days: _,
             operator_mfa_required: _,
+            totp_steps_around: _,
             users_mfa_minimum: _,
             bypass_row_security: _,
             pooler: _,
@@ -525,6 +529,7 @@ impl World {
             full_name: "Olga Operator".to_owned(),
             role,
             password: Some(PASSWORD.to_owned()),
+            is_own_password: true,
         };
         operator::create(&self.operator_cx(), new).await.unwrap();
         let body = json!({"email": email, "password": PASSWORD});
@@ -740,6 +745,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Configuration {
     settings.signup.self_registration = options.self_registration;
     settings.auth.session_max_days = options.session_max_days;
     settings.auth.operator_mfa_required = Some(options.operator_mfa_required);
+    settings.auth.totp_steps_around = options.totp_steps_around;
     settings.auth.users_mfa_minimum = options.users_mfa_minimum;
     if !options.proof_of_work.is_empty() {
         let purposes = options.proof_of_work.iter();

@@ -42,8 +42,8 @@ use tenantry_domain::identity::{
     NewApiKey, OneTimeCodes, OpenSigningKey, PasskeyAssertion, PasskeyCeremonies, PasskeyCeremony,
     PasskeyCredential, PasskeyOwner, PasskeyRefusal, Password, PasswordError, PasswordHash, PasswordHasher,
     PresentedInvitation, PresentedLink, PresentedRefresh, RefreshTokens, RefusedHash, Requested,
-    SecretSource, Signature, SigningKeyRecord, SigningKeys, TokenError, TotpSecret, UserHandle, Verified,
-    Workspace, WorkspaceRequest, Workspaces,
+    SecretSource, Signature, SigningKeyRecord, SigningKeys, TokenError, TotpSecret, TotpWindow, UserHandle,
+    Verified, Workspace, WorkspaceRequest, Workspaces,
 };
 use tenantry_domain::kernel::{
     AccountLinkId, ApiKeyId, Clock, ExportId, HostResolver, IdSource, InvitationId, Limit, Message,
@@ -150,6 +150,7 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         session_days: 30,
         session_max_days: 30,
         operator_mfa_required: false,
+        totp_window: TotpWindow::default(),
         users_mfa_minimum: MfaRequirement::Off,
         api_keys: ApiKeyFormat::new("test").unwrap(),
         name_quarantine_days: 30,

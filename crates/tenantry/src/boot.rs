@@ -14,7 +14,7 @@ use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::events::EventTypeError;
 use tenantry_domain::identity::{
     ApiKeyFormat, BreachedPasswords, ChallengePurpose, ChallengeVerifier, Challenges, PasskeyCeremonies,
-    PasswordHasher,
+    PasswordHasher, TotpWindow,
 };
 use tenantry_domain::kernel::{
     Clock, HostResolver, InvalidatedCache, InvalidationPublisher, PermissionError, StoreError,
@@ -576,6 +576,8 @@ fn policy(config: &Configuration) -> Policy {
         session_days: config.auth.session_days,
         session_max_days: config.auth.session_max_days,
         operator_mfa_required: config.auth.operators_need_factor(config.profile),
+        // The configuration was checked.
+        totp_window: TotpWindow::around(config.auth.totp_steps_around).unwrap_or_default(),
         users_mfa_minimum: config.auth.users_mfa_minimum,
         // The configuration was checked.
         api_keys: ApiKeyFormat::new(&config.auth.api_key_environment).unwrap_or_default(),

@@ -2,6 +2,7 @@
 
 use std::io::BufRead as _;
 
+use chrono::SecondsFormat;
 use tenantry_domain::kernel::SystemScope;
 use tenantry_domain::operations::{Operator, OperatorChanges, OperatorRole};
 use tenantry_tenancy::admin::operator::{self, CreatedOperator, NewOperator, OperatorError};
@@ -23,7 +24,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Add an operator; prints the generated password, once.
+    /// Add an operator; prints the generated password, once. The password expires after 7 days, unless the operator changes it.
     #[command(
         after_help = "Example: tenantry operator create --email olga@example.com --name 'Olga Operator' --role support\n         \
                       pass show tenantry | tenantry operator create --email olga@example.com --name Olga \
@@ -45,7 +46,7 @@ enum Action {
         #[command(flatten)]
         reason: Reason,
     },
-    /// Replace an operator's password and end their tokens; prints the generated password, once.
+    /// Replace an operator's password and end their tokens; prints the generated password, once. It expires after 7 days, unless the operator changes it.
     #[command(
         after_help = "Example: tenantry operator reset-password olga@example.com\n         \
                       pass show tenantry | tenantry operator reset-password olga@example.com --password-stdin"
@@ -117,6 +118,7 @@ pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError
                 full_name: name.clone(),
                 role: *role,
                 password: given(*password_stdin)?,
+                is_own_password: false,
             };
             say_with_password(&operator::create(&cx, new).await.map_err(told)?);
         }
@@ -191,6 +193,12 @@ fn first_line() -> Result<String, CommandError> {
 
 fn say_with_password(created: &CreatedOperator) {
     say(&created.operator);
+    if let Some(expires_at) = created.operator.password_expires_at {
+        let expires_at = expires_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        console::say(&format!(
+            "the password expires at {expires_at}; change it before with POST /api/v1/admin/change-password"
+        ));
+    }
     if let Some(password) = &created.generated_password {
         console::say(&format!("password {}", password.reveal()));
     }

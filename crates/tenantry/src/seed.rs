@@ -45,6 +45,7 @@ async fn seed_operator(app: &Arc<Tenancy>) -> Result<(), CommandError> {
         full_name: "Demo operator".to_owned(),
         role: OperatorRole::Owner,
         password: Some(PASSWORD.into()),
+        is_own_password: true,
     };
     match operator::create(&cx, new).await {
         Ok(_) | Err(OperatorError::EmailTaken) => Ok(()),

@@ -455,16 +455,21 @@ async fn password_and_session_change_no_address_without_a_factor() {
     change(world, &viewer, NEW, PASSWORD).await.expect(202);
 }
 
-/// A factor that its user has had for a day stays; one that a thief enrolled before or after the change does not.
+/// A factor that its user has had for a day stays; one that a thief enrolled before or after the change does not, unless the tenant keeps
+/// all of them.
 #[actix_web::test]
 async fn revert_keeps_a_settled_factor_only() {
-    for (before, stays) in [
-        ("24 hours", true),
-        ("23 hours 59 minutes", false),
-        ("-1 hour", false),
+    for (before, kept, stays) in [
+        ("24 hours", false, true),
+        ("23 hours 59 minutes", false, false),
+        ("-1 hour", false, false),
+        ("-1 hour", true, true),
     ] {
         let mailed = Mailed::new().await;
         let (world, acme) = (&mailed.world, &mailed.world.acme);
+        let settings = json!({"security.links_keep_factors": kept});
+        let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
+        patch.await.expect(200);
         let revert = mailed.move_viewer(NEW).await;
         mailed.factor_since(before).await;
         redeem(world, "revert", &revert).await.expect(204);

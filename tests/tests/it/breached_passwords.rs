@@ -137,6 +137,7 @@ async fn breached_password_is_refused_wherever_one_is_chosen() {
         full_name: "Olga".into(),
         role: OperatorRole::Owner,
         password: Some(password.to_owned()),
+        is_own_password: true,
     };
     let by_operator = operator::create(&operator_cx(&world.app), new(BREACHED)).await;
     let error = format!("{:?}", by_operator.unwrap_err());

@@ -467,7 +467,7 @@ fn table() -> Vec<Operation> {
 }
 
 /// What is for operators of the platform, and no user's credential leads to.
-fn of_operators() -> [(Method, &'static str, Option<Value>); 60] {
+fn of_operators() -> [(Method, &'static str, Option<Value>); 61] {
     let reason = || Some(json!({"reason": "a sweep"}));
     let flag = || json!(FlagDefinition::boolean(SHARED_FLAG, "by a sweep"));
     let segment =
@@ -484,6 +484,11 @@ fn of_operators() -> [(Method, &'static str, Option<Value>); 60] {
     let password = || Some(json!({"password": "correct horse battery staple"}));
     [
         (Method::GET, "/health/detailed", None),
+        (
+            Method::POST,
+            "/api/v1/admin/change-password",
+            Some(json!({"current_password": PASSWORD, "new_password": "a staple of batteries"})),
+        ),
         (Method::POST, "/api/v1/admin/mfa/enroll", password()),
         (Method::POST, "/api/v1/admin/mfa/confirm", code()),
         (Method::POST, "/api/v1/admin/mfa/disable", both()),

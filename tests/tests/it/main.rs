@@ -65,6 +65,7 @@ mod openfeature;
 mod operator_commands;
 mod operator_log;
 mod operator_mfa;
+mod operator_passwords;
 mod operator_roles;
 mod operator_tenants;
 mod operators;

@@ -353,6 +353,33 @@ async fn code_works_one_step_early_and_late() {
     give(&world, member, STEP_UP, &early).await.expect(200);
 }
 
+/// Where the server says so, a code is accepted for 30 seconds.
+#[actix_web::test]
+async fn code_is_accepted_in_its_own_step_only_where_configured() {
+    let options = Options {
+        totp_steps_around: 0,
+        ..Options::default()
+    };
+    let world = World::with(options).await;
+    let member = &world.acme.member;
+    let app = with_factor(&world, member).await;
+    // To the first second of a step.
+    world
+        .clock
+        .advance(Duration::seconds(60 - world.clock.now().timestamp() % 30));
+    for steps in [-1, 1] {
+        let around = app.code_at(&world, steps);
+        give(&world, member, STEP_UP, &around)
+            .await
+            .problem(401, "invalid_credentials");
+    }
+    let present = app.code_at(&world, 0);
+    give(&world, member, STEP_UP, &present).await.expect(200);
+    give(&world, member, STEP_UP, &present)
+        .await
+        .problem(401, "invalid_credentials");
+}
+
 #[actix_web::test]
 async fn same_code_at_once_opens_one_session() {
     let world = World::new().await;

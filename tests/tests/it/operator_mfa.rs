@@ -42,6 +42,7 @@ async fn create(world: &World, email: &str, role: OperatorRole) {
         full_name: "Olga".to_owned(),
         role,
         password: Some(PASSWORD.to_owned()),
+        is_own_password: true,
     };
     operator::create(&world.operator_cx(), new).await.unwrap();
 }
@@ -86,7 +87,7 @@ fn token_of(reply: &Reply) -> String {
 }
 
 /// An operator with a confirmed app: the operator's token and the app, whose present step is used up.
-async fn with_factor(world: &World, email: &str) -> (String, App) {
+pub(crate) async fn with_factor(world: &World, email: &str) -> (String, App) {
     let token = world.operator(email).await;
     let enrolled = own(world, &token, ENROLL, json!({"password": PASSWORD})).await;
     let mut app = app_of(&enrolled.expect(200).json());

@@ -207,6 +207,12 @@ fn requests(world: &World) -> Vec<(&'static str, String, Value, OperatorPermissi
             json!({"code": "123456"}),
             May::ManageOwnAccount,
         ),
+        (
+            "POST",
+            at("/change-password"),
+            json!({"current_password": "wrong horse", "new_password": "a staple of batteries"}),
+            May::ChangeOwnPassword,
+        ),
         ("POST", of("delete"), reason, May::DeleteTenants),
     ]
 }
@@ -471,6 +477,23 @@ async fn destructive_requests_need_a_recent_factor() {
     send(&world, &token_of(&stepped), "POST", &delete, reason)
         .await
         .expect(202);
+    // With `rotate`, no other token of the operator goes on to work.
+    let code = json!({"code": app.next_code(&world), "rotate": true});
+    let rotated = send(&world, &token, "POST", step_up, code).await.expect(200);
+    for ended in [&token, &token_of(&stepped)] {
+        send(&world, ended, "GET", "/api/v1/admin/tenants", Value::Null)
+            .await
+            .problem(401, "token_revoked");
+    }
+    send(
+        &world,
+        &token_of(&rotated),
+        "GET",
+        "/api/v1/admin/operators",
+        Value::Null,
+    )
+    .await
+    .expect(200);
 }
 
 /// A request that was admitted before the operator's sessions ended, and whose body comes later, gets no new token.
@@ -500,7 +523,7 @@ async fn ended_session_gets_no_token_by_a_late_step_up() {
     let command = OperatorCx::command(&world.app, because);
     operator::end_sessions(&command, id).await.unwrap();
     let code = app.next_code(&world);
-    let refused = operator_login::step_up(&late, &code).await.unwrap_err();
+    let refused = operator_login::step_up(&late, &code, false).await.unwrap_err();
     assert!(matches!(refused, OperatorError::Refused(_)), "{refused:?}");
     assert!(operator_mfa::own_email(&late).await.is_err());
 }

@@ -36,6 +36,7 @@ fn new_operator(email: &str, full_name: &str, password: Option<String>) -> NewOp
         full_name: full_name.to_owned(),
         role: OperatorRole::Owner,
         password,
+        is_own_password: true,
     }
 }
 

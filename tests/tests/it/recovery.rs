@@ -111,6 +111,41 @@ async fn reset_by_link_keeps_settled_factors_and_names_passkeys() {
     assert!(events(world, "mfa.reset").await.is_empty());
 }
 
+/// Where the tenant says so, a mailbox alone removes no factor, however new. What was never confirmed ends all the same.
+#[actix_web::test]
+async fn reset_by_link_keeps_new_factors_where_the_tenant_says_so() {
+    let mailed = Mailed::new().await;
+    let (world, acme) = (&mailed.world, &mailed.world.acme);
+    let keep = json!({"security.links_keep_factors": true});
+    let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &keep);
+    patch.await.expect(200);
+    let (authenticator, _) = register(world, &acme.member).await;
+    with_factor(world, &acme.member).await;
+    let enroll = world.post(&acme.viewer, "/api/v1/auth/mfa/enroll", &json!({}));
+    enroll.await.expect(200);
+    // The other tenant keeps the default.
+    with_factor(world, &world.globex.member).await;
+    for who in [&acme.member, &acme.viewer] {
+        mailed.mails_to(&who.email).await;
+        let token = mailed.forgotten(acme, who).await;
+        reset(world, &token).await;
+    }
+    let globex = &world.globex;
+    mailed.mails_to(&globex.member.email).await;
+    let token = mailed.forgotten(globex, &globex.member).await;
+    reset(world, &token).await;
+    world
+        .login("acme", &acme.member.email, NEW)
+        .await
+        .problem(401, "mfa_required");
+    log_in(world, &acme.member, &authenticator).await.expect(200);
+    for (slug, email) in [("acme", &acme.viewer.email), ("globex", &globex.member.email)] {
+        world.login(slug, email, NEW).await.expect(200);
+    }
+    assert_eq!(count(world, "totp_factors").await, 1);
+    assert!(events(world, "mfa.reset").await.is_empty());
+}
+
 /// An app that waits for its confirmation is no factor: it ends, and no reset of a factor is recorded.
 #[actix_web::test]
 async fn reset_by_link_ends_an_enrollment_without_a_record() {
@@ -131,6 +166,10 @@ async fn reset_by_link_ends_an_enrollment_without_a_record() {
 async fn reset_that_first_proves_the_address_ends_a_strangers_passkey() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
+    // Also where links keep the factors of users whose address is proven.
+    let keep = json!({"security.links_keep_factors": true});
+    let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &keep);
+    patch.await.expect(200);
     let victim = "victim@acme.example";
     let body = json!({"tenant_slug": "acme", "email": victim, "full_name": "Eve", "password": PASSWORD});
     let registered = post(world, "/api/v1/auth/register", body).await;

@@ -247,6 +247,8 @@ async fn policy_is_read_and_changed_by_admins_only() {
         ("session_max_days", json!(365)),
         ("sessions_per_user", json!(20)),
         ("mfa_required", json!("off")),
+        ("links_keep_factors", json!(false)),
+        ("session_end_step_up", json!(false)),
         ("require_verified_email", json!(false)),
         ("allow_tenant_switch", json!(true)),
         ("allowed_email_domains", json!([])),

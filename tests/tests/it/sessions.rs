@@ -9,6 +9,8 @@ use sqlx::AssertSqlSafe;
 use tenantry_http::{Api, Readiness};
 use tenantry_tests::{Client, Options, PASSWORD, Person, Reply, TenantWorld, World};
 
+use crate::mfa::with_factor;
+
 const SESSIONS: &str = "/api/v1/auth/sessions";
 const ME: &str = "/api/v1/auth/me";
 const NOBODY: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a11";
@@ -181,6 +183,75 @@ async fn own_session_is_ended_at_once_and_no_other() {
         .await
         .expect(204);
     world.get(member, ME).await.problem(401, "token_revoked");
+}
+
+/// A stolen session alone must not throw its owner out, where the tenant says so. One's own session ends without a question.
+#[actix_web::test]
+async fn ending_other_sessions_takes_a_factor_where_the_tenant_asks() {
+    let world = World::new().await;
+    let acme = &world.acme;
+    let others = [&acme.member, &acme.viewer, &acme.admin, &world.globex.member];
+    let mut theirs = Vec::new();
+    for (who, tenant) in others.into_iter().zip([acme, acme, acme, &world.globex]) {
+        let other = login(&world, tenant, who).await;
+        theirs.push(format!("{SESSIONS}/{}", current(&world, &other).await));
+    }
+    let app = with_factor(&world, &acme.viewer).await;
+    set(&world, acme, json!({"security.session_end_step_up": true})).await;
+    world.clock.advance(Duration::minutes(10));
+
+    // Without a factor: a login of the last ten minutes. What is not there is refused in the same way.
+    let member = &acme.member;
+    let nobody = format!("{SESSIONS}/{NOBODY}");
+    for path in [&theirs[0], &nobody] {
+        world.delete(member, path).await.problem(403, "forbidden");
+    }
+    let all = "/api/v1/auth/logout-all";
+    world
+        .post(member, all, &json!({}))
+        .await
+        .problem(403, "forbidden");
+    let own = format!("/api/v1/users/{}/end-sessions", acme.admin.id);
+    world
+        .post(&acme.admin, &own, &json!({}))
+        .await
+        .problem(403, "forbidden");
+    let fresh = login(&world, acme, member).await;
+    world.delete(&fresh, &theirs[0]).await.expect(204);
+    world.delete(&fresh, &nobody).await.problem(404, "not_found");
+    let present = format!("{SESSIONS}/{}", current(&world, member).await);
+    world.delete(member, &present).await.expect(204);
+    world.post(&fresh, all, &json!({})).await.expect(204);
+
+    // With one: a code of the last ten minutes.
+    let viewer = &acme.viewer;
+    world
+        .delete(viewer, &theirs[1])
+        .await
+        .problem(403, "mfa_required");
+    world
+        .post(viewer, all, &json!({}))
+        .await
+        .problem(403, "mfa_required");
+    let code = json!({"code": app.next_code(&world)});
+    let given = world.post(viewer, "/api/v1/auth/mfa/step-up", &code).await;
+    let stepped = Person {
+        access_token: given.expect(200).json()["access_token"]
+            .as_str()
+            .unwrap()
+            .to_owned(),
+        ..viewer.clone()
+    };
+    world.delete(&stepped, &theirs[1]).await.expect(204);
+    world
+        .post(viewer, "/api/v1/auth/logout", &json!({}))
+        .await
+        .expect(204);
+
+    // Nothing of it holds in the other tenant, nor for admins who end the sessions of members.
+    world.delete(&world.globex.member, &theirs[3]).await.expect(204);
+    let members = format!("/api/v1/users/{}/end-sessions", member.id);
+    world.post(&acme.admin, &members, &json!({})).await.expect(202);
 }
 
 #[actix_web::test]

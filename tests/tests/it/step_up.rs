@@ -266,6 +266,9 @@ async fn sensitive_requests_need_a_recent_factor() {
         "approve_support_access",
         // Of an archive that a job has written: `exports::archives_are_given_out_for_a_recent_factor`.
         "download_tenant_export",
+        // Where the tenant asks for it: `sessions::ending_other_sessions_takes_a_factor_where_the_tenant_asks`.
+        "end_session",
+        "logout_all",
         "begin_passkey_registration",
         "confirm_mfa",
         "enroll_mfa",
@@ -369,6 +372,111 @@ async fn lost_admins_finish_nothing_that_they_began() {
     assert_eq!(world.digest(&world.acme).await, before);
 }
 
+/// With `rotate`, a thief who has tokens of the session has none any more. The session goes on under another id, no longer than before.
+#[actix_web::test]
+async fn rotating_step_up_ends_all_earlier_tokens_of_the_session() {
+    let world = World::new().await;
+    let admin = &world.acme.admin;
+    let login = world
+        .login("acme", &admin.email, PASSWORD)
+        .await
+        .expect(200)
+        .json();
+    let other = with_tokens(admin, &login);
+    let app = with_factor(&world, admin).await;
+    let refresh = async |token: &str| {
+        let body = json!({"refresh_token": token});
+        world.client.post("/api/v1/auth/refresh", &body).await
+    };
+    let later = refresh(&admin.refresh_token).await.expect(200).json();
+    let later = with_tokens(admin, &later);
+    let before = sessions_of(&world, &later).await;
+    world.clock.advance(Duration::minutes(5));
+    let rotate = |code: String| json!({"code": code, "rotate": true});
+    let wrong = world.post(&later, STEP_UP, &rotate("000000".into())).await;
+    wrong.problem(401, "invalid_credentials");
+    let body = json!({"code": app.next_code(&world), "rotate": "yes"});
+    let unread = world.post(&later, STEP_UP, &body).await;
+    unread.problem(422, "validation_failed");
+    let plain = json!({"code": app.next_code(&world)});
+    let plain = world.post(&later, STEP_UP, &plain).await.expect(200).json();
+    assert_eq!(plain.get("refresh_token"), None);
+    world.get(&later, ME).await.expect(200);
+
+    let rotated = world.post(&later, STEP_UP, &rotate(app.next_code(&world))).await;
+    let fresh = with_tokens(admin, &rotated.expect(200).json());
+    let stepped = with_access_token(admin, &plain);
+    for ended in [admin, &later, &stepped] {
+        world.get(ended, ME).await.problem(401, "token_revoked");
+    }
+    for ended in [&later.refresh_token, &admin.refresh_token] {
+        refresh(ended).await.problem(401, "token_revoked");
+    }
+    world.get(&other, ME).await.expect(200);
+    let after = sessions_of(&world, &fresh).await;
+    assert_eq!(after.len(), before.len());
+    let present = |sessions: &[Value]| {
+        sessions
+            .iter()
+            .find(|one| one["current"] == true)
+            .cloned()
+            .unwrap()
+    };
+    assert_ne!(present(&after)["id"], present(&before)["id"]);
+    assert_eq!(present(&after)["created_at"], present(&before)["created_at"]);
+
+    // The factor is in the session, as that of a login is.
+    let next = refresh(&fresh.refresh_token).await.expect(200).json();
+    let idle = json!({"security.session_idle_minutes": 45});
+    let changed = world.patch(&with_tokens(admin, &next), SETTINGS, &idle).await;
+    changed.expect(200);
+    let audit = world.audit(&world.acme).await;
+    let ended = audit
+        .iter()
+        .filter(|(action, entry)| action == "session.ended" && entry["after"]["reason"] == "replaced");
+    assert_eq!(ended.count(), 1);
+}
+
+#[actix_web::test]
+async fn two_rotations_at_once_leave_one_session() {
+    let world = World::new().await;
+    let member = &world.acme.member;
+    let app = with_factor(&world, member).await;
+    let rotations = [0, 1].map(|index| {
+        let body = json!({"code": app.recovery_code(index), "rotate": true});
+        world.post(member, STEP_UP, &body)
+    });
+    let [first, second] = rotations;
+    let (first, second) = futures_util::future::join(first.send(), second.send()).await;
+    let (done, refused) = match first.status {
+        200 => (first, second),
+        _ => (second, first),
+    };
+    assert!([401, 403].contains(&refused.status), "{}", refused.text());
+    let fresh = with_tokens(member, &done.expect(200).json());
+    assert_eq!(sessions_of(&world, &fresh).await.len(), 1);
+    world.get(member, ME).await.problem(401, "token_revoked");
+}
+
+fn with_access_token(who: &Person, reply: &Value) -> Person {
+    Person {
+        access_token: reply["access_token"].as_str().unwrap().to_owned(),
+        ..who.clone()
+    }
+}
+
+fn with_tokens(who: &Person, reply: &Value) -> Person {
+    Person {
+        refresh_token: reply["refresh_token"].as_str().unwrap().to_owned(),
+        ..with_access_token(who, reply)
+    }
+}
+
+async fn sessions_of(world: &World, who: &Person) -> Vec<Value> {
+    let page = world.get(who, "/api/v1/auth/sessions").await.expect(200).json();
+    page["data"].as_array().unwrap().clone()
+}
+
 /// A scope may be a minute old, and its session over by then.
 #[actix_web::test]
 async fn ended_session_takes_no_factor() {
@@ -382,7 +490,7 @@ async fn ended_session_takes_no_factor() {
     );
     world.sql(ended).await;
     world.clock.advance(Duration::seconds(30));
-    let given = mfa::step_up(&cx, &app.next_code(&world)).await;
+    let given = mfa::step_up(&cx, &app.next_code(&world), false).await;
     assert!(
         matches!(given, Err(MfaError::Refused(Refused::Forbidden))),
         "{given:?}"

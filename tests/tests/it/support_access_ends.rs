@@ -153,7 +153,14 @@ async fn changes_of_an_operator_end_the_accesses_in_every_tenant() {
         request.await.expect(200);
     };
     let mut password = PASSWORD.to_owned();
-    for change in ["owner", "billing", "deactivate", "end-sessions", "password"] {
+    for change in [
+        "owner",
+        "billing",
+        "deactivate",
+        "end-sessions",
+        "own-password",
+        "password",
+    ] {
         let sam = login(&world, SAM, &password).await;
         let (id, bearer) = granted(&world, &sam, acme, "write").await;
         let pending = ask(&world, &sam, globex, "read").await;
@@ -168,6 +175,13 @@ async fn changes_of_an_operator_end_the_accesses_in_every_tenant() {
                 post(&world, &owner, &format!("{path}/end-sessions"), json!({}))
                     .await
                     .expect(204);
+            }
+            "own-password" => {
+                let body = json!({"current_password": password, "new_password": "a staple of batteries"});
+                post(&world, &sam, "/api/v1/admin/change-password", body)
+                    .await
+                    .expect(200);
+                "a staple of batteries".clone_into(&mut password);
             }
             "password" => {
                 let reset = format!("{path}/reset-password");
@@ -198,7 +212,7 @@ async fn changes_of_an_operator_end_the_accesses_in_every_tenant() {
     let ended = events
         .iter()
         .filter(|(_, row)| row["details"]["support_accesses_ended"] == 2);
-    assert_eq!(ended.count(), 5);
+    assert_eq!(ended.count(), 6);
     // A change of the name ends none.
     let sam = login(&world, SAM, &password).await;
     let (_, bearer) = granted(&world, &sam, acme, "read").await;

@@ -70,13 +70,13 @@ impl TotpSecret {
         )
     }
 
-    /// Returns the time step that a code of six digits belongs to, among the present step and the ones before and after.
-    /// A step up to `last` is not accepted, so that a code works once.
+    /// Returns the time step that a code of six digits belongs to, among those of the window. A step up to `last` is not accepted, so that
+    /// a code works once.
     pub fn accepted_step(
         &self,
         codes: &dyn OneTimeCodes,
         code: &str,
-        now: Time,
+        (now, window): (Time, TotpWindow),
         last: Option<i64>,
     ) -> Option<i64> {
         let is_code = code.len() == 6 && code.bytes().all(|byte| byte.is_ascii_digit());
@@ -84,7 +84,8 @@ impl TotpSecret {
             return None;
         }
         let present = now.timestamp().div_euclid(TOTP_STEP_SECONDS);
-        let steps = (present - 1..=present + 1).filter(|step| last.is_none_or(|last| *step > last));
+        let around = i64::from(window.steps_around());
+        let steps = (present - around..=present + around).filter(|step| last.is_none_or(|last| *step > last));
         let mut accepted = None;
         // All steps are compared, in the same time whichever it is.
         for step in steps {
@@ -92,6 +93,35 @@ impl TotpSecret {
             accepted = accepted.or(right.then_some(step));
         }
         accepted
+    }
+}
+
+/// In which time steps a code is accepted: its own, and perhaps the ones before and after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TotpWindow {
+    /// A code is accepted for 30 seconds. Clocks must be right, and users quick.
+    PresentStep,
+    /// A code is accepted for 90 seconds, as RFC 6238 section 5.2 allows for delays and clocks that differ.
+    #[default]
+    OneStepAround,
+}
+
+impl TotpWindow {
+    /// The window of so many steps before and after the present one; `None` for more than 1.
+    pub const fn around(steps: u8) -> Option<Self> {
+        match steps {
+            0 => Some(Self::PresentStep),
+            1 => Some(Self::OneStepAround),
+            _ => None,
+        }
+    }
+
+    /// How many steps before and after the present one are accepted.
+    pub const fn steps_around(self) -> u8 {
+        match self {
+            Self::PresentStep => 0,
+            Self::OneStepAround => 1,
+        }
     }
 }
 
@@ -422,9 +452,30 @@ mod tests {
     }
 
     fn accepted(code: &str, seconds: i64, last: Option<i64>) -> Option<i64> {
+        accepted_in(TotpWindow::default(), code, seconds, last)
+    }
+
+    fn accepted_in(window: TotpWindow, code: &str, seconds: i64, last: Option<i64>) -> Option<i64> {
         Counters
             .secret()
-            .accepted_step(&Counters, code, at(seconds), last)
+            .accepted_step(&Counters, code, (at(seconds), window), last)
+    }
+
+    #[test]
+    fn window_of_the_present_step_is_30_seconds() {
+        let window = TotpWindow::around(0).unwrap();
+        for (seconds, expected) in [(299, None), (300, Some(10)), (329, Some(10)), (330, None)] {
+            assert_eq!(
+                accepted_in(window, "000010", seconds, None),
+                expected,
+                "{seconds}"
+            );
+        }
+        assert_eq!(accepted_in(window, "000010", 300, Some(10)), None);
+        for steps in 0..=3 {
+            let around = TotpWindow::around(steps).map(TotpWindow::steps_around);
+            assert_eq!(around, (steps < 2).then_some(steps));
+        }
     }
 
     #[test]

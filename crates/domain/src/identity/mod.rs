@@ -42,8 +42,8 @@ pub use lockout::{AccountDigest, DelayRule, Guess, Lockout, Lockouts, Place};
 pub use mfa::{
     DeviceToken, FACTOR_SETTLES_AFTER, MFA_CHALLENGE_FAILURES, MFA_CHALLENGE_SECONDS, MFA_CHALLENGES,
     MfaChallenge, MfaRequirement, OneTimeCodes, RECOVERY_CODES, RecoveryCode, SecondFactors,
-    TOTP_STEP_SECONDS, TRUSTED_DEVICE_DAYS, TRUSTED_DEVICES, TotpFactor, TotpSecret, TrustedDevice,
-    without_separators,
+    TOTP_STEP_SECONDS, TRUSTED_DEVICE_DAYS, TRUSTED_DEVICES, TotpFactor, TotpSecret, TotpWindow,
+    TrustedDevice, without_separators,
 };
 pub use passkey::{
     ClonedPasskey, PASSKEY_CEREMONY_SECONDS, PASSKEYS, Passkey, PasskeyAssertion, PasskeyBackup,

@@ -33,6 +33,8 @@ pub struct Operator {
     /// What the password hasher returned; the password itself is never stored.
     #[serde(skip)]
     pub password_hash: PasswordHash,
+    /// When the password expires, because somebody else chose it; `None` for one that the operator chose.
+    pub password_expires_at: Option<Time>,
     /// Counts how often all tokens of the operator were ended; a token of another count is refused.
     pub epoch: i64,
     /// When a login with a second factor was last finished: logins that began before then no longer wait for theirs.
@@ -77,6 +79,7 @@ impl Operator {
             role,
             is_active: true,
             password_hash,
+            password_expires_at: None,
             epoch: 0,
             factor_at: None,
             created_at: now,
@@ -104,6 +107,20 @@ impl Operator {
             after.version += 1;
         }
         Ok(after)
+    }
+
+    /// Sets another password, which expires then if somebody else chose it. Ends all tokens.
+    pub fn set_password(&mut self, hash: PasswordHash, expires_at: Option<Time>, now: Time) {
+        self.password_hash = hash;
+        self.password_expires_at = expires_at;
+        self.epoch += 1;
+        self.updated_at = now;
+        self.version += 1;
+    }
+
+    /// Whether the password has expired: then it is a wrong one.
+    pub fn password_has_expired(&self, now: Time) -> bool {
+        self.password_expires_at.is_some_and(|at| now >= at)
     }
 
     /// Whether the operator is one of those of whom one has to be left.
@@ -386,13 +403,8 @@ pub trait OperatorWork: Send {
     /// An operator, locked until the transaction ends: what concerns the second factor is done one after the other.
     async fn lock_operator(&mut self, operator: OperatorId) -> Result<Option<Operator>, StoreError>;
 
-    /// Stores another password of an operator, and ends all of their tokens.
-    async fn replace_password(
-        &mut self,
-        operator: OperatorId,
-        hash: &PasswordHash,
-        at: Time,
-    ) -> Result<(), StoreError>;
+    /// Stores the password of an operator, its expiry and the epoch, after [`Operator::set_password`].
+    async fn replace_password(&mut self, operator: &Operator) -> Result<(), StoreError>;
 
     /// The ids of the active owners, locked until the transaction ends: changes that could leave none wait for one another.
     async fn lock_owners(&mut self) -> Result<Vec<OperatorId>, StoreError>;

@@ -69,6 +69,7 @@ macro_rules! needs_recent_factor {
 // `recent` needs a second factor of the last minutes: what cannot be undone, what shows a tenant's rows, and who may do what.
 operator_permissions! {
     ManageOwnAccount "account.manage" [Support Billing Owner] plain "Manage one's own second factor.";
+    ChangeOwnPassword "account.change_password" [Support Billing Owner] recent "Change one's own password.";
     ReadTenants "tenants.read" [Support Billing Owner] plain "See the tenants.";
     CreateTenants "tenants.create" [Billing Owner] plain "Create tenants.";
     SuspendTenants "tenants.suspend" [Billing Owner] plain "Suspend and resume tenants.";

@@ -146,6 +146,9 @@ pub enum Refused {
     /// The user enrolled the second factor too lately for a request that concerns the accounts of others.
     #[error("the request needs a second factor that was enabled at least 24 hours ago")]
     FactorTooNew,
+    /// The user has no second factor to give again, and the session began too long ago.
+    #[error("the request needs a login of the last minutes")]
+    LoginRequired,
     /// The operator has not given a second factor lately.
     #[error("the request needs a recent second factor of the operator")]
     OperatorFactorRequired,
@@ -161,6 +164,7 @@ impl From<Refused> for ErrorCode {
             | Refused::FactorRequired
             | Refused::FactorMissing
             | Refused::FactorTooNew
+            | Refused::LoginRequired
             | Refused::OperatorFactorRequired => ErrorCode::Forbidden,
         }
     }

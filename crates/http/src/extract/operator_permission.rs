@@ -15,7 +15,7 @@ macro_rules! operator_permissions {
 }
 
 operator_permissions! {
-    ManageOwnAccount ReadTenants CreateTenants SuspendTenants RestoreTenants DeleteTenants PurgeTenants ManagePlans
+    ManageOwnAccount ChangeOwnPassword ReadTenants CreateTenants SuspendTenants RestoreTenants DeleteTenants PurgeTenants ManagePlans
     ReadBilling ReadFlags ManageFlags ReadJobs ManageJobs ReadRows ReadSupportAccess UseSupportAccess ReadUsage ReadAudit ReadOperators
     ManageOperators
 }

@@ -36,7 +36,7 @@ const WRITE: u32 = 2;
 /// What a request takes from each of its buckets, where that is not [`READ`] or [`WRITE`]. Whatever hashes a
 /// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind. Billing costs a unit for
 /// each call of the payment provider, those of the job that it leaves behind included.
-const COSTS: [(Method, &str, u32); 33] = [
+const COSTS: [(Method, &str, u32); 34] = [
     // They are POST for the sake of their bodies, and read only.
     (Method::POST, "/ofrep/v1/evaluate/flags", READ),
     (Method::POST, "/ofrep/v1/evaluate/flags/{key}", READ),
@@ -46,6 +46,7 @@ const COSTS: [(Method, &str, u32); 33] = [
     (Method::POST, "/api/v1/auth/register", 3),
     (Method::POST, "/api/v1/auth/mfa/enroll", 5),
     (Method::POST, "/api/v1/auth/mfa/disable", 5),
+    (Method::POST, "/api/v1/admin/change-password", 5),
     (Method::POST, "/api/v1/admin/mfa/enroll", 5),
     (Method::POST, "/api/v1/admin/mfa/disable", 5),
     (Method::POST, "/api/v1/auth/passkeys/registration", 5),

@@ -94,6 +94,9 @@ impl From<Refused> for ApiError {
                 max_age: RECENT_SECONDS,
             })
             .with_detail("This request is not allowed without a second factor of your own. Enroll one at POST /auth/mfa/enroll."),
+            Refused::LoginRequired => Self::new(ErrorCode::Forbidden).with_detail(
+                "This session began more than 10 minutes ago. Log in again, and send the request with the new access token.",
+            ),
             Refused::FactorTooNew => Self::new(ErrorCode::Forbidden).with_detail(
                 "Your second factor was enabled less than 24 hours ago, which is too recent for this request.",
             ),

@@ -45,6 +45,7 @@ pub(crate) mod entity {
         pub email: String,
         pub full_name: String,
         pub password_hash: String,
+        pub password_expires_at: Option<DateTimeUtc>,
         pub role: String,
         pub is_active: bool,
         pub epoch: i64,
@@ -353,6 +354,7 @@ impl OperatorWork for PgOperatorWork {
             id: Set(operator.id.uuid()),
             email: Set(operator.email.as_str().to_owned()),
             password_hash: Set(operator.password_hash.as_str().to_owned()),
+            password_expires_at: Set(operator.password_expires_at),
             role: Set(operator.role.as_str().to_owned()),
             epoch: Set(operator.epoch),
             version: Set(operator.version),
@@ -372,17 +374,17 @@ impl OperatorWork for PgOperatorWork {
         rows.into_iter().next().map(Operator::try_from).transpose()
     }
 
-    async fn replace_password(
-        &mut self,
-        operator: OperatorId,
-        hash: &PasswordHash,
-        at: Time,
-    ) -> Result<(), StoreError> {
+    async fn replace_password(&mut self, operator: &Operator) -> Result<(), StoreError> {
         let update = Entity::update_many()
-            .col_expr(Column::PasswordHash, Expr::value(hash.as_str()))
-            .col_expr(Column::Epoch, Expr::col(Column::Epoch).add(1))
-            .col_expr(Column::UpdatedAt, Expr::value(at))
-            .filter(Column::Id.eq(operator.uuid()));
+            .col_expr(Column::PasswordHash, Expr::value(operator.password_hash.as_str()))
+            .col_expr(
+                Column::PasswordExpiresAt,
+                Expr::value(operator.password_expires_at),
+            )
+            .col_expr(Column::Epoch, Expr::value(operator.epoch))
+            .col_expr(Column::Version, Expr::value(operator.version))
+            .col_expr(Column::UpdatedAt, Expr::value(operator.updated_at))
+            .filter(Column::Id.eq(operator.id.uuid()));
         exactly_one(self.tx.execute(&update.into_query()).await?)
     }
 
@@ -541,6 +543,7 @@ impl TryFrom<Model> for Operator {
             full_name: row.full_name,
             is_active: row.is_active,
             password_hash: PasswordHash::new(row.password_hash),
+            password_expires_at: row.password_expires_at,
             epoch: row.epoch,
             factor_at: row.factor_at,
             created_at: row.created_at,

@@ -51,6 +51,16 @@ fn commands_find_what_a_running_demo_uses_and_say_so() {
         let told = stderr(&output);
         assert!(output.status.success(), "{command}: {told}");
         assert!(told.starts_with(&using), "{command}: {told}");
+        if command.starts_with("operator create") || command.starts_with("operator reset-password") {
+            // Scripts take the password from the end of the last line.
+            let printed = String::from_utf8_lossy(&output.stdout);
+            assert!(
+                printed.contains("\nthe password expires at 20"),
+                "{command}: {printed}"
+            );
+            let last = printed.lines().last().unwrap_or_default();
+            assert!(last.starts_with("password "), "{command}: {printed}");
+        }
         for part in ["/tenantry, signing key ", "Stripe http://127.0.0.1:"] {
             assert!(told.contains(part), "{command}: {told}");
         }

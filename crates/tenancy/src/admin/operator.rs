@@ -14,6 +14,7 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::tenant::Refused;
 
+use crate::identity::first_password;
 use crate::identity::known_network;
 use crate::identity::lockout::Guesser;
 use crate::identity::mfa::Pending;
@@ -174,6 +175,8 @@ pub struct NewOperator {
     pub role: OperatorRole,
     /// The password; generated when absent.
     pub password: Option<String>,
+    /// Whether the operator chose that password. One that somebody else chose, or that is generated, expires.
+    pub is_own_password: bool,
 }
 
 /// Adds an operator, with a generated password unless one is given.
@@ -197,9 +200,11 @@ pub async fn create_once(
     cx.require(OperatorPermission::ManageOperators)?;
     let ports = &cx.app().ports;
     let email = Email::parse(&new.email, "/email")?;
+    let is_own = new.is_own_password && new.password.is_some();
     let password = password_of(cx, &email, &new.full_name, new.password).await?;
     let id = OperatorId::next(ports.ids.as_ref());
-    let operator = Operator::new(id, email, &new.full_name, new.role, password.hash, cx.now())?;
+    let mut operator = Operator::new(id, email, &new.full_name, new.role, password.hash, cx.now())?;
+    operator.password_expires_at = (!is_own).then(|| cx.now() + first_password::lifetime_of_operators());
     let mut work = cx.begin().await?;
     require_acting_owner(cx, work.as_mut()).await?;
     // The owners are locked, so two requests with one key run one after the other.
@@ -298,8 +303,8 @@ pub async fn end_sessions(cx: &OperatorCx, id: OperatorId) -> Result<(), Operato
     Ok(())
 }
 
-/// Replaces an operator's password, with a generated one unless one is given. Ends all of the operator's tokens, and the wait
-/// after wrong guesses, at once.
+/// Replaces an operator's password, with a generated one unless one is given; it expires, since the operator did not choose it. Ends all
+/// of the operator's tokens, and the wait after wrong guesses, at once.
 ///
 /// # Errors
 /// [`OperatorError`].
@@ -311,11 +316,14 @@ pub async fn reset_password(
     cx.require(OperatorPermission::ManageOperators)?;
     let because = SystemScope::because("an operator's password is reset");
     let found = cx.app().ports.operators.find(because, id).await?;
-    let operator = found.ok_or(OperatorError::NotFound)?;
-    let new = password_of(cx, &operator.email, &operator.full_name, password).await?;
+    let seen = found.ok_or(OperatorError::NotFound)?;
+    let new = password_of(cx, &seen.email, &seen.full_name, password).await?;
     let mut work = cx.begin().await?;
     require_acting_owner(cx, work.as_mut()).await?;
-    work.replace_password(id, &new.hash, cx.now()).await?;
+    let mut operator = work.lock_operator(id).await?.ok_or(OperatorError::NotFound)?;
+    let expires_at = cx.now() + first_password::lifetime_of_operators();
+    operator.set_password(new.hash, Some(expires_at), cx.now());
+    work.replace_password(&operator).await?;
     let account = AccountName::of(operator.email.as_str()).bytes();
     work.lockouts().delete_of(account).await?;
     let ended = support_end::of_operator(cx, work.as_mut(), id).await?;

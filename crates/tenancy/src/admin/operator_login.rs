@@ -20,6 +20,7 @@ use crate::audit::refusal::RefusedAction;
 use crate::identity::lockout::{self, Guesser, Standing};
 use crate::identity::mfa::Enrollment;
 use crate::identity::password;
+use crate::identity::support_end::{self, EndedAccesses};
 use crate::{OperatorCx, Origin, Tenancy};
 
 /// The answer to an operator's successful login.
@@ -76,16 +77,17 @@ pub async fn login(
     let class = CallerClass::known_if(claim.guesser.is_known());
     let caller = HashingCaller::new(class, CallerGroup::Operator, visit.origin.address());
     let verified = passwords.verify(&caller, password.clone(), hash).await?;
-    let admitted = match operator.filter(|_| verified.is_right()) {
+    let proven = operator.filter(|_| verified.is_right());
+    let now = app.ports.clock.now();
+    let has_expired = proven
+        .as_ref()
+        .is_some_and(|operator| operator.password_has_expired(now));
+    let admitted = match proven.filter(|_| !has_expired) {
         Some(operator) => admit(app, operator, visit.request.clone()).await?,
         None => None,
     };
     let Some((scope, login)) = admitted else {
-        operator_guess::fail(app, claim.guesser).await?;
-        // What was typed may be a password in the wrong box: only something that is an address is kept.
-        let details = json!({"email": claim.email});
-        operator_guess::refuse(&as_guest(app, visit), RefusedAction::OperatorLogin, details).await?;
-        return Err(OperatorError::InvalidCredentials);
+        return Err(refused(app, visit, &claim, has_expired).await?);
     };
     let cx = OperatorCx::new(Arc::clone(app), scope, visit.origin);
     let renewed = password::renew(passwords, &caller, verified, password).await;
@@ -182,17 +184,25 @@ pub async fn confirm(
 }
 
 /// Gives an operator who is logged in a token that says that the second factor was given now. It expires when the present one does,
-/// so a code alone does not extend a login.
+/// so a code alone does not extend a login. With `rotate`, all other tokens of the operator and the accesses to tenants end.
 ///
 /// # Errors
 /// [`OperatorError::WrongCode`], [`OperatorError::Locked`], [`OperatorError::NotEnrolled`].
-pub async fn step_up(cx: &OperatorCx, code: &str) -> Result<OperatorLoggedIn, OperatorError> {
+pub async fn step_up(cx: &OperatorCx, code: &str, rotate: bool) -> Result<OperatorLoggedIn, OperatorError> {
     cx.require(OperatorPermission::ManageOwnAccount)?;
     let session = cx.scope().session().ok_or(OperatorError::InvalidToken)?;
-    let (work, operator) = operator_mfa::give_own(cx, code).await?;
-    let details = json!({"operator": operator.id});
+    let (mut work, mut operator) = operator_mfa::give_own(cx, code).await?;
+    let mut ended = EndedAccesses::NONE;
+    if rotate {
+        work.factors().end_tokens(operator.id).await?;
+        operator.epoch += 1;
+        ended = support_end::of_operator(cx, work.as_mut(), operator.id).await?;
+    }
+    let details =
+        json!({"operator": operator.id, "rotated": rotate, "support_accesses_ended": ended.count()});
     work.commit(cx.record("operator.stepped_up", None, details))
         .await?;
+    ended.log(cx).await;
     let access_token = token(cx.app(), &operator, Some(cx.now()), session.expires_at);
     Ok(OperatorLoggedIn {
         access_token,
@@ -229,6 +239,24 @@ async fn claim(app: &Tenancy, origin: &Origin, typed: &str) -> Result<Claim, Sto
         guesser,
         standing,
     })
+}
+
+/// Counts and records a login that is refused, and returns the error for the caller. Only the log tells an expired password from a wrong
+/// one: a stranger must not learn that it was right.
+async fn refused(
+    app: &Arc<Tenancy>,
+    visit: Visit,
+    claim: &Claim,
+    has_expired: bool,
+) -> Result<OperatorError, StoreError> {
+    operator_guess::fail(app, claim.guesser).await?;
+    // What was typed may be a password in the wrong box: only something that is an address is kept.
+    let details = match has_expired {
+        true => json!({"email": claim.email, "reason": "password_expired"}),
+        false => json!({"email": claim.email}),
+    };
+    operator_guess::refuse(&as_guest(app, visit), RefusedAction::OperatorLogin, details).await?;
+    Ok(OperatorError::InvalidCredentials)
 }
 
 /// Logs in an operator whose password was right, or leaves the login waiting for a code.
@@ -336,7 +364,7 @@ fn as_guest(app: &Arc<Tenancy>, visit: Visit) -> OperatorCx {
 }
 
 /// An access token of an operator.
-fn token(app: &Tenancy, operator: &Operator, factor_at: Option<Time>, expires_at: Time) -> String {
+pub(crate) fn token(app: &Tenancy, operator: &Operator, factor_at: Option<Time>, expires_at: Time) -> String {
     app.ports.operator_tokens.sign(&OperatorClaims {
         operator: operator.id,
         epoch: operator.epoch,

@@ -286,6 +286,7 @@ fn apps<'a>(cx: &'a OperatorCx, place: &'a str) -> Apps<'a> {
         codes: ports.one_time_codes.as_ref(),
         seal: ports.seal.as_ref(),
         place,
+        window: cx.app().policy.totp_window,
     }
 }
 
@@ -320,8 +321,8 @@ async fn own(cx: &OperatorCx) -> Result<Operator, OperatorError> {
     Ok(found.filter(is_live).ok_or(Refused::Forbidden)?)
 }
 
-/// The operator who is logged in, whose password was compared with the given one.
-async fn with_password(cx: &OperatorCx, password: Password) -> Result<Operator, OperatorError> {
+/// The operator who is logged in, whose password was compared with the given one. One that has expired is a wrong one.
+pub(crate) async fn with_password(cx: &OperatorCx, password: Password) -> Result<Operator, OperatorError> {
     let operator = own(cx).await?;
     let guesser = guesser(cx, &operator).await?;
     let standing = operator_guess::look(cx.app(), guesser).await?;
@@ -332,9 +333,13 @@ async fn with_password(cx: &OperatorCx, password: Password) -> Result<Operator, 
     let caller = HashingCaller::new(CallerClass::Known, CallerGroup::Operator, cx.origin().address());
     let hash = Some(operator.password_hash.clone());
     let verified = cx.app().ports.passwords.verify(&caller, password, hash).await?;
-    if !verified.is_right() {
+    let has_expired = verified.is_right() && operator.password_has_expired(cx.now());
+    if !verified.is_right() || has_expired {
         operator_guess::fail(cx.app(), guesser).await?;
-        let details = json!({"operator": operator.id});
+        let details = match has_expired {
+            true => json!({"operator": operator.id, "reason": "password_expired"}),
+            false => json!({"operator": operator.id}),
+        };
         operator_guess::refuse(cx, RefusedAction::PasswordConfirmation, details).await?;
         return Err(OperatorError::WrongPassword);
     }
@@ -350,7 +355,7 @@ async fn guesser(cx: &OperatorCx, operator: &Operator) -> Result<Guesser, StoreE
 }
 
 /// Locks an operator, whose tokens and password must not have changed since they were seen.
-async fn lock(work: &mut dyn OperatorWork, seen: &Operator) -> Result<Operator, OperatorError> {
+pub(crate) async fn lock(work: &mut dyn OperatorWork, seen: &Operator) -> Result<Operator, OperatorError> {
     let operator = work.lock_operator(seen.id).await?;
     let same = |now: &Operator| now.is_active && now.epoch == seen.epoch;
     operator.filter(same).ok_or(OperatorError::InvalidToken)

@@ -47,6 +47,10 @@ pub const RETENTION_AUDIT_DAYS: Setting<i64> = Setting::new("retention.audit_day
 pub const RETENTION_EVENTS_DAYS: Setting<i64> = Setting::new("retention.events_days");
 /// Whether users come in from other tenants with a proof of their mailbox.
 pub const ALLOW_TENANT_SWITCH: Setting<bool> = Setting::new("security.allow_tenant_switch");
+/// Whether links in mail keep second factors that were added lately.
+pub const LINKS_KEEP_FACTORS: Setting<bool> = Setting::new("security.links_keep_factors");
+/// Whether users authenticate again before they end their other sessions.
+pub const SESSION_END_STEP_UP: Setting<bool> = Setting::new("security.session_end_step_up");
 /// Whether operators who ask for read access get it without an admin's approval.
 pub const PREAPPROVE_SUPPORT_READ: Setting<bool> = Setting::new("security.preapprove_support_read");
 /// The password of the tenant's own mail server.
@@ -240,6 +244,20 @@ fn logins() -> Vec<Definition> {
         )
         .client_visible(),
         Definition::new(
+            "security.links_keep_factors",
+            Kind::Boolean,
+            json!(false),
+            "Whether a link to reset the password, or to take a change of address back, keeps second factors that were added less than 24 \
+             hours before. An admin removes them where a stranger added them.",
+        ),
+        Definition::new(
+            "security.session_end_step_up",
+            Kind::Boolean,
+            json!(false),
+            "Whether users give their second factor again, or log in again, before they end other sessions of theirs.",
+        )
+        .client_visible(),
+        Definition::new(
             "security.require_verified_email",
             Kind::Boolean,
             json!(false),
@@ -331,6 +349,10 @@ mod tests {
         assert!(!verified);
         let switch: bool = serde_json::from_value(default(ALLOW_TENANT_SWITCH.key())).unwrap();
         assert!(switch);
+        for off in [&LINKS_KEEP_FACTORS, &SESSION_END_STEP_UP] {
+            let value: bool = serde_json::from_value(default(off.key())).unwrap();
+            assert!(!value, "{}", off.key());
+        }
         let webhook: Option<String> = serde_json::from_value(default(WEBHOOK_DEFAULT_URL.key())).unwrap();
         assert_eq!(webhook, None);
         assert!(registry.get(SMTP_PASSWORD.key()).unwrap().secret);

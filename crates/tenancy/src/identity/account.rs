@@ -17,7 +17,7 @@ use crate::customization::setting;
 use crate::identity::challenge::{self, ChallengeResponse};
 use crate::identity::email_domain::AllowedDomains;
 use crate::identity::lockout;
-use crate::identity::mfa::{self, Removed};
+use crate::identity::mfa::{self, NewFactors, Removed};
 use crate::identity::password::{self, Compared};
 use crate::identity::{
     account_link, account_mail, address, first_password, new_password, security_notice, session,
@@ -195,8 +195,8 @@ async fn send_reset_to(
 /// Replaces the password of the account that a link opens, ends all of its sessions, and returns its user. The link was
 /// read from a mail to the address of the account, so it proves that address, too.
 ///
-/// Factors that were not settled when the link was made are removed: a thief who knew the password may have bound them, and they would
-/// outlive the new password. Of a user who registered and never proved the address before, all factors and API keys end: a
+/// Factors that were not settled when the link was made are removed, unless the tenant keeps them: a thief who knew the password may have
+/// bound them, and they would outlive the new password. Of a user who registered and never proved the address before, all factors and API keys end: a
 /// stranger may have registered with the address, and would keep its owner out. API keys of others have secrets of their own and stay
 /// valid; the notices of the reset say so to a user who has made some, and name the passkeys that remain.
 ///
@@ -214,13 +214,13 @@ pub async fn reset_password(cx: &Cx, token: &PresentedLink, new: String) -> Resu
     };
     first_password::refuse_again::<AccountError>(cx, &caller, &user, &new).await?;
     let hash = cx.ports().passwords.hash(&caller, new).await?;
-    let domains = AllowedDomains::of(cx).await?;
+    let (domains, new_factors) = (AllowedDomains::of(cx).await?, NewFactors::of(cx).await?);
     cx.write(async |work| {
         let (link, mut user) = redeem_proof(cx, work, (RESET, token), &domains).await?;
         let removed = if user.may_be_a_strangers() {
             end_strangers_access(cx, work, &user).await?
         } else {
-            mfa::remove_unsettled(cx, work, user.id, link.created_at).await?
+            mfa::remove_unsettled(cx, work, user.id, (new_factors, link.created_at)).await?
         };
         user.set_password(hash, cx.now());
         user.verify_email(cx.now());

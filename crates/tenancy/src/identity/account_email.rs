@@ -10,7 +10,8 @@ use tenantry_domain::store::Work;
 
 use crate::identity::account::{self, AccountError};
 use crate::identity::email_domain::AllowedDomains;
-use crate::identity::{account_link, address, mfa, session};
+use crate::identity::mfa::{self, NewFactors};
+use crate::identity::{account_link, address, session};
 use crate::kernel::step_up::RecentFactor;
 use crate::{Changed, Cx};
 
@@ -80,13 +81,14 @@ pub async fn confirm(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError>
 }
 
 /// Gives the account that a link opens its former address back, which the link was sent to, ends all of its sessions, and
-/// removes its trusted devices. Second factors and passkeys stay if they were settled before the change of address: later ones may be
-/// those of a thief, who changed the address. A thief may know the password, so it ends, and a link to choose a new one is sent to the
+/// removes its trusted devices. Second factors and passkeys stay if they were settled before the change of address, or if the tenant keeps
+/// them: later ones may be those of a thief, who changed the address. A thief may know the password, so it ends, and a link to choose a new one is sent to the
 /// address.
 ///
 /// # Errors
 /// `/token` when the link does not work, [`AccountError::EmailTaken`]; [`AccountError`].
 pub async fn revert(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> {
+    let new_factors = NewFactors::of(cx).await?;
     cx.write(async |work| {
         address::lock_tenant(work).await?;
         let redeemed = account_link::redeem(cx, work, LinkPurpose::RevertEmail, token).await?;
@@ -96,7 +98,7 @@ pub async fn revert(cx: &Cx, token: &PresentedLink) -> Result<(), AccountError> 
         user.move_to(link.email.clone(), cx.now());
         user.set_password(cx.ports().passwords.unusable(), cx.now());
         let ended = session::end_all(cx, work, &mut user).await?;
-        let removed = mfa::remove_unsettled(cx, work, user.id, link.created_at).await?;
+        let removed = mfa::remove_unsettled(cx, work, user.id, (new_factors, link.created_at)).await?;
         removed.notify(cx, work, user.id).await?;
         withdraw(work, &user, &link).await?;
         account_link::issue(cx, work, &user, LinkPurpose::ResetPassword, &user.email).await?;

@@ -4,14 +4,16 @@
 
 use chrono::Duration;
 use serde_json::json;
-use tenantry_domain::identity::{AccountNotice, HashingCaller, Password, PasswordError, RareNotice, User};
+use tenantry_domain::identity::{
+    AccountNotice, HashingCaller, Password, PasswordError, PasswordHash, RareNotice, User,
+};
 use tenantry_domain::kernel::{AccountNoticeId, Invalid, Permission, StoreError};
 
-use crate::Cx;
 use crate::customization::product_settings::{DEFAULT_FIRST_PASSWORD_DAYS, FIRST_PASSWORD_DAYS};
 use crate::customization::setting;
 use crate::identity::account_mail;
 use crate::operations::job::{JobFailure, JobHandler, Nothing};
+use crate::{Cx, Tenancy};
 
 /// For how long a first password works from now on, in the tenant of the context.
 pub(crate) async fn lifetime(cx: &Cx) -> Result<Duration, StoreError> {
@@ -21,6 +23,11 @@ pub(crate) async fn lifetime(cx: &Cx) -> Result<Duration, StoreError> {
 
 /// For how long the first password of a tenant's first admin works. The tenant has no settings yet.
 pub(crate) const fn lifetime_in_new_tenant() -> Duration {
+    Duration::days(DEFAULT_FIRST_PASSWORD_DAYS)
+}
+
+/// For how long a password works that an operator of the platform did not choose.
+pub(crate) const fn lifetime_of_operators() -> Duration {
     Duration::days(DEFAULT_FIRST_PASSWORD_DAYS)
 }
 
@@ -39,11 +46,32 @@ where
     E: From<Invalid> + From<PasswordError>,
 {
     for first in user.first_passwords() {
-        let compared = cx.ports().passwords.verify(caller, new.clone(), Some(first)).await?;
-        if compared.is_right() {
-            let detail = "is the password that was first chosen for the account; choose another one";
-            return Err(Invalid::one("/new_password", "weak_password", detail).into());
-        }
+        refuse_same(cx.app(), caller, first, new).await?;
+    }
+    Ok(())
+}
+
+/// Refuses the password of a hash as the new one.
+///
+/// # Errors
+/// As of [`refuse_again`].
+pub(crate) async fn refuse_same<E>(
+    app: &Tenancy,
+    caller: &HashingCaller,
+    hash: PasswordHash,
+    new: &Password,
+) -> Result<(), E>
+where
+    E: From<Invalid> + From<PasswordError>,
+{
+    let compared = app
+        .ports
+        .passwords
+        .verify(caller, new.clone(), Some(hash))
+        .await?;
+    if compared.is_right() {
+        let detail = "is the password that was first chosen for the account; choose another one";
+        return Err(Invalid::one("/new_password", "weak_password", detail).into());
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use tenantry_domain::tenant::{Refused, Tenant, TenantSeal};
 use uuid::Uuid;
 
 use crate::audit::refusal::{self, Refusal, RefusedAction, RefusedActor};
-use crate::customization::product_settings::MFA_REQUIRED;
+use crate::customization::product_settings::{LINKS_KEEP_FACTORS, MFA_REQUIRED};
 use crate::customization::setting::{self, Resealed};
 use crate::identity::claim::Claim;
 use crate::identity::lockout::{self, Guesser};
@@ -151,6 +151,8 @@ pub struct FreshToken {
     pub access_token: String,
     /// How long it lives, in seconds.
     pub expires_in: i64,
+    /// The refresh token of the session that took the place of the present one, where that was asked for.
+    pub refresh_token: Option<String>,
 }
 
 /// What a right password leads to.
@@ -378,9 +380,12 @@ pub async fn renew_recovery_codes(
 /// Takes a code of the caller's second factor in a running session, and returns an access token that says so. Only that token says so:
 /// the session, its refresh token and its other access tokens may be in the hands of a thief, and stay as they were.
 ///
+/// With `rotate`, another session takes the place of the present one, whose tokens end at once, wherever they are. The factor counts in
+/// the new one like that of a login.
+///
 /// # Errors
 /// [`MfaError::WrongCode`], [`MfaError::NotEnrolled`].
-pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
+pub async fn step_up(cx: &Cx, code: &str, rotate: bool) -> Result<FreshToken, MfaError> {
     cx.require(Permission::ManageOwnAccount)?;
     let outcome = cx
         .write(async |work| {
@@ -391,15 +396,20 @@ pub async fn step_up(cx: &Cx, code: &str) -> Result<FreshToken, MfaError> {
             let mut session = session::lock_own::<MfaError>(cx, work).await?;
             session.note_factor(AuthMethods::CODE, cx.now());
             record(cx, work, "mfa.stepped_up", user.id).await?;
-            Ok(Some((user, session)))
+            let refresh_token = match rotate {
+                true => Some(session_start::replace(cx, work, &mut session).await?),
+                false => None,
+            };
+            Ok(Some((user, session, refresh_token)))
         })
         .await;
-    let (user, session) = recorded(cx, accepted(outcome)).await?;
+    let (user, session, refresh_token) = recorded(cx, accepted(outcome)).await?;
     let rules = session::rules(cx).await?;
     let (access_token, expires_in) = session_start::access_token(cx, rules, &session, &user);
     Ok(FreshToken {
         access_token,
         expires_in,
+        refresh_token,
     })
 }
 
@@ -755,17 +765,34 @@ async fn reset_user(cx: &Cx, work: &mut Work, mut user: User) -> Result<Removed,
     Ok(removed)
 }
 
-/// Removes the second factor and the passkeys of a user that were not settled at `since`, an app that waits for its confirmation, and
-/// the trust in all devices; the user is locked.
+/// What a mailed link does to second factors that were added lately, as the settings of the tenant say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewFactors {
+    are_kept: bool,
+}
+
+impl NewFactors {
+    /// The rule of the context's tenant.
+    pub(crate) async fn of(cx: &Cx) -> Result<Self, StoreError> {
+        let kept = setting::find(cx, &LINKS_KEEP_FACTORS).await?;
+        Ok(Self {
+            are_kept: kept.unwrap_or(false),
+        })
+    }
+}
+
+/// Removes the second factor and the passkeys of a user that were not settled at `since`, unless the tenant keeps them, an app that waits
+/// for its confirmation, and the trust in all devices; the user is locked.
 pub(crate) async fn remove_unsettled(
     cx: &Cx,
     work: &mut Work,
     user: UserId,
-    since: Time,
+    (new, since): (NewFactors, Time),
 ) -> Result<Removed, StoreError> {
     let mut removed = Removed::default();
     let app = work.second_factors().find_totp_for_update(user).await?;
-    if app.as_ref().is_some_and(|app| app.is_settled(since)) {
+    let stays = |app: &TotpFactor| app.is_settled(since) || (new.are_kept && app.is_confirmed());
+    if app.as_ref().is_some_and(stays) {
         work.second_factors().delete_devices(user).await?;
     } else {
         work.second_factors().delete_all(user).await?;
@@ -775,7 +802,7 @@ pub(crate) async fn remove_unsettled(
         record(cx, work, "mfa.reset", user).await?;
     }
     for passkey in work.passkeys().list(user).await? {
-        if passkey.is_settled(since) {
+        if new.are_kept || passkey.is_settled(since) {
             removed.remaining.push(passkey.name);
             continue;
         }
@@ -800,6 +827,7 @@ fn apps<'a>(cx: &'a Cx, seal: &'a TenantSeal, place: &'a str) -> Apps<'a> {
         codes: cx.ports().one_time_codes.as_ref(),
         seal,
         place,
+        window: cx.app().policy.totp_window,
     }
 }
 

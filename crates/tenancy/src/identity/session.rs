@@ -8,8 +8,8 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Refused;
 
 use crate::customization::product_settings::{
-    DEFAULT_SESSION_IDLE_MINUTES, DEFAULT_SESSION_MAX_DAYS, DEFAULT_SESSIONS_PER_USER, SESSION_IDLE_MINUTES,
-    SESSION_MAX_DAYS, SESSIONS_PER_USER,
+    DEFAULT_SESSION_IDLE_MINUTES, DEFAULT_SESSION_MAX_DAYS, DEFAULT_SESSIONS_PER_USER, SESSION_END_STEP_UP,
+    SESSION_IDLE_MINUTES, SESSION_MAX_DAYS, SESSIONS_PER_USER,
 };
 use crate::customization::setting;
 use crate::identity::trusted_device;
@@ -118,13 +118,16 @@ pub async fn list(cx: &Cx, page: PageRequest) -> Result<Page<Listed>, SessionErr
     .await
 }
 
-/// Ends one of the caller's live sessions.
+/// Ends one of the caller's live sessions. Where the tenant asks for it, another one than the present takes a recent authentication.
 ///
 /// # Errors
-/// [`SessionError::NotFound`] for a session that has ended or is not the caller's, and those of the store.
+/// [`SessionError::NotFound`] for a session that has ended or is not the caller's, [`SessionError::Refused`], and those of the store.
 pub async fn end(cx: &Cx, id: SessionId) -> Result<(), SessionError> {
     cx.require(Permission::EndSession)?;
     let own = cx.scope().user().ok_or(Refused::Forbidden)?;
+    if cx.scope().session() != Some(id) {
+        may_end_others(cx).await??;
+    }
     let rules = rules(cx).await?;
     cx.write(async |work| {
         let found = work.sessions().find_for_update(id).await?;
@@ -136,13 +139,14 @@ pub async fn end(cx: &Cx, id: SessionId) -> Result<(), SessionError> {
     .await
 }
 
-/// Ends all sessions of the caller, the present one too.
+/// Ends all sessions of the caller, the present one too. It takes what [`end`] takes.
 ///
 /// # Errors
 /// [`SessionError`].
 pub async fn end_own(cx: &Cx) -> Result<(), SessionError> {
     cx.require(Permission::EndSession)?;
     let own = cx.scope().user().ok_or(Refused::Forbidden)?;
+    may_end_others(cx).await??;
     cx.write(async |work| {
         let mut user = find_for_update(work, own).await?;
         Ok(end_every(cx, work, &mut user, "ended_by_user").await?)
@@ -158,6 +162,9 @@ pub async fn end_own(cx: &Cx) -> Result<(), SessionError> {
 pub async fn end_of_user(cx: &Cx, user: UserId) -> Result<(), SessionError> {
     cx.require(Permission::EndUserSessions)?;
     let is_other = cx.scope().user() != Some(user);
+    if !is_other {
+        may_end_others(cx).await??;
+    }
     let factor = cx.require_recent_factor().await?;
     cx.write_as_admin(async |work, _| {
         let mut user = find_for_update(work, user).await?;
@@ -257,6 +264,15 @@ pub(crate) async fn make_room(
     let details = json!({"user_id": user.id, "sessions": ended, "reason": "limit"});
     let event = cx.security("session.ended", "user", Some(user.id.uuid()), details);
     work.audit().record(event).await
+}
+
+/// Whether the caller may end other sessions of theirs now: where the tenant asks for it, a stolen session alone must not be enough to
+/// throw its owner out. The outer error is the store's.
+async fn may_end_others(cx: &Cx) -> Result<Result<(), Refused>, StoreError> {
+    match setting::find(cx, &SESSION_END_STEP_UP).await? {
+        Some(true) => Ok(cx.require_recent_authentication().await?.map(|_| ())),
+        Some(false) | None => Ok(Ok(())),
+    }
 }
 
 /// The user, locked. A login holds the user's row too: its session is ended, or begins afterwards.

@@ -94,6 +94,29 @@ pub(crate) async fn start(
     work.audit().record(event).await
 }
 
+/// Puts another session in the place of one that its user has proven to hold, and ends that one, in the transaction that holds its row.
+/// Returns the first refresh token. The new session goes on where the former one was: it has its login, its end and what was proven in it,
+/// so a chain of sessions lives no longer than one.
+pub(crate) async fn replace(cx: &Cx, work: &mut Work, session: &mut Session) -> Result<String, StoreError> {
+    let id = SessionId::next(cx.ids());
+    let first = cx.ports().refresh_tokens.first(cx.scope().tenant(), id);
+    let next = Session {
+        id,
+        token_hash: first.hash,
+        previous_hash: None,
+        // Its first use: the idle timeout counts from here.
+        rotated_at: Some(cx.now()),
+        ..session.clone()
+    };
+    let mut former = std::mem::replace(session, next);
+    session::revoke(cx, work, &mut former, "replaced").await?;
+    work.sessions().insert(session).await?;
+    let details = json!({"user_id": session.user_id, "replaces": former.id});
+    let event = cx.security("session.started", "session", Some(id.uuid()), details);
+    work.audit().record(event).await?;
+    Ok(first.token)
+}
+
 /// The answer to a login.
 pub(crate) fn logged_in(
     cx: &Cx,

@@ -1,7 +1,7 @@
 //! Authenticator apps and recovery codes, of users and of operators: sealed secrets, and codes that work once.
 
 use tenantry_domain::identity::{
-    OneTimeCodes, RECOVERY_CODES, RecoveryCode, TotpFactor, TotpSecret, without_separators,
+    OneTimeCodes, RECOVERY_CODES, RecoveryCode, TotpFactor, TotpSecret, TotpWindow, without_separators,
 };
 use tenantry_domain::kernel::{Seal, Time};
 
@@ -14,6 +14,8 @@ pub(crate) struct Apps<'a> {
     pub seal: &'a dyn Seal,
     /// The place of the owner.
     pub place: &'a str,
+    /// In which steps a code is accepted.
+    pub window: TotpWindow,
 }
 
 impl Apps<'_> {
@@ -41,7 +43,8 @@ impl Apps<'_> {
     pub(crate) fn use_step<Owner>(self, factor: &mut TotpFactor<Owner>, code: &str, now: Time) -> bool {
         let secret = self.open(factor);
         let step = secret.and_then(|secret| {
-            secret.accepted_step(self.codes, &without_separators(code), now, factor.last_step)
+            let code = without_separators(code);
+            secret.accepted_step(self.codes, &code, (now, self.window), factor.last_step)
         });
         let Some(step) = step else {
             return false;

@@ -68,6 +68,7 @@ impl From<Refused> for JobFailure {
             | Refused::FactorRequired
             | Refused::FactorMissing
             | Refused::FactorTooNew
+            | Refused::LoginRequired
             | Refused::OperatorFactorRequired => Self::Permanent(refused.to_string()),
         }
     }

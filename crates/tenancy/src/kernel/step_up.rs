@@ -169,6 +169,34 @@ impl Cx {
         })
     }
 
+    /// The same for use cases that are not allowed with a session alone: a user without a factor must have logged in within the last
+    /// [`RECENT_SECONDS`]. The outer error is the store's.
+    ///
+    /// # Errors
+    /// [`Refused::FactorRequired`] and [`Refused::LoginRequired`] inside.
+    pub(crate) async fn require_recent_authentication(
+        &self,
+    ) -> Result<Result<RecentFactor, Refused>, StoreError> {
+        Ok(match self.recent_factor().await? {
+            Given::Recently => Ok(RecentFactor(())),
+            Given::TooLongAgo => Err(Refused::FactorRequired),
+            Given::NotEnrolled if self.has_logged_in_recently().await? => Ok(RecentFactor(())),
+            Given::NotEnrolled => Err(Refused::LoginRequired),
+        })
+    }
+
+    /// Whether the caller's session began with a password or a passkey within the last [`RECENT_SECONDS`].
+    async fn has_logged_in_recently(&self) -> Result<bool, StoreError> {
+        let Some(session) = self.scope().session() else {
+            return Ok(false);
+        };
+        let session = self
+            .read(async |work| work.sessions().find(session).await)
+            .await?;
+        let login_at = session.and_then(|session| session.login_at());
+        Ok(login_at.is_some_and(|at| is_recent(self, at)))
+    }
+
     /// Whether the caller has a settled second factor, or is no user.
     async fn is_settled(&self) -> Result<bool, StoreError> {
         let Some(user) = self.scope().user() else {

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use tenantry_compose::{Credentials, PasswordHashing};
-use tenantry_domain::identity::MfaRequirement;
+use tenantry_domain::identity::{MfaRequirement, TotpWindow};
 use tenantry_passkeys::{RelyingParty, RelyingPartyError};
 
 use super::range::in_range;
@@ -25,6 +25,8 @@ pub struct Auth {
     pub session_max_days: i64,
     /// Whether operators need a second factor. Without a value, they do in production.
     pub operator_mfa_required: Option<bool>,
+    /// How many steps of 30 seconds before and after the present one a code of an authenticator app is accepted in: 0 or 1.
+    pub totp_steps_around: u8,
     /// Which users of every tenant need a second factor: `off`, `admins` or `everyone`.
     pub users_mfa_minimum: MfaRequirement,
     /// The second part of the text of API keys; keys of another environment are refused.
@@ -73,6 +75,7 @@ impl Default for Auth {
             session_days: 30,
             session_max_days: 30,
             operator_mfa_required: None,
+            totp_steps_around: TotpWindow::default().steps_around(),
             users_mfa_minimum: MfaRequirement::Off,
             api_key_environment,
             password_memory_kib: hashing.memory_kib,
@@ -116,6 +119,7 @@ impl Auth {
                 1,
                 365,
             ),
+            ("auth.totp_steps_around", self.totp_steps_around.into(), 0, 1),
             ("auth.password_at_once", self.password_at_once as u64, 1, 64),
         ])
     }

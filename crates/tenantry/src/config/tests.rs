@@ -132,6 +132,21 @@ fn wrong_receiver_of_audit_entries_is_named() {
 }
 
 #[test]
+fn codes_are_accepted_one_step_around_at_the_most() {
+    let with = |steps| {
+        let mut config = complete();
+        config.auth.totp_steps_around = steps;
+        complaint(&config)
+    };
+    assert_eq!((with(0), with(1)), (String::new(), String::new()));
+    let refused = with(2);
+    assert!(
+        refused.contains("auth.totp_steps_around") && refused.contains("must be in 0..=1"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn operators_need_a_factor_in_production_unless_told_otherwise() {
     let mut auth = Auth::default();
     assert!(auth.operators_need_factor(Profile::Production));

@@ -14,7 +14,7 @@ use crate::extract::operator_permission as may;
 use crate::middleware::limits::Attempt;
 use crate::v1::admin::operator::{OperatorLoggedInView, visit};
 use crate::v1::identity::mfa::{
-    CodeBody, ConfirmBody, DisableBody, EnrollBody, EnrollmentView, RecoveryCodesView,
+    CodeBody, ConfirmBody, DisableBody, EnrollBody, EnrollmentView, RecoveryCodesView, StepUpBody,
 };
 use crate::{Answer, ApiError, Body, Endpoint, OperatorCtx, no_content};
 
@@ -128,10 +128,10 @@ pub(crate) async fn disable(
 /// Give an operator's second factor again
 ///
 /// Returns an access token that says that the second factor was given now, for requests that need a recent one (403 `mfa_required` with
-/// `max_age`). It expires when the present token does.
+/// `max_age`). It expires when the present token does. With `rotate`, all other tokens of the operator and the accesses to tenants end.
 #[utoipa::path(
     post, path = "/api/v1/admin/mfa/step-up", operation_id = "step_up_operator_mfa", tag = "Operators",
-    request_body = CodeBody,
+    request_body = StepUpBody,
     responses((status = 200, description = "The access token and the operator.", body = OperatorLoggedInView)),
     security(("operator" = [])),
     extensions(("x-errors" = json!(["account_locked", "rate_limited", "invalid_credentials", "conflict"]))),
@@ -139,10 +139,10 @@ pub(crate) async fn disable(
 pub(crate) async fn step_up(
     cx: OperatorCtx<may::ManageOwnAccount>,
     http: HttpRequest,
-    body: Body<CodeBody>,
+    body: Body<StepUpBody>,
 ) -> Answer {
     let attempt = attempt_of_caller(&cx, &http).await?;
-    let outcome = operator_login::step_up(&cx, &body.code).await;
+    let outcome = operator_login::step_up(&cx, &body.code, body.rotate).await;
     let login = attempt.settle(outcome).await?;
     Ok(HttpResponse::Ok().json(OperatorLoggedInView::from(login)))
 }
@@ -229,7 +229,8 @@ async fn enter(guest: &Guest, token: &str) -> Result<(PendingOperator, Attempt),
     Ok((pending, guest.operator_attempt(email.as_str()).await?))
 }
 
-async fn attempt_of_caller(cx: &OperatorCx, http: &HttpRequest) -> Result<Attempt, ApiError> {
+/// Takes an attempt from the buckets of the account of the operator who is logged in.
+pub(crate) async fn attempt_of_caller(cx: &OperatorCx, http: &HttpRequest) -> Result<Attempt, ApiError> {
     let email = operator_mfa::own_email(cx).await?;
     operator_attempt(http, cx.app(), cx.origin(), email.as_str()).await
 }

@@ -7,6 +7,7 @@ pub(crate) mod flag;
 pub(crate) mod job;
 pub(crate) mod mfa;
 pub(crate) mod operator;
+pub(crate) mod password;
 pub(crate) mod rows;
 pub(crate) mod segment;
 pub(crate) mod support_access;
@@ -19,6 +20,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     config
         .configure(operator::routes)
         .configure(mfa::routes)
+        .configure(password::routes)
         .configure(tenant::routes)
         .configure(job::routes)
         .configure(rows::routes)

@@ -34,6 +34,9 @@ pub(crate) struct OperatorView {
     is_active: bool,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    /// When the password expires; absent of a password that the operator chose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_expires_at: Option<DateTime<Utc>>,
     /// The `ETag`.
     version: i64,
 }
@@ -128,7 +131,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 ///
 /// Returns an access token for the operations below `/api/v1/admin`. An operator with a second factor gets 401 `mfa_required`
 /// with an `mfa_token` for `POST /admin/mfa/verify`, unless `totp_code` has the code already. Where operators need a factor
-/// (`auth.operator_mfa_required`), one without it gets an `mfa_token` for `POST /admin/mfa/required/enroll`.
+/// (`auth.operator_mfa_required`), one without it gets an `mfa_token` for `POST /admin/mfa/required/enroll`. A password that somebody else
+/// chose expires (`operator.password_expires_at`) and is a wrong one then: an owner or a command on the server resets it.
 #[utoipa::path(
     post, path = "/api/v1/admin/login", operation_id = "login_operator", tag = "Operators",
     request_body = OperatorLoginBody,
@@ -167,8 +171,8 @@ pub(crate) async fn list(cx: OperatorCtx<may::ReadOperators>, query: Paged<NoPar
 
 /// Create an operator
 ///
-/// The operator logs in with the password at `POST /admin/login`, and enrolls a second factor there where operators need one. For
-/// owners, with a recent second factor.
+/// The operator logs in with the password at `POST /admin/login`, and enrolls a second factor there where operators need one. The password
+/// expires after 7 days, unless the operator changes it with `POST /admin/change-password`. For owners, with a recent second factor.
 #[utoipa::path(
     post, path = "/api/v1/admin/operators", operation_id = "create_operator", tag = "Operators",
     params(IdempotencyKey), request_body = NewOperatorBody,
@@ -274,8 +278,8 @@ pub(crate) async fn end_sessions(cx: OperatorCtx<may::ManageOperators>, id: Id<O
 
 /// Reset the password of an operator
 ///
-/// Generates a password, which is shown once, and ends the operator's tokens. The second factor stays. For owners, with a recent second
-/// factor.
+/// Generates a password, which is shown once, and ends the operator's tokens. The password expires after 7 days, unless the operator changes
+/// it with `POST /admin/change-password`. The second factor stays. For owners, with a recent second factor.
 #[utoipa::path(
     post, path = "/api/v1/admin/operators/{id}/reset-password", operation_id = "reset_operator_password", tag = "Operators",
     params(("id" = Uuid, Path)),
@@ -333,6 +337,7 @@ impl From<Operator> for OperatorView {
             is_active: operator.is_active,
             created_at: operator.created_at,
             updated_at: operator.updated_at,
+            password_expires_at: operator.password_expires_at,
         }
     }
 }
@@ -354,6 +359,7 @@ impl From<NewOperatorBody> for NewOperator {
             full_name: body.full_name,
             role: body.role,
             password: body.password,
+            is_own_password: false,
         }
     }
 }

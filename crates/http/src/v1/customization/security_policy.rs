@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = SecurityPolicy, examples(json!({
     "version": 3, "your_address": "203.0.113.7", "password_min_length": 14, "first_password_days": 7, "session_idle_minutes": 60, "session_max_days": 14,
-    "sessions_per_user": 20, "mfa_required": "admins", "require_verified_email": true, "allow_tenant_switch": true,
+    "sessions_per_user": 20, "mfa_required": "admins", "links_keep_factors": true, "session_end_step_up": false, "require_verified_email": true, "allow_tenant_switch": true,
     "preapprove_support_read": false,
     "allowed_email_domains": ["acme.example"], "allowed_networks": ["203.0.113.0/24", "2001:db8::/32"], "denied_networks": [], "alert_rules": {},
 })))]
@@ -55,6 +55,10 @@ pub(crate) struct SecurityPolicyRules {
     sessions_per_user: i64,
     /// Which users need a second factor: `off`, `admins` or `everyone`.
     mfa_required: String,
+    /// Whether links in mail keep second factors that were added less than 24 hours before.
+    links_keep_factors: bool,
+    /// Whether users give their second factor again, or log in again, before they end other sessions of theirs.
+    session_end_step_up: bool,
     /// Whether only users with a verified e-mail address may log in.
     require_verified_email: bool,
     /// Whether users may switch here from another tenant without the password of this one.

@@ -45,7 +45,7 @@ pub(crate) struct RecoveryCodesView {
     recovery_codes: Vec<String>,
 }
 
-/// A fresh access token of the same session.
+/// A fresh access token, and the refresh token of the session that replaces the present one.
 #[derive(Serialize, ToSchema)]
 #[schema(as = FreshToken)]
 pub(crate) struct FreshTokenView {
@@ -57,6 +57,10 @@ pub(crate) struct FreshTokenView {
     /// The lifetime of the access token, in seconds.
     #[schema(examples(900))]
     expires_in: i64,
+    /// With `rotate` only: the refresh token to go on with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(examples("rt_…"))]
+    refresh_token: Option<String>,
 }
 
 /// A code of the second factor.
@@ -66,6 +70,18 @@ pub(crate) struct FreshTokenView {
 pub(crate) struct CodeBody {
     /// Six digits of the app, or a recovery code. When an enrollment is confirmed: six digits of the app.
     pub code: String,
+}
+
+/// A code of the second factor, and whether the session is replaced.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = StepUpMfa, examples(json!({"code": "123456"})))]
+pub(crate) struct StepUpBody {
+    /// Six digits of the app, or a recovery code.
+    pub code: String,
+    /// Whether all earlier tokens of the session end; of an operator, all other tokens.
+    #[serde(default)]
+    pub rotate: bool,
 }
 
 /// A code of the second factor, and the password of the account.
@@ -275,18 +291,21 @@ pub(crate) async fn renew_recovery_codes(
 /// Give the second factor again
 ///
 /// For requests that need a recent second factor (403 `mfa_required`). Returns an access token of the same session, which alone
-/// counts as stepped up: the earlier tokens stay as they were.
+/// counts as stepped up: the earlier tokens stay as they were. With `rotate`, a new session takes the place of the present one: all earlier
+/// access and refresh tokens end at once, and the answer has the `refresh_token` to go on with. It lives no longer than the present one
+/// would, and the factor counts in it as that of a login does. A client that loses the answer logs in again.
 /// Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/mfa/step-up", operation_id = "step_up_mfa", tag = "Authentication",
-    request_body = CodeBody,
+    request_body = StepUpBody,
     responses((status = 200, description = "The access token.", body = FreshTokenView)),
     security(("bearer" = [])),
     extensions(("x-errors" = json!(["account_locked", "invalid_credentials", "conflict"]))),
 )]
-pub(crate) async fn step_up(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: Body<CodeBody>) -> Answer {
+pub(crate) async fn step_up(cx: Ctx<ManageOwnAccount>, http: HttpRequest, body: Body<StepUpBody>) -> Answer {
     let attempt = attempt_of_caller(&cx, &http).await?;
-    let fresh = attempt.settle(mfa::step_up(&cx, &body.code).await).await?;
+    let outcome = mfa::step_up(&cx, &body.code, body.rotate).await;
+    let fresh = attempt.settle(outcome).await?;
     Ok(HttpResponse::Ok().json(FreshTokenView::from(fresh)))
 }
 
@@ -473,6 +492,7 @@ impl From<FreshToken> for FreshTokenView {
             access_token: fresh.access_token,
             token_type: "Bearer",
             expires_in: fresh.expires_in,
+            refresh_token: fresh.refresh_token,
         }
     }
 }

@@ -65,12 +65,15 @@ pub(crate) async fn list(cx: Ctx<EndSession>, query: Paged<NoParams>) -> Answer 
 
 /// End an own session
 ///
-/// Ends a session of the credential's user, with its access and refresh tokens. Minimum role: viewer.
+/// Ends a session of the credential's user, with its access and refresh tokens. Where the tenant has `security.session_end_step_up`, another
+/// session than the present one takes a second factor of the last 10 minutes, or, of a user without one, a login of the last 10 minutes
+/// (403 `forbidden`). Minimum role: viewer.
 #[utoipa::path(
     delete, path = "/api/v1/auth/sessions/{id}", operation_id = "end_session", tag = "Authentication",
     params(("id" = Uuid, Path)),
     responses((status = 204, description = "The session has ended.")),
     security(("bearer" = [])),
+    extensions(("x-errors" = json!(["403 mfa_required"]))),
 )]
 pub(crate) async fn end(cx: Ctx<EndSession>, id: Id<SessionId>) -> Answer {
     session::end(&cx, id.0).await?;
@@ -79,11 +82,12 @@ pub(crate) async fn end(cx: Ctx<EndSession>, id: Id<SessionId>) -> Answer {
 
 /// Log out everywhere
 ///
-/// Ends all sessions of the credential's user, this one too. Minimum role: viewer.
+/// Ends all sessions of the credential's user, this one too. It takes what the end of another session takes. Minimum role: viewer.
 #[utoipa::path(
     post, path = "/api/v1/auth/logout-all", operation_id = "logout_all", tag = "Authentication",
     responses((status = 204, description = "All sessions have ended.")),
     security(("bearer" = [])),
+    extensions(("x-errors" = json!(["403 mfa_required"]))),
 )]
 pub(crate) async fn logout_all(cx: Ctx<EndSession>) -> Answer {
     session::end_own(&cx).await?;

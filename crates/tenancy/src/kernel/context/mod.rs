@@ -22,7 +22,7 @@ use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
     AccessTokens, ApiKeyFormat, BreachedPasswords, CallerClass, CallerGroup, Challenges, HashingCaller,
     InvitationTokens, KeyRing, LinkTokens, MfaRequirement, OneTimeCodes, PasskeyCeremonies, PasswordHasher,
-    RefreshTokens, SecretSource, SigningKeys, Workspaces,
+    RefreshTokens, SecretSource, SigningKeys, TotpWindow, Workspaces,
 };
 use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, OperatorId, Permission,
@@ -175,6 +175,8 @@ pub struct Policy {
     pub session_max_days: i64,
     /// Whether operators need a second factor.
     pub operator_mfa_required: bool,
+    /// In which time steps a code of an authenticator app is accepted, of users and of operators.
+    pub totp_window: TotpWindow,
     /// Which users of every tenant need a second factor; a tenant's setting can only add to it.
     pub users_mfa_minimum: MfaRequirement,
     /// How API keys are written.
@@ -214,6 +216,7 @@ impl Default for Policy {
             session_days: 30,
             session_max_days: 30,
             operator_mfa_required: true,
+            totp_window: TotpWindow::default(),
             users_mfa_minimum: MfaRequirement::Off,
             api_keys: ApiKeyFormat::default(),
             name_quarantine_days: 30,
