@@ -46,7 +46,7 @@ where
     E: From<Invalid> + From<PasswordError>,
 {
     for first in user.first_passwords() {
-        refuse_same(cx.app(), caller, first, new).await?;
+        refuse_same::<E>(cx.app(), caller, first, new).await?;
     }
     Ok(())
 }
