@@ -39,7 +39,11 @@ where
     E: From<Invalid> + From<PasswordError>,
 {
     for first in user.first_passwords() {
-        let compared = cx.ports().passwords.verify(caller, new.clone(), Some(first)).await?;
+        let compared = cx
+            .ports()
+            .passwords
+            .verify(caller, new.clone(), Some(first))
+            .await?;
         if compared.is_right() {
             let detail = "is the password that was first chosen for the account; choose another one";
             return Err(Invalid::one("/new_password", "weak_password", detail).into());
