@@ -10,7 +10,11 @@ pub struct Migration;
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        execute_all(manager, &[ROWS_SQL, AUDIT_SQL, FIRST_PASSWORDS].map(str::to_owned)).await
+        execute_all(
+            manager,
+            &[ROWS_SQL, AUDIT_SQL, FIRST_PASSWORDS].map(str::to_owned),
+        )
+        .await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {

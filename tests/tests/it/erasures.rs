@@ -1,6 +1,8 @@
 //! Erasures of persons, attacked: former addresses, jobs and counts that are under way, two at once, tables of a service, the payment
 //! provider, and the database function that erases entries of the audit log.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tenantry_billing::BillingHandlers as _;
@@ -207,7 +209,9 @@ async fn erasures_at_once_leave_no_salt() {
 
 /// Commits a transaction once something waits for what it has locked.
 async fn release(world: &World, holder: &mut PgConnection) {
+    let deadline = Instant::now() + Duration::from_secs(60);
     while world.waiting_for_locks().await < 1 {
+        assert!(Instant::now() < deadline, "nothing waits");
         tokio::task::yield_now().await;
     }
     sqlx::raw_sql("COMMIT").execute(holder).await.unwrap();
@@ -257,10 +261,7 @@ async fn entry_that_is_changed_during_an_erasure_is_erased() {
         .execute(&mut holder)
         .await
         .unwrap();
-    let (erased, ()) = tokio::join!(
-        erasure::finish(&cx, acme.member.id),
-        release(&world, &mut holder)
-    );
+    let (erased, ()) = tokio::join!(erasure::finish(&cx, acme.member.id), release(&world, &mut holder));
     assert!(erased.unwrap().unwrap().finished_at.is_some());
     is_nowhere(&world, "Memorable Name").await;
     assert_chain(&world).await;

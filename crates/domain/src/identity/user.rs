@@ -338,9 +338,7 @@ impl User {
 
     /// The hashes of passwords that the account had first: the present one, if it is one, and a replaced one.
     pub fn first_passwords(&self) -> impl Iterator<Item = PasswordHash> {
-        let present = self
-            .password_expires_at
-            .map(|_| self.password_hash.in_force());
+        let present = self.password_expires_at.map(|_| self.password_hash.in_force());
         present.into_iter().chain(self.first_password_hash.clone())
     }
 

@@ -486,10 +486,7 @@ mod tests {
         let mut waiting: Vec<(String, String)> = Vec::new();
         for (kind, all) in components.iter().filter(|(kind, _)| *kind != "securitySchemes") {
             for (name, component) in all.as_object().unwrap() {
-                waiting.push((
-                    format!("\"#/components/{kind}/{name}\""),
-                    text(component),
-                ));
+                waiting.push((format!("\"#/components/{kind}/{name}\""), text(component)));
             }
         }
         loop {

@@ -258,7 +258,10 @@ fn changes(user: &User) -> ActiveModel {
         switch_since: Set(user.mailbox.switch_since()),
         password_hash: Set(user.password_hash.as_str().to_owned()),
         password_expires_at: Set(user.password_expires_at),
-        first_password_hash: Set(user.first_password_hash.as_ref().map(|hash| hash.as_str().to_owned())),
+        first_password_hash: Set(user
+            .first_password_hash
+            .as_ref()
+            .map(|hash| hash.as_str().to_owned())),
         updated_at: Set(user.updated_at),
         deleted_at: Set(user.deleted_at),
         version: Set(user.version),
