@@ -198,6 +198,9 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         format!("/api/v1/audit-events?entity=task&entity_id={}", acme.task),
         "/api/v1/audit-events/verify".to_owned(),
         "/api/v1/events".to_owned(),
+        "/api/v1/events/consumers".to_owned(),
+        "/api/v1/events/consumers/read".to_owned(),
+        "/api/v1/events?consumer=read".to_owned(),
         "/api/v1/events?after=latest&types=task.created,task.updated".to_owned(),
     ];
     paths.push(format!(
@@ -963,6 +966,9 @@ async fn fill(world: &World) {
            SELECT id, gen_random_uuid(), now(), 'task.created', 'user', 'task', '{}' FROM t, generate_series(1, 50) g;
          INSERT INTO events (tenant_id, id, created_at, kind, actor_kind, entity, data, position)
            SELECT id, gen_random_uuid(), now(), 'task.created', 'user', 'task', '{}', g FROM t, generate_series(1, 50) g;
+         INSERT INTO event_consumers (tenant_id, id, created_at, name, position, updated_at, version)
+           SELECT id, gen_random_uuid(), now(), 'c' || g, g, now(), 1 FROM t, generate_series(1, 50) g;
+         INSERT INTO event_progress (tenant_id, created_at, published, listed) SELECT id, now(), 50, 50 FROM t;
          INSERT INTO security_alerts (tenant_id, id, created_at, rule, subject_kind, subject, count, first_at, last_at, severity, state,
              evidence, action, open_key)
            SELECT id, gen_random_uuid(), now(), 'rule_' || substr('abcde', 1 + g % 5, 1), 'network', 'n' || g, 1, now(), now(), 'low', 'open',
