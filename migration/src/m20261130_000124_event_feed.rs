@@ -35,7 +35,10 @@ fn consumers() -> TenantTable {
         .column("position", "bigint NOT NULL")
         .versioned()
         .check("event_consumers_position_check", "position >= 0")
-        .check("event_consumers_name_check", "name ~ '^[a-z0-9][a-z0-9_.-]{0,63}$'")
+        .check(
+            "event_consumers_name_check",
+            "name ~ '^[a-z0-9][a-z0-9_.-]{0,63}$'",
+        )
         .unique("event_consumers_name_key", &["name"])
 }
 

@@ -10,9 +10,9 @@ use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
 use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
-    PgCustomers, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgPublishedEvents, PgQuotaUpkeep, PgRegistry,
-    PgSentMails, PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUnpublishedEvents, PgUnsentAudit,
-    PgUsageUpkeep, PgWorkspaces,
+    PgCustomers, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgPublishedEvents, PgQuotaUpkeep,
+    PgRegistry, PgSentMails, PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUnpublishedEvents,
+    PgUnsentAudit, PgUsageUpkeep, PgWorkspaces,
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,

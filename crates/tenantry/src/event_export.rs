@@ -15,7 +15,12 @@ pub fn export(config: &EventExportConfig, redis: Option<&Redis>) -> Option<Event
     };
     let timeout = config.timeout();
     Some(EventExport {
-        sink: Arc::new(RedisEventSink::new(redis, &config.stream, config.max_length, timeout)),
+        sink: Arc::new(RedisEventSink::new(
+            redis,
+            &config.stream,
+            config.max_length,
+            timeout,
+        )),
         timeout,
         batch: config.batch,
     })

@@ -678,7 +678,9 @@ impl Operation {
 
     /// Whether its path has an id of a row of the tenant's; the number of a version is none.
     fn names_rows(&self) -> bool {
-        self.ids.iter().any(|of| !matches!(of, First | Flag | Meter | Of::AnyConsumer))
+        self.ids
+            .iter()
+            .any(|of| !matches!(of, First | Flag | Meter | Of::AnyConsumer))
     }
 
     /// The path with ids in it.

@@ -1122,6 +1122,10 @@ async fn without_row_level_security_the_api_neither_shows_nor_changes_the_other_
             if method != "get" && !victims {
                 continue;
             }
+            // A name is each tenant's own: this creates a consumer.
+            if method == "put" && template.contains("/events/consumers/") {
+                continue;
+            }
             let name = method.to_uppercase();
             let mut request = world
                 .client
@@ -1244,6 +1248,11 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
             ("resources", "{id}") => world.globex.resource.to_string(),
             ("roles", "{name}") => {
                 let sql = "SELECT name FROM custom_roles WHERE tenant_id = $1";
+                let globex = sqlx::query_scalar(sql).bind(world.globex.id.uuid());
+                globex.fetch_one(&mut world.database.admin().await).await.unwrap()
+            }
+            ("consumers", "{name}") => {
+                let sql = "SELECT name FROM event_consumers WHERE tenant_id = $1";
                 let globex = sqlx::query_scalar(sql).bind(world.globex.id.uuid());
                 globex.fetch_one(&mut world.database.admin().await).await.unwrap()
             }

@@ -14,7 +14,8 @@ pub struct ConsumerName(String);
 impl ConsumerName {
     /// Returns the name in a text, if it is one.
     pub fn parse(text: &str) -> Option<Self> {
-        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.');
+        let is_plain =
+            |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'_' | b'-' | b'.');
         let begins = |first: u8| first.is_ascii_lowercase() || first.is_ascii_digit();
         let holds = (1..=64).contains(&text.len())
             && text.bytes().all(is_plain)

@@ -14,9 +14,10 @@ pub struct LogEnds {
 }
 
 impl LogEnds {
-    /// Returns whether everything behind a number is still there, and the number is one of this log.
-    pub fn has(self, number: i64) -> bool {
-        (self.floor..=self.last).contains(&number)
+    /// Returns whether everything behind a place is still there, and the place is one of this log.
+    pub fn has(self, place: LogPosition) -> bool {
+        let is_read = place.position == i64::MAX;
+        (self.floor..=self.last).contains(&place.number) && (is_read || place.number > self.floor)
     }
 }
 
@@ -86,8 +87,12 @@ mod tests {
     #[test]
     fn number_of_a_deleted_or_unknown_entry_is_refused() {
         let ends = LogEnds { floor: 3, last: 9 };
-        assert_eq!([2, 3, 9, 10].map(|number| ends.has(number)), [false, true, true, false]);
-        assert!(LogEnds::default().has(0));
-        assert!(!LogEnds::default().has(1));
+        let behind = |number| ends.has(LogPosition::behind(number));
+        assert_eq!([2, 3, 9, 10].map(behind), [false, true, true, false]);
+        // The rest of an entry that is deleted cannot be read.
+        let within = |number| ends.has(LogPosition { number, position: 1 });
+        assert_eq!([2, 3, 4, 9, 10].map(within), [false, false, true, true, false]);
+        assert!(LogEnds::default().has(LogPosition::behind(0)));
+        assert!(!LogEnds::default().has(LogPosition::behind(1)));
     }
 }

@@ -108,7 +108,12 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let source = FlagChanges { cx, revision, ticks };
-    Ok(event_stream::answer(&request, api, (source, credential, place), missed.as_bytes()))
+    Ok(event_stream::answer(
+        &request,
+        api,
+        (source, credential, place),
+        missed.as_bytes(),
+    ))
 }
 
 /// Changes of the flags of a tenant.

@@ -43,7 +43,7 @@ const LOCK: &str = "SELECT s.last FROM event_log_state s FOR UPDATE";
 /// A tenant whose publisher is committing is left to the next time.
 const APPEND: &str = "\
 WITH due AS (SELECT p.tenant_id, p.listed, p.published FROM event_progress p WHERE p.listed < p.published \
- ORDER BY p.tenant_id LIMIT $1 FOR UPDATE SKIP LOCKED), \
+ AND EXISTS (SELECT FROM event_log_state) ORDER BY p.tenant_id LIMIT $1 FOR UPDATE SKIP LOCKED), \
 noted AS (UPDATE event_progress p SET listed = due.published FROM due WHERE p.tenant_id = due.tenant_id RETURNING p.tenant_id), \
 added AS (INSERT INTO event_log (number, of_tenant, first_position, last_position, created_at) \
  SELECT s.last + row_number() OVER (ORDER BY d.tenant_id), d.tenant_id, d.listed + 1, d.published, $2 \
@@ -92,9 +92,7 @@ impl PublishedEvents for PgPublishedEvents {
         let added = tx
             .fetch_fixed(APPEND, [i64::from(limit).into(), now.into()])
             .await?;
-        let added = added
-            .first()
-            .map_or(Ok(0), |row| column::<i64>(row, "entries"))?;
+        let added = added.first().map_or(Ok(0), |row| column::<i64>(row, "entries"))?;
         if added > 0 {
             tx.fetch_fixed(EXPIRE, [expired.into()]).await?;
         }

@@ -3,8 +3,8 @@ use sea_orm::{QueryResult, Value};
 use tenantry_domain::audit::AuditFilter;
 use tenantry_domain::kernel::{OperatorEventId, StoreError, TenantId, Time};
 use tenantry_domain::operations::{
-    LogRange, LoggedEvents, PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRows, PlatformTask, PlatformUsage,
-    PlatformUser, RowRange,
+    LogRange, LoggedEvents, PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRows, PlatformTask,
+    PlatformUsage, PlatformUser, RowRange,
 };
 use uuid::Uuid;
 

@@ -52,11 +52,7 @@ pub struct LogPage {
 ///
 /// # Errors
 /// [`RowError`]; `expired` at `/query/after` when entries behind the place were deleted because of their age, or it is none of this log.
-pub async fn look(
-    cx: &OperatorCx,
-    reason: &str,
-    start: LogStart,
-) -> Result<(LogPosition, bool), RowError> {
+pub async fn look(cx: &OperatorCx, reason: &str, start: LogStart) -> Result<(LogPosition, bool), RowError> {
     cx.require(OperatorPermission::ReadRows)?;
     check_reason(reason)?;
     let ends = cx.app().ports.published_events.ends(BECAUSE).await?;
@@ -110,7 +106,7 @@ fn beginning(start: LogStart, ends: LogEnds) -> Result<LogPosition, Invalid> {
     match start {
         LogStart::Oldest => Ok(LogPosition::behind(ends.floor)),
         LogStart::Latest => Ok(LogPosition::behind(ends.last)),
-        LogStart::Behind(place) if ends.has(place.number) => Ok(place),
+        LogStart::Behind(place) if ends.has(place) => Ok(place),
         LogStart::Behind(_) => {
             let detail = "events behind this cursor are not kept any more: begin anew with `after=oldest`";
             Err(Invalid::one("/query/after", "expired", detail))

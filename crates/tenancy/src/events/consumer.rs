@@ -17,7 +17,10 @@ pub type ConsumerError = UseCaseError<ConsumerReason>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ConsumerReason {
     /// The tenant has [`EventConsumer::MOST`] consumers.
-    #[error("the tenant has {} consumers of events, which is the maximum", EventConsumer::MOST)]
+    #[error(
+        "the tenant has {} consumers of events, which is the maximum",
+        EventConsumer::MOST
+    )]
     TooMany,
 }
 
@@ -26,7 +29,7 @@ impl OwnReason for ConsumerReason {}
 /// A consumer beside the feed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConsumerState {
-    /// The consumer.
+    /// What is stored under its name.
     pub consumer: EventConsumer,
     /// The ends of the feed at that moment.
     pub ends: FeedEnds,
@@ -69,7 +72,10 @@ pub async fn get(cx: &Cx, name: &ConsumerName) -> Result<ConsumerState, Consumer
 pub async fn start(cx: &Cx, name: Option<&ConsumerName>) -> Result<FeedStart, ConsumerError> {
     cx.require(Permission::ReadEvents)?;
     let found = match name {
-        Some(name) => cx.read(async |work| work.event_consumers().find(name).await).await?,
+        Some(name) => {
+            cx.read(async |work| work.event_consumers().find(name).await)
+                .await?
+        }
         None => None,
     };
     let stored = found.map(|consumer| FeedStart::Stored(consumer.position));

@@ -105,7 +105,8 @@ pub(crate) fn beginning(start: FeedStart, ends: FeedEnds, at: &str) -> Result<i6
             Err(Invalid::one(at, "expired", detail))
         }
         FeedStart::Stored(_) => {
-            let detail = "events behind the stored cursor are not kept any more: store another one, such as `oldest`";
+            let detail =
+                "events behind the stored cursor are not kept any more: store another one, such as `oldest`";
             Err(Invalid::one(at, "expired", detail))
         }
     }

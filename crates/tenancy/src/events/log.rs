@@ -21,7 +21,11 @@ pub async fn append_due(app: &Arc<Tenancy>) -> u64 {
     loop {
         let now = app.ports.clock.now();
         let times = (now, now - Duration::days(KEPT_DAYS));
-        let added = app.ports.published_events.append(BECAUSE, times, ADDED_AT_ONCE).await;
+        let added = app
+            .ports
+            .published_events
+            .append(BECAUSE, times, ADDED_AT_ONCE)
+            .await;
         let added = added.unwrap_or_else(|error| {
             tracing::warn!(%error, "published events could not be added to the log of all tenants, trying again");
             0

@@ -64,12 +64,18 @@ impl Events {
     pub(super) fn check(&self, redis: &Redis) -> Result<(), ConfigurationError> {
         let export = &self.export;
         in_range(&[
-            ("events.export.max_length", export.max_length, 1_000, 1_000_000_000),
+            (
+                "events.export.max_length",
+                export.max_length,
+                1_000,
+                1_000_000_000,
+            ),
             ("events.export.timeout_ms", export.timeout_ms, 100, 60_000),
             ("events.export.batch", export.batch.into(), 1, 500),
         ])?;
         let wrong = |key: &'static str, problem: &str| Err(ConfigurationError::invalid(key, problem));
-        let is_key = (1..=200).contains(&export.stream.len()) && export.stream.bytes().all(|b| b.is_ascii_graphic());
+        let is_key =
+            (1..=200).contains(&export.stream.len()) && export.stream.bytes().all(|b| b.is_ascii_graphic());
         match export.kind {
             ExportKind::Off => Ok(()),
             ExportKind::Redis if redis.url.is_empty() => wrong(

@@ -55,10 +55,14 @@ impl FeedParams<'_> {
         let wrong = |pointer: &str, detail: &str| Err(Invalid::one(pointer, "out_of_range", detail));
         match (self.after, self.wait) {
             (None, _) => wrong("/query/wait", "goes together with `after`"),
-            _ if is_mixed => wrong("/query/after", "does not go together with `cursor`, `from` and `to`"),
-            (_, Some(seconds)) if seconds > LONGEST_WAIT => {
-                wrong("/query/wait", &format!("must be an integer from 0 to {LONGEST_WAIT}"))
-            }
+            _ if is_mixed => wrong(
+                "/query/after",
+                "does not go together with `cursor`, `from` and `to`",
+            ),
+            (_, Some(seconds)) if seconds > LONGEST_WAIT => wrong(
+                "/query/wait",
+                &format!("must be an integer from 0 to {LONGEST_WAIT}"),
+            ),
             _ => Ok(self),
         }
     }
@@ -117,11 +121,13 @@ pub(crate) async fn answer(
     };
     let next_cursor = binding.seal_log(page.next);
     let link = format!("<{}>; rel=\"next\"", params.link(&next_cursor));
-    Ok(HttpResponse::Ok().insert_header((header::LINK, link)).json(FeedView {
-        data: page.events,
-        has_more: page.has_more,
-        next_cursor,
-    }))
+    Ok(HttpResponse::Ok()
+        .insert_header((header::LINK, link))
+        .json(FeedView {
+            data: page.events,
+            has_more: page.has_more,
+            next_cursor,
+        }))
 }
 
 /// Waits until there is something behind a place, the time is over, or the server stops.

@@ -226,8 +226,6 @@ impl<'r> Waiting<'r> {
         let id = self.cx.scope().request().clone();
         let admission = api_key::still_admits(api, &credential, self.cx.origin(), id).await;
         let admission = admission.map_err(ApiError::from)?;
-        Ok(admission
-            .scope
-            .require(Permission::ReadEvents)?)
+        Ok(admission.scope.require(Permission::ReadEvents)?)
     }
 }

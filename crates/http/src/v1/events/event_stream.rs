@@ -47,7 +47,12 @@ impl FeedEvents {
         };
         let first = source.frames(page).map_err(ApiError::from)?;
         let credential = api_key::presented(http.headers(), &api)?.into_owned();
-        Ok(event_stream::answer(http, api, (source, credential, place), &first))
+        Ok(event_stream::answer(
+            http,
+            api,
+            (source, credential, place),
+            &first,
+        ))
     }
 
     /// Returns the frames of a page, and goes on behind it. The id of each is the cursor behind its event.
