@@ -102,6 +102,7 @@ mod m20261130_000111_row_places;
 mod m20261130_000120_events;
 mod m20261130_000125_complete_erasures;
 mod m20261130_000126_operator_passwords;
+mod m20261130_000124_event_feed;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

@@ -5,6 +5,9 @@ use sea_orm_migration::{MigrationTrait, MigratorTrait};
 pub const GLOBAL_TABLES: &[&str] = &[
     // Which tenant holds a proven custom domain. A trigger keeps it; the runtime role has no grant on it.
     "domain_hosts",
+    // Which positions of which tenant's feed were published, in one order over all tenants. The runtime role has no grant on it.
+    "event_log",
+    "event_log_state",
     // The definitions of flags and every version of them, which are everybody's: the runtime role has no grant on them.
     "flag_versions",
     "flags",
@@ -162,6 +165,7 @@ in_order! {
     m20261130_000120_events
     m20261130_000125_complete_erasures
     m20261130_000126_operator_passwords
+    m20261130_000124_event_feed
 }
 
 /// The names of the migrations of a migrator, in order.

@@ -11,6 +11,7 @@ use tenantry_billing::plans::tenant_plan;
 use tenantry_billing::plans::{PlanBook, PlanOverride, Plans};
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::Definition;
+use tenantry_domain::events::EventExport;
 use tenantry_domain::identity::{ChallengePurpose, Challenges, MfaRequirement};
 use tenantry_domain::kernel::{
     Clock, Limit, ProjectId, RequestId, ResourceId, Role, SystemScope, TaskId, TenantId, Time, UserId,
@@ -103,6 +104,8 @@ pub struct Options {
     pub without_archives: bool,
     /// Where audit entries are streamed to; nowhere when absent.
     pub audit_stream: tenantry::AuditStream,
+    /// Where events are exported to; nowhere when absent.
+    pub event_export: Option<EventExport>,
     /// Settings beside those of the product.
     pub definitions: Vec<Definition>,
     /// The signing keys, the present one first; one for the whole process when absent.
@@ -204,6 +207,7 @@ impl Default for Options {
             without_edge: false,
             without_archives: false,
             audit_stream: tenantry::AuditStream::default(),
+            event_export: None,
             definitions: Vec::new(),
             keys: Vec::new(),
             spool: None,
@@ -349,6 +353,7 @@ impl Seed {
             challenges: _,
             extension: _,
             audit_stream: _,
+            event_export: _,
         } = options
         else {
             return None;
@@ -700,6 +705,7 @@ fn application(database: &Database, options: &Options, clock: Arc<dyn Clock>) ->
         payments: options.payments.as_ref().map(|payments| Arc::clone(&payments.0)),
         challenges: options.challenges.clone(),
         mailer: options.mailer.as_ref().map(|mailing| Arc::clone(&mailing.0)),
+        event_export: options.event_export.clone(),
         ..billing_ports(options)
     };
     let booted = compose(&settings(database, options), overrides).unwrap();

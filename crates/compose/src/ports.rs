@@ -10,9 +10,9 @@ use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
 use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
-    PgCustomers, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry,
-    PgSentMails, PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUnpublishedEvents, PgUnsentAudit,
-    PgUsageUpkeep, PgWorkspaces,
+    PgCustomers, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgPublishedEvents, PgQuotaUpkeep,
+    PgRegistry, PgSentMails, PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUnpublishedEvents,
+    PgUnsentAudit, PgUsageUpkeep, PgWorkspaces,
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
@@ -75,6 +75,8 @@ pub fn ports(
         permissions: Arc::clone(&base.permissions),
         event_types: Arc::clone(&base.event_types),
         unpublished_events: Arc::new(PgUnpublishedEvents::new(platform.clone())),
+        published_events: Arc::new(PgPublishedEvents::new(platform.clone())),
+        event_export: None,
         passkeys: None,
         passwords: Arc::clone(&base.passwords),
         key_ring: tokens.ring,

@@ -6,7 +6,7 @@ use tenantry_domain::identity::SHORTEST_PUBLICATION_SECONDS;
 use tenantry_domain::kernel::StoreError;
 use tenantry_tenancy::admin::operator_stream;
 use tenantry_tenancy::audit::{chain, refusal, stream};
-use tenantry_tenancy::events::publish;
+use tenantry_tenancy::events::{export, log, publish};
 use tenantry_tenancy::identity::{signing_key, workspace};
 use tenantry_tenancy::security::detection;
 use tenantry_tenancy::{Flushed, Tenancy};
@@ -65,6 +65,7 @@ impl Upkeep {
             () = chain_audit(Arc::clone(app)) => unreachable!("it chains for ever"),
             () = stream_audit(Arc::clone(app)) => unreachable!("it streams for ever"),
             () = publish_events(Arc::clone(app)) => unreachable!("it publishes for ever"),
+            () = export_events(Arc::clone(app)) => unreachable!("it exports for ever"),
             () = storing => unreachable!("it stores for ever"),
         };
         app.refusals().end_all();
@@ -73,7 +74,7 @@ impl Upkeep {
     }
 }
 
-/// Runs a service, and while it runs reads the stored signing keys, mails lists of workspaces, publishes events, chains audit entries, searches them for suspicious activity, and stores what is counted in memory:
+/// Runs a service, and while it runs reads the stored signing keys, mails lists of workspaces, publishes and exports events, chains audit entries, searches them for suspicious activity, and stores what is counted in memory:
 /// calls, views, uses of API keys, refusals; once more when it has ended. The stock server has loops of its own for that.
 pub async fn beside<T>(app: &Arc<Tenancy>, service: impl Future<Output = T>) -> T {
     Upkeep::default().beside(app, service).await
@@ -172,13 +173,33 @@ pub async fn stream_audit(app: Arc<Tenancy>) {
 }
 
 /// Publishes the events of all tenants in their feeds: those of this process some milliseconds after their transactions, those of others, also
-/// of processes that were killed, within a second. Any number of processes may do so. While the database is unavailable, they wait.
+/// of processes that were killed, within a second; then adds them to the log of all tenants. Any number of processes may do so. While the database
+/// is unavailable, they wait.
 pub async fn publish_events(app: Arc<Tenancy>) {
     let signals = app.event_signals();
     loop {
         publish::publish_due(&app).await;
+        log::append_due(&app).await;
         tokio::select! {
             () = signals.recorded() => sleep(PUBLISHED_AFTER).await,
+            () = sleep(PUBLISH_EVERY) => {}
+        }
+    }
+}
+
+/// Exports events to the broker of the ports, in a loop of its own: neither requests nor the feed wait for the broker. Any number of processes may
+/// do so. While the broker is away, events wait.
+pub async fn export_events(app: Arc<Tenancy>) {
+    if app.ports.event_export.is_none() {
+        return std::future::pending().await;
+    }
+    let mut publications = app.event_signals().publications();
+    loop {
+        publications.mark_unchanged();
+        while export::export_due(&app).await {}
+        tokio::select! {
+            // An error says that the application is gone, and then so is this loop.
+            _ = publications.changed() => {}
             () = sleep(PUBLISH_EVERY) => {}
         }
     }

@@ -62,6 +62,8 @@ impl Default for Options {
             tenants_id_column: "id".to_owned(),
             global_tables: list(&[
                 "domain_hosts",
+                "event_log",
+                "event_log_state",
                 "flag_versions",
                 "flags",
                 "operator_event_outbox",

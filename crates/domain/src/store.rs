@@ -107,6 +107,10 @@ macro_rules! repositories {
             audit_streams: $crate::audit::AuditStreams,
             /// Events for receivers outside.
             events: $crate::events::EventFeed,
+            /// Positions in the feed that programs have stored.
+            event_consumers: $crate::events::EventConsumers,
+            /// How far the export of events is.
+            event_exports: $crate::events::EventExports,
             /// Alerts about suspicious activity.
             security_alerts: $crate::security::Alerts,
             /// What the security rules have counted.

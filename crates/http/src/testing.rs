@@ -34,7 +34,7 @@ use tenantry_domain::billing::{
 use tenantry_domain::customization::{
     Branding, Configurations, EffectiveSettings, SettingRegistry, TenantConfiguration,
 };
-use tenantry_domain::events::UnpublishedEvents;
+use tenantry_domain::events::{ExportBacklog, LogEnds, PublishedEvents, UnpublishedEvents};
 use tenantry_domain::flags::{FlagDefinitions, FlagProgram, FlagSet, FlagSource};
 use tenantry_domain::identity::{
     AccessClaims, AccessTokens, AddressRules, ApiKey, ApiKeyFormat, AuthMethods, Email, HashingCaller,
@@ -128,6 +128,8 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         permissions: Arc::default(),
         event_types: Arc::default(),
         unpublished_events: fake.clone(),
+        published_events: fake.clone(),
+        event_export: None,
         configurations: fake.clone(),
         resolver: fake.clone(),
         audit_receiver: None,
@@ -965,6 +967,30 @@ impl UnpublishedEvents for Fake {
         _: Option<TenantId>,
         _: u32,
     ) -> Result<Vec<TenantId>, StoreError> {
+        away()
+    }
+}
+
+#[async_trait]
+impl PublishedEvents for Fake {
+    async fn append(&self, _: SystemScope, _: (Time, Time), _: u32) -> Result<u64, StoreError> {
+        away()
+    }
+
+    async fn ends(&self, _: SystemScope) -> Result<LogEnds, StoreError> {
+        away()
+    }
+
+    async fn to_export(
+        &self,
+        _: SystemScope,
+        _: Option<TenantId>,
+        _: u32,
+    ) -> Result<Vec<TenantId>, StoreError> {
+        away()
+    }
+
+    async fn backlog(&self, _: SystemScope) -> Result<ExportBacklog, StoreError> {
         away()
     }
 }

@@ -90,6 +90,7 @@ pub use audit::stream::PgUnsentAudit;
 pub use billing::customer::PgCustomers;
 pub use billing::provider_event::PgProviderEvents;
 pub use events::feed::PgUnpublishedEvents;
+pub use events::log::PgPublishedEvents;
 pub use flags::flag::PgFlags;
 pub use identity::challenge::PgSpentChallenges;
 pub use identity::signing_key::PgSigningKeys;

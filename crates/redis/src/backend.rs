@@ -139,6 +139,14 @@ impl Pooled {
 }
 
 impl Connection {
+    /// Lets this handle wait so long for each answer. Other handles of the connection keep their time.
+    pub(crate) fn set_timeout(&mut self, timeout: Duration) {
+        // One of a cluster is held to the timeout of its caller alone.
+        if let Self::Node(connection) = self {
+            connection.set_response_timeout(timeout);
+        }
+    }
+
     /// Returns the hash tags of the keys that a probe uses: one for each server that requests may come to.
     pub(crate) async fn probes(&mut self) -> RedisResult<Vec<String>> {
         match self {

@@ -2,7 +2,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use deadpool_redis::redis::aio::PubSub;
-use deadpool_redis::redis::{ErrorKind, RedisError, RedisResult, Script, ServerErrorKind, pipe};
+use deadpool_redis::redis::{ErrorKind, Pipeline, RedisError, RedisResult, Script, ServerErrorKind, pipe};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 
@@ -191,6 +191,28 @@ impl Redis {
         };
         let published = timeout(CONNECT, publishing).await;
         published.map_err(|_| Away::Silent)?.map_err(away)
+    }
+
+    /// Runs commands over a connection of the pool, which may take as long as the timeout says.
+    ///
+    /// # Errors
+    /// [`Away`]: then it is not certain whether they were done, unless Redis refused them.
+    pub(crate) async fn run_in(&self, within: Duration, commands: &Pipeline) -> Result<(), Away> {
+        if !self.is_there() {
+            return Err(Away::NotThere);
+        }
+        let running = async {
+            let pooled = self.shared.backend.pooled().await?;
+            let mut connection = pooled.connection();
+            // Connections of the pool are given less time, since requests may wait for them.
+            connection.set_timeout(within);
+            commands
+                .query_async(&mut connection)
+                .await
+                .map_err(Unconnected::Failed)
+        };
+        let run = timeout(within, running).await;
+        run.map_err(|_| Away::Silent)?.map_err(away)
     }
 
     /// Opens a connection that messages of a channel come over.

@@ -11,7 +11,7 @@ use tenantry_compose::{Base, Caches, ComposeError, DEVELOPMENT_MARK, PasswordHas
 use tenantry_domain::archive::ArchiveStore;
 use tenantry_domain::billing::PaymentProvider;
 use tenantry_domain::customization::SettingRegistry;
-use tenantry_domain::events::EventTypeError;
+use tenantry_domain::events::{EventExport, EventTypeError};
 use tenantry_domain::identity::{
     ApiKeyFormat, BreachedPasswords, ChallengePurpose, ChallengeVerifier, Challenges, PasskeyCeremonies,
     PasswordHasher, TotpWindow,
@@ -42,6 +42,7 @@ use uuid::Uuid;
 use crate::audit_stream;
 use crate::config::{self, Cache, ChallengeProvider, Configuration, ConfigurationError, Profile};
 use crate::domains;
+use crate::event_export;
 use crate::limits::{limits, shared};
 use crate::mail;
 use crate::plan::{self, KnownPlans};
@@ -143,6 +144,8 @@ pub struct Overrides {
     pub usage_recorder: Option<Arc<dyn UsageRecorder>>,
     /// What recovers parts of quotas that were lent.
     pub quota_recovery: Option<Arc<dyn QuotaRecovery>>,
+    /// Where events are exported to.
+    pub event_export: Option<EventExport>,
 }
 
 /// Puts the application together; connects to nothing yet.
@@ -188,7 +191,12 @@ pub fn compose(config: &Configuration, overrides: Overrides) -> Result<Booted, B
     let instance = base.ids.uuid();
     let outside = Outside::new(config, &base, overrides.payment_clock.clone(), instance)?;
     let ports = tenantry_compose::ports(&base, &caches, publisher).map_err(unusable)?;
+    let exported = event_export::export(&config.events.export, redis.as_ref());
     let ports = ports_of(config, &base, overrides, &outside, ports)?;
+    let ports = Ports {
+        event_export: ports.event_export.or(exported),
+        ..ports
+    };
     let ports = config.extension.replace_ports(ports);
     let app = Arc::new(Tenancy::new(ports, policy(config)));
     Ok(Booted {
@@ -302,6 +310,7 @@ fn ports_of(
         subscriptions,
         usage_recorder,
         quota_recovery,
+        event_export,
     } = overrides;
     let stripe = outside.stripe.clone();
     let stripe = stripe.map(|stripe| stripe as Arc<dyn PaymentProvider>);
@@ -326,6 +335,7 @@ fn ports_of(
         resolver: resolver.unwrap_or(ports.resolver),
         dns: domains::dns(config)?,
         audit_receiver: audit_stream::receiver(&config.audit.stream)?,
+        event_export,
         ..ports
     })
 }

@@ -37,6 +37,7 @@ mod demo_payments;
 mod dev;
 mod doctor;
 mod domains;
+mod event_export;
 mod extension;
 mod flag;
 mod guard;

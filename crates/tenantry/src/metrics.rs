@@ -99,6 +99,32 @@ fn events(metrics: &Metrics, booted: &Booted) {
     metrics.register("events_published", help, move || {
         Reading::Total(signals.published())
     });
+    event_export(metrics, booted);
+}
+
+/// Adds what was exported of events: nothing where there is no broker. An alert on them works once there is one.
+fn event_export(metrics: &Metrics, booted: &Booted) {
+    let export = booted.app.event_export();
+    let help = "Events that the broker has taken from this server";
+    metrics.register("events_exported", help, move || {
+        Reading::Total(export.exported_total())
+    });
+    let export = booted.app.event_export();
+    let help = "Events that were deleted because of their age before this server could export them";
+    metrics.register("event_export_lost", help, move || Reading::Total(export.lost()));
+    let export = booted.app.event_export();
+    let help = "Batches of events that the broker has not taken from this server, by reason";
+    metrics.register_labelled("event_export_failures", help, MetricType::Counter, move || {
+        let failed = export.failed_attempts().into_iter();
+        failed
+            .map(|(reason, count)| (vec![("reason", reason.to_owned())], count))
+            .collect()
+    });
+    let export = booted.app.event_export();
+    let help = "Events that are published and not exported yet, of all tenants";
+    metrics.register("event_export_waiting", help, move || {
+        Reading::Level(export.backlog().events as f64)
+    });
 }
 
 /// Adds how far behind the chains of audit logs are.

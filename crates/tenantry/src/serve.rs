@@ -207,6 +207,11 @@ fn readiness(config: &Configuration, booted: &Booted, guard: &Arc<Guard>) -> Rea
         let state = move || if redis.is_there() { "ok" } else { "degraded" };
         readiness = readiness.with_state("redis", state);
     }
+    if booted.app.ports.event_export.is_some() {
+        let export = booted.app.event_export();
+        let state = move || if export.is_failing() { "degraded" } else { "ok" };
+        readiness = readiness.with_state("event_export", state);
+    }
     if !config.metering.spool_dir.as_os_str().is_empty() {
         let calls = Arc::clone(&booted.calls);
         let state = move || calls.tally().trouble.map_or("ok", |_| "degraded");
@@ -237,7 +242,7 @@ fn api(config: &Configuration, booted: &Booted, readiness: &Arc<Readiness>) -> A
 struct Loops {
     /// They take out what they store, and give back what they have not stored when they end.
     storing: Vec<JoinHandle<()>>,
-    /// They read what servers share: plans, keys, requests for lists of workspaces, and audit entries to chain and to stream.
+    /// They read what servers share: plans, keys, requests for lists of workspaces, audit entries to chain and to stream, and events to publish and to export.
     reading: Vec<JoinHandle<()>>,
     /// They keep connections to other servers, which are still needed to store.
     sharing: Vec<JoinHandle<()>>,
@@ -270,6 +275,7 @@ impl Loops {
                 tokio::spawn(tenantry_compose::raise_alerts(app())),
                 tokio::spawn(tenantry_compose::stream_audit(app())),
                 tokio::spawn(tenantry_compose::publish_events(app())),
+                tokio::spawn(tenantry_compose::export_events(app())),
             ]
             .into_iter()
             .chain(mailing)

@@ -70,7 +70,9 @@ async fn invite(world: &World) {
          INSERT INTO tenant_domains (tenant_id, id, created_at, domain, state, token, claimed_until, updated_at, version) \
          SELECT tenant_id, '{DOMAIN}', now(), 'portal.acme-corp.com', 'pending', 't', now(), now(), 1 FROM users WHERE id = '{admin}'; \
          INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version) \
-         SELECT tenant_id, gen_random_uuid(), now(), 'support', '', 'member', '[]', now(), 1 FROM users WHERE id = '{admin}'",
+         SELECT tenant_id, gen_random_uuid(), now(), 'support', '', 'member', '[]', now(), 1 FROM users WHERE id = '{admin}'; \
+         INSERT INTO event_consumers (tenant_id, id, created_at, name, position, updated_at, version) \
+         SELECT tenant_id, gen_random_uuid(), now(), 'support', 0, now(), 1 FROM users WHERE id = '{admin}'",
         admin = world.acme.admin.id
     );
     let mut admin = world.database.admin().await;

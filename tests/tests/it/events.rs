@@ -30,28 +30,28 @@ use crate::audit::{chain_in, system};
 use crate::persons::{erase, found_anywhere};
 use crate::source_files::{ROOT, rust_files};
 
-const EVENTS: &str = "/api/v1/events";
+pub(crate) const EVENTS: &str = "/api/v1/events";
 const TYPES: &str = "/api/v1/webhooks/event-types";
-const REASON: &str = "ticket 4711: a receiver got no event";
+pub(crate) const REASON: &str = "ticket 4711: a receiver got no event";
 
 /// The longest that anything is waited for.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-async fn publish_all(world: &World, tenant: &TenantWorld) -> u64 {
+pub(crate) async fn publish_all(world: &World, tenant: &TenantWorld) -> u64 {
     publish::publish(&system(world, tenant).await).await.unwrap()
 }
 
-async fn read(world: &World, who: &Person, query: &str) -> Value {
+pub(crate) async fn read(world: &World, who: &Person, query: &str) -> Value {
     let page = world.get(who, &format!("{EVENTS}{query}")).await;
     page.expect(200).json()
 }
 
-fn events_of(page: &Value) -> Vec<Value> {
+pub(crate) fn events_of(page: &Value) -> Vec<Value> {
     page["data"].as_array().unwrap().clone()
 }
 
 /// Publishes and reads the whole feed of a tenant, page by page.
-async fn feed(world: &World, tenant: &TenantWorld) -> Vec<Value> {
+pub(crate) async fn feed(world: &World, tenant: &TenantWorld) -> Vec<Value> {
     publish_all(world, tenant).await;
     let (mut all, mut query) = (Vec::new(), "?limit=7".to_owned());
     loop {
@@ -64,7 +64,7 @@ async fn feed(world: &World, tenant: &TenantWorld) -> Vec<Value> {
     }
 }
 
-async fn number(world: &World, sql: &str) -> i64 {
+pub(crate) async fn number(world: &World, sql: &str) -> i64 {
     let mut admin = world.database.admin().await;
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned()))
         .fetch_one(&mut admin)
@@ -72,7 +72,7 @@ async fn number(world: &World, sql: &str) -> i64 {
         .unwrap()
 }
 
-async fn rename(world: &World, tenant: &TenantWorld, title: &str) {
+pub(crate) async fn rename(world: &World, tenant: &TenantWorld, title: &str) {
     let path = format!("/api/v1/tasks/{}", tenant.task);
     let change = world.patch(&tenant.member, &path, &json!({"title": title}));
     change.await.expect(200);

@@ -55,6 +55,10 @@ enum Of {
     Domain,
     /// The name of a custom role.
     Role,
+    /// The name of a consumer of the feed of events.
+    Consumer,
+    /// A name that any tenant may give to a consumer of its own.
+    AnyConsumer,
 }
 use Of::{
     ApiKey, DeletedProject, Domain, First, Flag, Invitation, Member, Meter, Note, Passkey, Project,
@@ -101,6 +105,7 @@ struct Ids {
     passkey: String,
     domain: String,
     role: String,
+    consumer: String,
     /// Something that makes names unique.
     label: String,
 }
@@ -380,6 +385,18 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/audit-events/verify", admin),
         at(&get, "/api/v1/audit-events/export", admin),
         at(&get, "/api/v1/events", admin),
+        at(&get, "/api/v1/events/consumers", admin),
+        at(&get, "/api/v1/events/consumers/{name}", admin).ids(&[Of::Consumer]),
+        Operation {
+            writes: false,
+            ..at(&put, "/api/v1/events/consumers/{name}", admin)
+                .ids(&[Of::AnyConsumer])
+                .body(|_| json!({"cursor": "latest"}))
+        },
+        Operation {
+            writes: false,
+            ..at(&delete, "/api/v1/events/consumers/{name}", admin).ids(&[Of::Consumer])
+        },
         at(&get, "/api/v1/webhooks/event-types", viewer),
         at(&get, "/api/v1/tenant/exports", admin),
         // One is under way at a time, so the second one conflicts.
@@ -666,7 +683,9 @@ impl Operation {
 
     /// Whether its path has an id of a row of the tenant's; the number of a version is none.
     fn names_rows(&self) -> bool {
-        self.ids.iter().any(|of| !matches!(of, First | Flag | Meter))
+        self.ids
+            .iter()
+            .any(|of| !matches!(of, First | Flag | Meter | Of::AnyConsumer))
     }
 
     /// The path with ids in it.
@@ -845,6 +864,12 @@ impl Ids {
         let body = json!({"name": role, "description": secret, "permissions": ["tasks.read"]});
         let made = world.post(&tenant.admin, "/api/v1/roles", &body).await;
         made.expect(201);
+        let delete = sqlx::query("DELETE FROM event_consumers WHERE tenant_id = $1").bind(tenant.id.uuid());
+        delete.execute(&mut admin).await.unwrap();
+        let consumer = format!("consumer-{label}");
+        let path = format!("/api/v1/events/consumers/{consumer}");
+        let made = world.put(&tenant.admin, &path, &json!({"cursor": "latest"}));
+        made.await.expect(200);
         let viewer = somebody(world, tenant, Role::Viewer).await;
         let sessions = world
             .get(&viewer, "/api/v1/auth/sessions?limit=1")
@@ -867,6 +892,7 @@ impl Ids {
             passkey: passkey(world, tenant).await,
             domain: domain(world, tenant, &label).await,
             role,
+            consumer,
             label,
         }
     }
@@ -880,6 +906,7 @@ impl Ids {
             "api-keys/api_key",
             "tenant/domains/domain",
             "roles/role",
+            "events/consumers/consumer",
             "projects/project",
             "users/user",
             "users/outsider",
@@ -890,6 +917,7 @@ impl Ids {
                 "resource" => &ids.resource,
                 "api_key" => &ids.api_key,
                 "role" => &ids.role,
+                "consumer" => &ids.consumer,
                 "domain" => &ids.domain,
                 "project" => &ids.project,
                 "user" => &ids.user,
@@ -934,6 +962,7 @@ impl Ids {
             passkey: id(),
             domain: id(),
             role: id(),
+            consumer: id(),
             label: label(),
         }
     }
@@ -957,10 +986,12 @@ impl Ids {
             Of::Passkey => &self.passkey,
             Of::Domain => &self.domain,
             Of::Role => &self.role,
+            Of::Consumer => &self.consumer,
+            Of::AnyConsumer => "sweep",
         }
     }
 
-    fn all(&self) -> [&str; 15] {
+    fn all(&self) -> [&str; 16] {
         [
             &self.user,
             &self.outsider,
@@ -977,6 +1008,7 @@ impl Ids {
             &self.passkey,
             &self.domain,
             &self.role,
+            &self.consumer,
         ]
     }
 }

@@ -63,7 +63,9 @@ entities! {
     custom_roles "custom_roles"
     data_keys "data_keys"
     erasures "erasures"
+    event_consumers "event_consumers"
     event_outbox "event_outbox"
+    event_progress "event_progress"
     events "events"
     flag_overrides "flag_overrides"
     idempotency_keys "idempotency_keys"
@@ -127,7 +129,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads audit_streams billing_accounts brandings custom_roles data_keys erasures event_outbox events flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads audit_streams billing_accounts brandings custom_roles data_keys erasures event_consumers event_outbox event_progress events flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -1120,6 +1122,10 @@ async fn without_row_level_security_the_api_neither_shows_nor_changes_the_other_
             if method != "get" && !victims {
                 continue;
             }
+            // A name is each tenant's own: this creates a consumer.
+            if method == "put" && template.contains("/events/consumers/") {
+                continue;
+            }
             let name = method.to_uppercase();
             let mut request = world
                 .client
@@ -1242,6 +1248,11 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
             ("resources", "{id}") => world.globex.resource.to_string(),
             ("roles", "{name}") => {
                 let sql = "SELECT name FROM custom_roles WHERE tenant_id = $1";
+                let globex = sqlx::query_scalar(sql).bind(world.globex.id.uuid());
+                globex.fetch_one(&mut world.database.admin().await).await.unwrap()
+            }
+            ("consumers", "{name}") => {
+                let sql = "SELECT name FROM event_consumers WHERE tenant_id = $1";
                 let globex = sqlx::query_scalar(sql).bind(world.globex.id.uuid());
                 globex.fetch_one(&mut world.database.admin().await).await.unwrap()
             }
@@ -2214,6 +2225,15 @@ const SEEDS: &[(&str, &str)] = &[
         // Numbers that differ, so that a row is in nobody's way in the other tenant.
         "INSERT INTO events (tenant_id, id, created_at, kind, actor_kind, entity, data, position) SELECT id, gen_random_uuid(), now(), \
          'task.created', 'system', 'task', '{}', row_number() OVER (ORDER BY slug) FROM tenants",
+    ),
+    (
+        "event_consumers",
+        "INSERT INTO event_consumers (tenant_id, id, created_at, name, position, updated_at, version) \
+         SELECT id, gen_random_uuid(), now(), 'c' || md5(slug), 0, now(), 1 FROM tenants",
+    ),
+    (
+        "event_progress",
+        "INSERT INTO event_progress (tenant_id, created_at, published) SELECT id, now(), 1 FROM tenants",
     ),
     (
         "erasures",

@@ -19,8 +19,9 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::audit::stream;
-use tenantry_tenancy::identity::first_password::NotifyOfFirstPasswords;
+use tenantry_tenancy::events::export;
 use tenantry_tenancy::events::upkeep::KeepEvents;
+use tenantry_tenancy::identity::first_password::NotifyOfFirstPasswords;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::security::detection::DetectActivity;
 use tenantry_tenancy::tenant::audit_upkeep::KeepAudit;
@@ -34,6 +35,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
 
 use crate::audit::chain_in;
 use crate::embedder;
+use crate::event_export::Broker;
 
 const BECAUSE: SystemScope = SystemScope::because("a test of statements");
 
@@ -104,6 +106,7 @@ async fn world() -> (World, Arc<Inbox>) {
             from: StreamFrom::Beginning,
             ..AuditStream::default()
         },
+        event_export: Some(Broker::default().export()),
         ..Options::default()
     };
     let world = World::with(options).await;
@@ -125,6 +128,9 @@ async fn statements((world, inbox): &(World, Arc<Inbox>)) -> (BTreeSet<String>, 
     let settings = json!({"notifications.digest_hour": 7});
     let patch = world.patch(&world.acme.admin, "/api/v1/tenant/settings", &settings);
     patch.await.expect(200);
+    let cursor = json!({"cursor": "oldest"});
+    let consumer = world.put(&world.acme.admin, "/api/v1/events/consumers/read", &cursor);
+    consumer.await.expect(200);
     let reservation = reserve(world).await;
     let seen = Statements::default();
     let _guard = tenantry_tests::listen(tracing_subscriber::registry().with(seen.clone()));
@@ -198,6 +204,9 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         format!("/api/v1/audit-events?entity=task&entity_id={}", acme.task),
         "/api/v1/audit-events/verify".to_owned(),
         "/api/v1/events".to_owned(),
+        "/api/v1/events/consumers".to_owned(),
+        "/api/v1/events/consumers/read".to_owned(),
+        "/api/v1/events?consumer=read".to_owned(),
         "/api/v1/events?after=latest&types=task.created,task.updated".to_owned(),
     ];
     paths.push(format!(
@@ -368,9 +377,20 @@ async fn use_a_role(world: &World) {
     world.delete(admin, path).await.expect(204);
 }
 
+/// Creates, moves and deletes a consumer of the feed of events.
+async fn use_a_consumer(world: &World) {
+    let path = "/api/v1/events/consumers/written";
+    for cursor in ["oldest", "latest"] {
+        let body = json!({"cursor": cursor});
+        world.put(&world.acme.admin, path, &body).await.expect(200);
+    }
+    world.delete(&world.acme.admin, path).await.expect(204);
+}
+
 async fn write_everything(world: &World) {
     use_a_key(world).await;
     use_a_role(world).await;
+    use_a_consumer(world).await;
     use_a_domain(world).await;
     write_quotas(world).await;
     write_invitations(world).await;
@@ -611,6 +631,8 @@ async fn end_registrations(world: &World, inbox: &Inbox) {
     DetectActivity.run(&cx, Nothing {}).await.unwrap();
     NotifyOfFirstPasswords.run(&cx, Nothing {}).await.unwrap();
     KeepEvents.run(&cx, Nothing {}).await.unwrap();
+    let exported = world.app.ports.event_export.clone().unwrap();
+    assert!(export::export_next(&cx, &exported).await.unwrap());
     let receiver = world.app.ports.audit_receiver.clone().unwrap();
     assert!(stream::send_next(&cx, &receiver).await.unwrap());
 }
@@ -963,6 +985,9 @@ async fn fill(world: &World) {
            SELECT id, gen_random_uuid(), now(), 'task.created', 'user', 'task', '{}' FROM t, generate_series(1, 50) g;
          INSERT INTO events (tenant_id, id, created_at, kind, actor_kind, entity, data, position)
            SELECT id, gen_random_uuid(), now(), 'task.created', 'user', 'task', '{}', g FROM t, generate_series(1, 50) g;
+         INSERT INTO event_consumers (tenant_id, id, created_at, name, position, updated_at, version)
+           SELECT id, gen_random_uuid(), now(), 'c' || g, g, now(), 1 FROM t, generate_series(1, 50) g;
+         INSERT INTO event_progress (tenant_id, created_at, published, listed) SELECT id, now(), 50, 50 FROM t;
          INSERT INTO security_alerts (tenant_id, id, created_at, rule, subject_kind, subject, count, first_at, last_at, severity, state,
              evidence, action, open_key)
            SELECT id, gen_random_uuid(), now(), 'rule_' || substr('abcde', 1 + g % 5, 1), 'network', 'n' || g, 1, now(), now(), 'low', 'open',

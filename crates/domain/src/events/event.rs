@@ -122,6 +122,18 @@ pub struct FeedEnds {
     pub newest: i64,
 }
 
+impl FeedEnds {
+    /// Returns the position before the oldest event.
+    pub fn before_oldest(self) -> i64 {
+        self.oldest.saturating_sub(1).max(0)
+    }
+
+    /// Returns whether all events behind a position are kept, and the position is one of this feed.
+    pub fn has(self, position: i64) -> bool {
+        (self.before_oldest()..=self.newest).contains(&position)
+    }
+}
+
 /// The events of the scope's tenant.
 ///
 /// The transaction of a change stores its event in an outbox, without a number and without a lock. [`EventFeed::publish`] moves what has

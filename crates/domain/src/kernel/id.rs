@@ -88,6 +88,8 @@ typed_ids! {
     ApiKeyId;
     /// A role that a tenant defines.
     CustomRoleId;
+    /// A consumer of the feed of events.
+    EventConsumerId;
     /// A custom domain of a tenant.
     DomainId;
     /// A project, which groups tasks and resources.

@@ -45,7 +45,7 @@ pub use hex::hex;
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AccountLinkId, AccountNoticeId, ApiKeyId, AuditBlockId, AuditEventId, AuditHeadId, BillingAccountId,
-    CustomRoleId, DomainId, ErasureId, EventId, ExportId, FlagOverrideId, IdSource, InvitationId, InvoiceId,
+    CustomRoleId, DomainId, ErasureId, EventConsumerId, EventId, ExportId, FlagOverrideId, IdSource, InvitationId, InvoiceId,
     JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, OperatorEventId, OperatorId, ParseIdError,
     PasskeyId, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId,
     ResourceVersionId, SecurityAlertId, SecurityDetectionId, SessionId, SupportAccessId, SupportUseId,

@@ -143,6 +143,7 @@ permissions! {
     ExportAudit "audit.export" Admin reads scope "Export the tenant's audit log.";
     KeepAudit "audit.keep" None reads people "Chain the entries of the audit log, sign its heads and delete old entries; only the system does.";
     ReadEvents "events.read" Admin reads scope "See the tenant's events.";
+    ConsumeEvents "events.consume" Admin reads scope "Store and delete positions in the feed of the tenant's events; works in a suspended tenant too.";
     KeepEvents "events.keep" None reads people "Publish events in the tenant's feed and delete old ones; only the system does.";
     ReadAlerts "security_alerts.read" Admin reads scope "See alerts about suspicious activity, and the rules that raise them.";
     AcknowledgeAlerts "security_alerts.acknowledge" Admin writes people "Acknowledge alerts about suspicious activity.";

@@ -40,7 +40,7 @@ pub use operator_outbox::OperatorOutbox;
 pub use operator_role::{OperatorNeeds, OperatorPermission, OperatorRole};
 pub use pending_operator::PendingOperator;
 pub use platform_rows::{
-    PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRow, PlatformRows, PlatformTask,
+    LogRange, LoggedEvents, PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRow, PlatformRows, PlatformTask,
     PlatformUsage, PlatformUser, RowPosition, RowRange,
 };
 pub use platform_support::{PlatformSupportAccess, PlatformSupportAccesses, SupportFilter};

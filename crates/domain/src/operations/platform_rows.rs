@@ -3,6 +3,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::audit::AuditFilter;
+use crate::events::LogPosition;
 use crate::kernel::{OperatorEventId, StoreError, TenantId, Time};
 
 /// Where a page of rows of several tenants begins: after this row, in the order of tenants and ids, the greatest first.
@@ -169,6 +170,28 @@ pub struct PlatformUsage {
     pub events: i64,
 }
 
+/// Which part of the log of all tenants' events is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogRange {
+    /// Only events of this tenant.
+    pub tenant: Option<TenantId>,
+    /// Behind which place.
+    pub behind: LogPosition,
+    /// The most entries of the log that are looked at.
+    pub entries: u32,
+    /// The most events.
+    pub limit: u32,
+}
+
+/// Events of several tenants, in the order of the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoggedEvents {
+    /// The events, each with the number of its entry: up to one more than the limit, to tell that there are more.
+    pub events: Vec<(i64, PlatformEvent)>,
+    /// The number of the last entry that was looked at; `None` when there is none behind the place.
+    pub last: Option<i64>,
+}
+
 /// Rows of all tenants that are not deleted, read only: a part of an operator's transaction, which shows nothing before
 /// [`PlatformRows::open`].
 #[async_trait]
@@ -199,6 +222,13 @@ pub trait PlatformRows: Send {
         times: (Option<Time>, Option<Time>),
         range: &RowRange,
     ) -> Result<Vec<PlatformEvent>, StoreError>;
+
+    /// Events of these types, or of all when there are none, in the order in which they were published, without what happened.
+    async fn logged_events(
+        &mut self,
+        kinds: &[&'static str],
+        range: &LogRange,
+    ) -> Result<LoggedEvents, StoreError>;
 
     /// The tenants of a page, the greatest id first.
     async fn tenants_of_page(&mut self, range: &RowRange) -> Result<Vec<TenantId>, StoreError>;

@@ -6,6 +6,7 @@ pub(crate) mod api;
 pub(crate) mod component;
 pub(crate) mod config;
 pub(crate) mod endpoint;
+pub(crate) mod event_stream;
 pub mod metrics;
 pub(crate) mod observe;
 pub(crate) mod places;

@@ -1,6 +1,7 @@
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::{DateTime, Datelike};
 use sha2::{Digest, Sha256};
+use tenantry_domain::events::LogPosition;
 use tenantry_domain::kernel::{ErrorCode, Position};
 use tenantry_domain::operations::RowPosition;
 use uuid::Uuid;
@@ -91,6 +92,26 @@ impl Binding {
         })
     }
 
+    /// A cursor that begins behind a place in the log of all tenants' events.
+    pub fn seal_log(self, place: LogPosition) -> String {
+        let mut bytes = place.number.to_be_bytes().to_vec();
+        bytes.extend_from_slice(&place.position.to_be_bytes());
+        self.encode(bytes)
+    }
+
+    /// The place in the log of all tenants' events that a cursor begins behind.
+    ///
+    /// # Errors
+    /// See [`Binding::open`].
+    pub fn open_log(self, cursor: &str) -> Result<LogPosition, ApiError> {
+        let bytes: [u8; 16] = self.decode(cursor).ok_or_else(invalid)?;
+        let number = |bytes: &[u8]| bytes.try_into().map(i64::from_be_bytes).map_err(|_| invalid());
+        Ok(LogPosition {
+            number: number(&bytes[..8])?,
+            position: number(&bytes[8..])?,
+        })
+    }
+
     fn encode(self, mut bytes: Vec<u8>) -> String {
         bytes.extend_from_slice(&self.0);
         BASE64_URL_SAFE_NO_PAD.encode(bytes)
@@ -141,6 +162,8 @@ mod tests {
         };
         assert_eq!(again.open(&binding.seal(position)).unwrap(), position);
         assert_eq!(again.open_number(&binding.seal_number(41)).unwrap(), 41);
+        let place = LogPosition::behind(7);
+        assert_eq!(again.open_log(&binding.seal_log(place)).unwrap(), place);
     }
 
     #[test]

@@ -84,6 +84,11 @@ pub struct Paged<F> {
 }
 
 impl<F> Paged<F> {
+    /// Whether the query names a page.
+    pub(crate) fn has_cursor(&self) -> bool {
+        self.cursor.is_some()
+    }
+
     /// The page as a use case wants it.
     ///
     /// # Errors

@@ -1,34 +1,25 @@
-use std::{borrow::Cow, time::Duration};
+use std::borrow::Cow;
 
-use actix_web::{
-    HttpRequest, HttpResponse,
-    http::header::{self, ContentEncoding},
-    web::{Bytes, Data},
-};
+use actix_web::{HttpRequest, web::Bytes};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use futures_util::stream::unfold;
 use serde_json::json;
 use tenantry_domain::kernel::{ErrorCode, Permission};
+use tenantry_tenancy::Cx;
 use tenantry_tenancy::flags::flag;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use crate::app::places::{Full, Place};
-use crate::connection::connection::Gone;
+use crate::app::event_stream::{self, EventSource, LOOK, Look};
 use crate::extract::{
     api_key::{self, Credential},
     query,
 };
-use crate::{Answer, Api, ApiError, Ctx, HttpConfig, permission::ReadFeatures};
+use crate::{Answer, Api, ApiError, Ctx, permission::ReadFeatures};
 
 /// Where the stream is.
 pub(crate) const PATH: &str = "/ofrep/v1/events";
 
 /// What tickets are sealed for.
 const SEALED_FOR: &str = "ticket of an event stream";
-
-/// How often a stream looks whether anything is different. What it looks at is remembered, so that looking costs
-/// microseconds, and it notices schedules and changes that nobody announced as well as those that were.
-const LOOK: Duration = Duration::from_secs(1);
 
 /// The address of the stream for the bearer of a token, who has seen this revision.
 ///
@@ -103,120 +94,59 @@ fn parameter(request: &HttpRequest, name: &str) -> Result<Option<String>, ApiErr
 )]
 pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answer {
     let api = Api::of(&request)?;
-    let most = (api.config.event_streams_per_tenant, api.config.event_streams);
-    let place = api.streams.enter(cx.scope().tenant(), most);
-    let place = place.map_err(|full| refused(&full, &api.config))?;
+    let place = event_stream::take_place(&api, &cx)?;
     let set = flag::of(&cx).await?;
     let revision = flag::revision(&cx, &set);
-    let heard = request.headers().get("Last-Event-ID");
-    let heard = heard.map(|id| String::from_utf8_lossy(id.as_bytes()).into_owned());
-    let heard = match heard {
+    let heard = match event_stream::last_id(request.headers()) {
         Some(heard) => Some(heard),
         None => parameter(&request, "since")?,
     };
     let missed = heard.is_some_and(|heard| heard != revision);
+    let missed = missed.then(|| refetch(&revision, &cx)).unwrap_or_default();
+    let credential = credential(&request, &api)?.into_owned();
+    // What is looked at is cached, so that looking costs microseconds, and it notices schedules and changes by other instances too.
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let now = Instant::now();
-    let stream = EventStream {
-        credential: credential(&request, &api)?.into_owned(),
-        ends: now + api.config.event_stream_lifetime,
-        spoke: now,
-        pending: Some(opening(missed.then_some(&revision), &cx)),
-        revision,
-        ticks,
-        cx,
+    let source = FlagChanges { cx, revision, ticks };
+    Ok(event_stream::answer(
+        &request,
         api,
-        gone: Gone::of(&request),
-        _place: place,
-    };
-    let frames = unfold(stream, |mut stream| async move {
-        let frame = stream.next().await?;
-        Some((Ok::<_, actix_web::Error>(frame), stream))
-    });
-    Ok(HttpResponse::Ok()
-        .content_type("text/event-stream")
-        .insert_header((header::CACHE_CONTROL, "no-store"))
-        // A coding would hold events back until there are enough of them.
-        .insert_header(ContentEncoding::Identity)
-        // Proxies that collect answers before they pass them on leave this one alone.
-        .insert_header(("X-Accel-Buffering", "no"))
-        .streaming(Box::pin(frames)))
+        (source, credential, place),
+        missed.as_bytes(),
+    ))
 }
 
-/// A client that hears this polls meanwhile.
-fn refused(full: &Full, config: &HttpConfig) -> ApiError {
-    let most = config.event_streams_per_tenant;
-    full.refused(
-        format!("A tenant may have {most} streams open at once."),
-        "As many streams are open as this server has places for.",
-        60,
-    )
-}
-
-/// An open stream.
-struct EventStream {
+/// Changes of the flags of a tenant.
+struct FlagChanges {
     cx: Ctx<ReadFeatures>,
-    api: Data<Api>,
-    credential: Credential<'static>,
     revision: String,
-    pending: Option<Bytes>,
     ticks: Interval,
-    spoke: Instant,
-    ends: Instant,
-    gone: Gone,
-    _place: Place,
 }
 
-impl EventStream {
-    /// What is to be sent next, when there is something; `None` at the end.
-    async fn next(&mut self) -> Option<Bytes> {
-        loop {
-            if let Some(frame) = self.pending.take() {
-                self.spoke = Instant::now();
-                return Some(frame);
-            }
-            if Instant::now() >= self.ends || self.api.readiness.is_draining() {
-                return None;
-            }
-            tokio::select! {
-                // A client that has gone keeps no place.
-                () = self.gone.wait() => return None,
-                _ = self.ticks.tick() => {}
-            }
-            if !self.still_admitted().await {
-                return None;
-            }
-            self.look().await;
-        }
+impl EventSource for FlagChanges {
+    const PERMISSION: Permission = Permission::ReadFeatures;
+
+    fn cx(&self) -> &Cx {
+        &self.cx
     }
 
-    /// As for any request with the same credential, so that a stream outlives neither it nor the session.
-    async fn still_admitted(&self) -> bool {
-        let request = self.cx.scope().request().clone();
-        let admission = api_key::still_admits(&self.api, &self.credential, self.cx.origin(), request).await;
-        admission.is_ok_and(|admission| admission.scope.require(Permission::ReadFeatures).is_ok())
+    async fn wait(&mut self) {
+        self.ticks.tick().await;
     }
 
-    async fn look(&mut self) {
+    async fn look(&mut self) -> Look {
         // A store that is away now is asked again the next time.
-        if let Ok(set) = flag::of(&self.cx).await {
-            let revision = flag::revision(&self.cx, &set);
-            if revision != self.revision {
-                self.pending = Some(refetch(&revision, &self.cx).into());
-                self.revision = revision;
-            }
+        let Ok(set) = flag::of(&self.cx).await else {
+            return Look::Nothing;
+        };
+        let revision = flag::revision(&self.cx, &set);
+        if revision == self.revision {
+            return Look::Nothing;
         }
-        if self.pending.is_none() && self.spoke.elapsed() >= self.api.config.event_stream_heartbeat {
-            self.pending = Some(Bytes::from_static(b": still here\n\n"));
-        }
+        let frame = refetch(&revision, &self.cx);
+        self.revision = revision;
+        Look::Frames(Bytes::from(frame))
     }
-}
-
-/// The first frame goes out at once, so that the client knows that it is heard.
-fn opening(missed: Option<&String>, cx: &Ctx<ReadFeatures>) -> Bytes {
-    let missed = missed.map(|revision| refetch(revision, cx)).unwrap_or_default();
-    format!("retry: 3000\n: connected\n\n{missed}").into()
 }
 
 fn refetch(revision: &str, cx: &Ctx<ReadFeatures>) -> String {

@@ -7,6 +7,7 @@ use tenantry_billing::billing::{billing_oversight::OversightError, provider_even
 use tenantry_billing::usage::UsageReason;
 use tenantry_billing::usage::quota::QuotaReason;
 use tenantry_domain::billing::ProviderError;
+use tenantry_domain::events::EventConsumer;
 use tenantry_domain::identity::ChallengeError;
 use tenantry_domain::identity::{ApiKey, CustomRole, PasswordError, TokenError};
 use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError, counted};
@@ -18,6 +19,7 @@ use tenantry_tenancy::admin::operator_job::OperatorJobReason;
 use tenantry_tenancy::admin::operator_rows::RowReason;
 use tenantry_tenancy::archive::export::ExportReason;
 use tenantry_tenancy::customization::setting::SettingReason;
+use tenantry_tenancy::events::consumer::ConsumerReason;
 use tenantry_tenancy::flags::{flag::FlagReason, flag_definition::DefinitionReason};
 use tenantry_tenancy::identity::{
     account::AccountError,
@@ -267,6 +269,17 @@ impl From<CustomRoleReason> for ApiError {
                 "The role is in use by {} and {}: give them another one, or revoke the invitations, first.",
                 counted(&users, "user"),
                 counted(&invitations, "invitation")
+            )),
+        }
+    }
+}
+
+impl From<ConsumerReason> for ApiError {
+    fn from(reason: ConsumerReason) -> Self {
+        match reason {
+            ConsumerReason::TooMany => Self::new(ErrorCode::Conflict).with_detail(format!(
+                "The tenant has {} consumers of events, which is the maximum: delete one first.",
+                EventConsumer::MOST
             )),
         }
     }

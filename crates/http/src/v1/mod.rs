@@ -56,6 +56,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(archive::person::routes)
         .configure(events::event_type::routes)
         .configure(events::event::routes)
+        .configure(events::consumer::routes)
         .configure(audit::event::routes)
         .configure(audit::export::routes);
 }

@@ -49,6 +49,12 @@ SELECT $1, m.id, m.created_at, m.kind, m.actor_kind, m.actor_id, m.entity, m.ent
 FROM moved m RETURNING id) \
 SELECT count(*) AS published FROM numbered";
 
+/// Notes what the log of all tenants and the export have to follow. The row has few columns and is changed by one publisher at a time.
+const NOTE: &str = "\
+INSERT INTO event_progress (\"tenant_id\", created_at, published) \
+SELECT $1, now(), max(e.position) FROM events e WHERE e.tenant_id = $1 HAVING max(e.position) IS NOT NULL \
+ON CONFLICT (tenant_id) DO UPDATE SET published = EXCLUDED.published WHERE event_progress.tenant_id = $1 RETURNING id";
+
 const ENDS: &str = "\
 SELECT coalesce((SELECT min(o.position) FROM events o WHERE o.tenant_id = $1), 0) AS oldest, \
  coalesce((SELECT max(n.position) FROM events n WHERE n.tenant_id = $1), 0) AS newest";
@@ -88,7 +94,11 @@ impl EventFeed for PgStore {
             return Ok(0);
         }
         let arguments = [i64::from(limit).into()];
-        count(self.tx.fetch_fixed(PUBLISH, arguments).await?, "published")
+        let published = count(self.tx.fetch_fixed(PUBLISH, arguments).await?, "published")?;
+        if published > 0 {
+            self.tx.fetch_fixed(NOTE, []).await?;
+        }
+        Ok(published)
     }
 
     async fn ends(&mut self) -> Result<FeedEnds, StoreError> {

@@ -3,8 +3,8 @@ use sea_orm::{QueryResult, Value};
 use tenantry_domain::audit::AuditFilter;
 use tenantry_domain::kernel::{OperatorEventId, StoreError, TenantId, Time};
 use tenantry_domain::operations::{
-    PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRows, PlatformTask, PlatformUsage,
-    PlatformUser, RowRange,
+    LogRange, LoggedEvents, PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRows, PlatformTask,
+    PlatformUsage, PlatformUser, RowRange,
 };
 use uuid::Uuid;
 
@@ -57,6 +57,20 @@ SELECT r.tenant_id, r.id, r.position, r.kind, r.created_at, r.actor_kind, r.acto
    AND ($6::text IS NULL OR r.kind = ANY (string_to_array($6, ','))) \
    AND ($7::timestamptz IS NULL OR r.created_at >= $7) AND ($8::timestamptz IS NULL OR r.created_at < $8) \
  ORDER BY r.tenant_id DESC, r.id DESC LIMIT $5";
+
+/// `$1` behind which entry of the log, `$2` of how many entries.
+const LAST_ENTRY: &str = "\
+SELECT max(l.number) AS last FROM (SELECT e.number FROM event_log e WHERE e.number > $1 ORDER BY e.number LIMIT $2) l";
+
+/// Behind the position `$2` in the entry `$1`, up to the entry `$3`; `$4` the names of types with commas between them, `$5` only of this
+/// tenant, `$6` how many.
+const LOGGED_EVENTS: &str = "\
+SELECT l.number, r.tenant_id, r.id, r.position, r.kind, r.created_at, r.actor_kind, r.actor_id, r.entity, r.entity_id, r.trace_parent \
+  FROM event_log l JOIN tenants t ON t.id = l.of_tenant \
+  JOIN events r ON r.tenant_id = l.of_tenant AND r.position >= l.first_position AND r.position <= l.last_position \
+ WHERE l.number >= $1 AND l.number <= $3 AND (l.number > $1 OR r.position > $2) AND t.deleted_at IS NULL \
+   AND ($4::text IS NULL OR r.kind = ANY (string_to_array($4, ','))) AND ($5::uuid IS NULL OR l.of_tenant = $5) \
+ ORDER BY l.number, r.position LIMIT $6";
 
 const TENANTS: &str = "\
 SELECT t.id FROM tenants t WHERE t.id < $1 AND t.id >= $2 AND t.id <= $3 AND t.deleted_at IS NULL \
@@ -119,6 +133,33 @@ impl PlatformRows for PgOperatorWork {
         let arguments = bounds(range).into_iter().chain(conditions);
         let rows = self.tx.fetch_fixed(EVENTS, arguments).await?;
         rows.iter().map(event).collect()
+    }
+
+    async fn logged_events(
+        &mut self,
+        kinds: &[&'static str],
+        range: &LogRange,
+    ) -> Result<LoggedEvents, StoreError> {
+        let (behind, tenant) = (range.behind, range.tenant.map(TenantId::uuid));
+        let arguments = [behind.number.into(), i64::from(range.entries).into()];
+        let rows = self.tx.fetch_fixed(LAST_ENTRY, arguments).await?;
+        let last = rows.first().map(|row| column::<Option<i64>>(row, "last"));
+        let last = last.transpose()?.flatten();
+        let kinds = (!kinds.is_empty()).then(|| kinds.join(","));
+        let arguments: [Value; 6] = [
+            behind.number.into(),
+            behind.position.into(),
+            last.unwrap_or(behind.number).into(),
+            kinds.into(),
+            tenant.into(),
+            (i64::from(range.limit) + 1).into(),
+        ];
+        let rows = self.tx.fetch_fixed(LOGGED_EVENTS, arguments).await?;
+        let events = rows.iter().map(|row| Ok((column(row, "number")?, event(row)?)));
+        Ok(LoggedEvents {
+            events: events.collect::<Result<_, StoreError>>()?,
+            last,
+        })
     }
 
     async fn tenants_of_page(&mut self, range: &RowRange) -> Result<Vec<TenantId>, StoreError> {

@@ -4,6 +4,7 @@
 //! change.
 
 pub mod operator;
+pub mod operator_feed;
 pub(crate) mod operator_guess;
 pub mod operator_job;
 pub mod operator_log;

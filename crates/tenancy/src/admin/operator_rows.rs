@@ -161,25 +161,32 @@ pub async fn usage(
     read.finish(rows, |row| row.tenant_id, next).await
 }
 
+/// Whether a reason is a line of the [length of a reason](REASON_LENGTH).
+pub(crate) fn check_reason(reason: &str) -> Result<(), Invalid> {
+    Check::all(|check| check.line("/header/X-Bypass-Reason", reason, REASON_LENGTH))
+}
+
 /// A read that is on record, with the transaction in which the rows are open.
-struct Reading<'cx> {
+pub(crate) struct Reading<'cx> {
     cx: &'cx OperatorCx,
     kind: &'static str,
     reason: String,
     range: RowRange,
     record: OperatorEventId,
-    work: Box<dyn OperatorWork>,
+    /// The transaction in which the rows are open.
+    pub(crate) work: Box<dyn OperatorWork>,
     _turn: Turn,
 }
 
 impl<'cx> Reading<'cx> {
-    async fn begin(
+    /// Stores the record of the read and opens the rows.
+    pub(crate) async fn begin(
         cx: &'cx OperatorCx,
         kind: &'static str,
         reason: &str,
         range: RowRange,
     ) -> Result<Self, RowError> {
-        Check::all(|check| check.line("/header/X-Bypass-Reason", reason, REASON_LENGTH))?;
+        check_reason(reason)?;
         let turn = Turn::take(cx.app()).ok_or(RowReason::Busy)?;
         let mut record = cx.record(
             "rows.read",
@@ -213,7 +220,7 @@ impl<'cx> Reading<'cx> {
 
     /// Stores what was read, first with the operators and then with each tenant. Rows of a tenant that was deleted meanwhile, which
     /// has no log any more, are left out.
-    async fn finish<T>(
+    pub(crate) async fn finish<T>(
         self,
         mut rows: Vec<T>,
         tenant_of: impl Fn(&T) -> TenantId,

@@ -15,6 +15,8 @@ pub enum FeedStart {
     Latest,
     /// Behind the event with this position.
     After(i64),
+    /// Behind the event with this position, which a consumer has stored.
+    Stored(i64),
 }
 
 /// Which events are read.
@@ -51,13 +53,14 @@ pub fn types(cx: &Cx) -> Result<&[EventType], EventError> {
 /// The next events of the tenant's feed.
 ///
 /// # Errors
-/// [`EventError`]; `expired` at `/query/after` when events behind that position were deleted because of their age, or the position is not
+/// [`EventError`]; `expired` at `/query/after` or `/query/consumer` when events behind that position were deleted because of their age, or the position is not
 /// of this feed.
 pub async fn read(cx: &Cx, request: &FeedRequest) -> Result<FeedPage, EventError> {
     cx.require(Permission::ReadEvents)?;
     cx.read(async |work| {
         let ends = work.events().ends().await?;
-        let after = beginning(request.start, ends)?;
+        let at = request.start.pointer();
+        let after = beginning(request.start, ends, at)?;
         let range = (after, ends.newest);
         // The one too many only says that there are more.
         let mut events = work
@@ -65,7 +68,7 @@ pub async fn read(cx: &Cx, request: &FeedRequest) -> Result<FeedPage, EventError
             .between(range, &request.kinds, request.limit.saturating_add(1))
             .await?;
         // A retention that has run meanwhile may have deleted what was to be read.
-        beginning(request.start, work.events().ends().await?)?;
+        beginning(request.start, work.events().ends().await?, at)?;
         let has_more = events.len() > request.limit as usize;
         events.truncate(request.limit as usize);
         let last = events.last().map(|event| event.position);
@@ -78,15 +81,33 @@ pub async fn read(cx: &Cx, request: &FeedRequest) -> Result<FeedPage, EventError
     .await
 }
 
-fn beginning(start: FeedStart, ends: FeedEnds) -> Result<i64, Invalid> {
-    let before_oldest = ends.oldest.saturating_sub(1).max(0);
+impl FeedStart {
+    /// Which parameter of a request is at fault when it cannot be read from here.
+    fn pointer(self) -> &'static str {
+        match self {
+            Self::Stored(_) => "/query/consumer",
+            Self::Oldest | Self::Latest | Self::After(_) => "/query/after",
+        }
+    }
+}
+
+/// Returns behind which position a reader begins.
+///
+/// # Errors
+/// `expired` at the pointer when events behind it were deleted because of their age, or the position is not of this feed.
+pub(crate) fn beginning(start: FeedStart, ends: FeedEnds, at: &str) -> Result<i64, Invalid> {
     match start {
-        FeedStart::Oldest => Ok(before_oldest),
+        FeedStart::Oldest => Ok(ends.before_oldest()),
         FeedStart::Latest => Ok(ends.newest),
-        FeedStart::After(position) if (before_oldest..=ends.newest).contains(&position) => Ok(position),
+        FeedStart::After(position) | FeedStart::Stored(position) if ends.has(position) => Ok(position),
         FeedStart::After(_) => {
-            let detail = "events behind this cursor are not kept any more: begin anew without `after`";
-            Err(Invalid::one("/query/after", "expired", detail))
+            let detail = "events behind this cursor are not kept any more: begin anew without a cursor";
+            Err(Invalid::one(at, "expired", detail))
+        }
+        FeedStart::Stored(_) => {
+            let detail =
+                "events behind the stored cursor are not kept any more: store another one, such as `oldest`";
+            Err(Invalid::one(at, "expired", detail))
         }
     }
 }
@@ -98,14 +119,15 @@ mod tests {
     #[test]
     fn cursor_whose_events_are_gone_is_refused() {
         let ends = FeedEnds { oldest: 5, newest: 9 };
-        let at = |position| beginning(FeedStart::After(position), ends).ok();
+        let at = |position| beginning(FeedStart::After(position), ends, "").ok();
         assert_eq!([3, 4, 9, 10].map(at), [None, Some(4), Some(9), None]);
-        assert_eq!(beginning(FeedStart::Oldest, ends), Ok(4));
-        assert_eq!(beginning(FeedStart::Latest, ends), Ok(9));
+        assert_eq!(beginning(FeedStart::Oldest, ends, ""), Ok(4));
+        assert_eq!(beginning(FeedStart::Latest, ends, ""), Ok(9));
         let empty = FeedEnds::default();
         for start in [FeedStart::Oldest, FeedStart::Latest, FeedStart::After(0)] {
-            assert_eq!(beginning(start, empty), Ok(0));
+            assert_eq!(beginning(start, empty, ""), Ok(0));
         }
-        assert!(beginning(FeedStart::After(1), empty).is_err());
+        assert!(beginning(FeedStart::After(1), empty, "").is_err());
+        assert!(beginning(FeedStart::Stored(3), ends, "").is_err());
     }
 }

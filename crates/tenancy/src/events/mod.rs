@@ -1,6 +1,11 @@
-//! Events for receivers outside: publishing them in the feed of their tenant, reading the feed, and its retention. An event is recorded
+//! Events for receivers outside: publishing them in the feed of their tenant, reading the feed, the positions of its consumers, the log of what
+//! was published in all feeds, the export to a broker, and the retention. An event is recorded
 //! with the entry of the audit log, by [`Cx`](crate::Cx).
 
+pub mod consumer;
+pub mod export;
+pub mod export_state;
 pub mod feed;
+pub mod log;
 pub mod publish;
 pub mod upkeep;

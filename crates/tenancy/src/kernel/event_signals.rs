@@ -2,10 +2,9 @@
 //! looking.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tenantry_domain::kernel::TenantId;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::{Notify, broadcast, watch};
 
 use crate::kernel::context::Tenancy;
 
@@ -17,7 +16,8 @@ const KEPT: usize = 256;
 pub struct EventSignals {
     recorded: Notify,
     published: broadcast::Sender<TenantId>,
-    count: AtomicU64,
+    count: watch::Sender<u64>,
+    logged: watch::Sender<u64>,
 }
 
 impl Default for EventSignals {
@@ -26,7 +26,8 @@ impl Default for EventSignals {
         Self {
             recorded: Notify::new(),
             published,
-            count: AtomicU64::new(0),
+            count: watch::Sender::new(0),
+            logged: watch::Sender::new(0),
         }
     }
 }
@@ -51,14 +52,29 @@ impl EventSignals {
 
     /// So many events of a tenant are in its feed.
     pub(crate) fn note_published(&self, tenant: TenantId, count: u64) {
-        self.count.fetch_add(count, Ordering::Relaxed);
+        self.count.send_modify(|all| *all += count);
         // An error says that nobody waits.
         let _ = self.published.send(tenant);
     }
 
     /// How many events this process has published.
     pub fn published(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+        *self.count.borrow()
+    }
+
+    /// Notifies when events of any tenant are published in this process.
+    pub fn publications(&self) -> watch::Receiver<u64> {
+        self.count.subscribe()
+    }
+
+    /// Published events were added to the log of all tenants.
+    pub(crate) fn note_logged(&self) {
+        self.logged.send_modify(|count| *count += 1);
+    }
+
+    /// Notifies when this process adds published events to the log of all tenants.
+    pub fn log(&self) -> watch::Receiver<u64> {
+        self.logged.subscribe()
     }
 
     /// Begins to listen for publications.

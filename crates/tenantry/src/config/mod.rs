@@ -13,6 +13,7 @@ mod cache;
 mod challenge;
 mod database;
 mod domains;
+mod events;
 mod guard;
 mod http;
 mod jobs;
@@ -61,6 +62,7 @@ pub use cache::Cache;
 pub use challenge::{Challenge, ChallengeProvider};
 pub use database::Database;
 pub use domains::Domains;
+pub use events::{Events, Export as EventExportConfig, ExportKind as EventExportKind};
 pub use guard::Guard;
 pub use http::Http;
 pub use jobs::Jobs;
@@ -99,6 +101,8 @@ pub struct Configuration {
     pub domains: Domains,
     /// The audit log of tenants and operators.
     pub audit: Audit,
+    /// Events of tenants.
+    pub events: Events,
     /// Where exports of tenants are kept.
     pub archive: Archive,
     pub views: Views,
@@ -199,6 +203,7 @@ impl Configuration {
         self.quotas.check()?;
         self.alerts.check()?;
         self.audit.stream.check(self.profile)?;
+        self.events.check(&self.redis)?;
         self.tracing.check()?;
         self.billing.stripe.check(self.profile)?;
         self.mail.check()?;

@@ -53,6 +53,45 @@ fn a_missing_signing_key_is_named() {
 }
 
 #[test]
+fn wrong_export_of_events_is_named() {
+    let with = |change: fn(&mut Configuration)| {
+        let mut config = complete();
+        config.redis.url = Secret::new("rediss://cache:6380".into());
+        config.events.export.kind = EventExportKind::Redis;
+        change(&mut config);
+        complaint(&config)
+    };
+    assert_eq!(with(|_| {}), "");
+    type Change = fn(&mut Configuration);
+    let cases: [(&str, Change); 6] = [
+        ("events.export.kind", |config| {
+            config.redis.url = Secret::default()
+        }),
+        ("events.export.stream", |config| {
+            config.events.export.stream = String::new()
+        }),
+        ("events.export.stream", |config| {
+            config.events.export.stream = "a b".into()
+        }),
+        ("events.export.max_length", |config| {
+            config.events.export.max_length = 999
+        }),
+        ("events.export.timeout_ms", |config| {
+            config.events.export.timeout_ms = 99
+        }),
+        ("events.export.batch", |config| config.events.export.batch = 501),
+    ];
+    for (key, change) in cases {
+        let complaint = with(change);
+        assert!(
+            complaint.contains(&format!("setting {key}:")),
+            "{key}: {complaint}"
+        );
+        assert_eq!(complaint.lines().count(), 1);
+    }
+}
+
+#[test]
 fn wrong_receiver_of_audit_entries_is_named() {
     let with = |change: fn(&mut Stream)| {
         let mut config = complete();

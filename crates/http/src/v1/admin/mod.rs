@@ -3,6 +3,7 @@
 pub(crate) mod audit;
 pub(crate) mod billing;
 pub(crate) mod event;
+pub(crate) mod event_feed;
 pub(crate) mod flag;
 pub(crate) mod job;
 pub(crate) mod mfa;

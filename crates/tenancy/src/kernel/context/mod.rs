@@ -17,7 +17,7 @@ use tenantry_domain::audit::{
 };
 use tenantry_domain::billing::{Customers, PaymentProvider, ProviderEvents};
 use tenantry_domain::customization::{Configurations, SettingRegistry};
-use tenantry_domain::events::{EventTypes, NewEvent, UnpublishedEvents};
+use tenantry_domain::events::{EventExport, EventTypes, NewEvent, PublishedEvents, UnpublishedEvents};
 use tenantry_domain::flags::{FlagDefinitions, FlagSource};
 use tenantry_domain::identity::{
     AccessTokens, ApiKeyFormat, BreachedPasswords, CallerClass, CallerGroup, Challenges, HashingCaller,
@@ -144,6 +144,10 @@ pub struct Ports {
     pub event_types: Arc<EventTypes>,
     /// Tenants with events to publish.
     pub unpublished_events: Arc<dyn UnpublishedEvents>,
+    /// The log of what was published in the feeds of all tenants.
+    pub published_events: Arc<dyn PublishedEvents>,
+    /// Where events are exported to; nowhere where it is absent.
+    pub event_export: Option<EventExport>,
     /// What tenants have set, and how they look.
     pub configurations: Arc<dyn Configurations>,
     /// What host names mean.
