@@ -107,6 +107,10 @@ macro_rules! repositories {
             audit_streams: $crate::audit::AuditStreams,
             /// Events for receivers outside.
             events: $crate::events::EventFeed,
+            /// Notifications of users.
+            notifications: $crate::notifications::Notifications,
+            /// What users want to be notified of.
+            notice_preferences: $crate::notifications::NoticePreferences,
             /// Alerts about suspicious activity.
             security_alerts: $crate::security::Alerts,
             /// What the security rules have counted.

@@ -45,6 +45,7 @@ mod spool;
 mod support_token;
 mod tenant_seals;
 mod token_cache;
+mod unsubscribe_token;
 
 pub use access_token::{AccessTokensError, JwtAccessTokens};
 pub use archive_folder::ArchiveFolder;
@@ -60,6 +61,7 @@ pub use invitation_token::HmacInvitationTokens;
 pub use key_ring::SigningKeyRing;
 pub use limiter::LocalLimiter;
 pub use link_token::HmacLinkTokens;
+pub use unsubscribe_token::HmacUnsubscribeTokens;
 pub use local_caches::LocalCaches;
 pub use one_time_codes::HmacOneTimeCodes;
 pub use operator_token::JwtOperatorTokens;

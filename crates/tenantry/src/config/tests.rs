@@ -521,6 +521,7 @@ fn how_mail_is_sent_is_checked() {
             "mail.smtp.ca_file",
         ),
         (|it| it.app_url = "app.example.com".into(), "mail.app_url"),
+        (|it| it.api_url = "api.example.com".into(), "mail.api_url"),
         (|it| it.app_url = "javascript:alert(1)".into(), "mail.app_url"),
         (
             |it| it.smtp.timeout_ms = 99,
