@@ -15,9 +15,9 @@ use tenantry_persistence::{
     PgUsageUpkeep, PgWorkspaces,
 };
 use tenantry_system::{
-    AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens, HmacUnsubscribeTokens,
-    HmacOneTimeCodes, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, JwtSupportTokens, LocalCaches,
-    SigningKey, SigningKeyRing, SystemResolver, SystemSecrets,
+    AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
+    HmacOneTimeCodes, HmacRefreshTokens, HmacUnsubscribeTokens, JwtAccessTokens, JwtOperatorTokens,
+    JwtSupportTokens, LocalCaches, SigningKey, SigningKeyRing, SystemResolver, SystemSecrets,
 };
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
 

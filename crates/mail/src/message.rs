@@ -53,7 +53,10 @@ pub fn encode(mail: &Mail, from: &Mailbox) -> Result<(Envelope, Vec<u8>), MailEr
 /// The headers of RFC 2369 and RFC 8058. One click needs `https`. The link is one long word, which is not to be folded or encoded; one with
 /// anything but plain ASCII in it is left out.
 fn with_unsubscription(message: MessageBuilder, link: Option<&str>) -> MessageBuilder {
-    let is_plain = |link: &&str| link.bytes().all(|b| b.is_ascii_graphic() && b != b'<' && b != b'>');
+    let is_plain = |link: &&str| {
+        link.bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'<' && b != b'>')
+    };
     let Some(link) = link.filter(is_plain) else {
         return message;
     };
@@ -212,14 +215,20 @@ mod tests {
         let mut mail = mail();
         mail.unsubscribe = Some(link.clone());
         let text = encoded(&mail);
-        assert!(text.contains(&format!("\r\nList-Unsubscribe: <{link}>\r\n")), "{text}");
+        assert!(
+            text.contains(&format!("\r\nList-Unsubscribe: <{link}>\r\n")),
+            "{text}"
+        );
         assert!(
             text.contains("\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"),
             "{text}"
         );
         mail.unsubscribe = Some(link.replace("https", "http"));
         let text = encoded(&mail);
-        assert!(text.contains("List-Unsubscribe: ") && !text.contains("List-Unsubscribe-Post"), "{text}");
+        assert!(
+            text.contains("List-Unsubscribe: ") && !text.contains("List-Unsubscribe-Post"),
+            "{text}"
+        );
         mail.unsubscribe = Some("https://x.example/\r\nBcc: eve@example.com".into());
         assert!(!encoded(&mail).contains("List-Unsubscribe"));
     }

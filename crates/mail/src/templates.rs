@@ -22,7 +22,10 @@ const SOURCES: [(&str, &str); 22] = [
     ("en/domain", include_str!("../templates/en/domain.j2")),
     ("en/dunning", include_str!("../templates/en/dunning.j2")),
     ("en/invitation", include_str!("../templates/en/invitation.j2")),
-    ("en/notifications", include_str!("../templates/en/notifications.j2")),
+    (
+        "en/notifications",
+        include_str!("../templates/en/notifications.j2"),
+    ),
     ("en/quota", include_str!("../templates/en/quota.j2")),
     (
         "en/security_alert",
@@ -42,7 +45,10 @@ const SOURCES: [(&str, &str); 22] = [
     ("de/domain", include_str!("../templates/de/domain.j2")),
     ("de/dunning", include_str!("../templates/de/dunning.j2")),
     ("de/invitation", include_str!("../templates/de/invitation.j2")),
-    ("de/notifications", include_str!("../templates/de/notifications.j2")),
+    (
+        "de/notifications",
+        include_str!("../templates/de/notifications.j2"),
+    ),
     ("de/quota", include_str!("../templates/de/quota.j2")),
     (
         "de/security_alert",

@@ -8,7 +8,7 @@ use tenantry_domain::identity::{
     WorkspaceMail,
 };
 use tenantry_domain::kernel::{Currency, Line, MailTemplate, Period, Role, Time};
-use tenantry_domain::notifications::{Notification, NoticeType, NotificationMail};
+use tenantry_domain::notifications::{NoticeType, Notification, NotificationMail};
 use tenantry_domain::security::{AlertAction, AlertNotice, RULES, Rule, Severity, SubjectKind};
 use tenantry_domain::usage::{AlertBase, MeterKey, Threshold};
 use uuid::Uuid;
@@ -216,7 +216,11 @@ fn notifications(text: &str) -> Vec<Notification> {
         actor_id: None,
         entity: "task".into(),
         entity_id: None,
-        parts: notice.parts.iter().map(|part| ((*part).to_owned(), text.into())).collect(),
+        parts: notice
+            .parts
+            .iter()
+            .map(|part| ((*part).to_owned(), text.into()))
+            .collect(),
         in_app: true,
         mail: None,
         read_at: None,
@@ -255,7 +259,10 @@ fn title_of_a_task_begins_no_line_of_a_digest() {
         let text = english(&message).text;
         let lines: Vec<_> = text.lines().map(str::trim_start).collect();
         assert!(lines.iter().all(|line| !line.starts_with("Click")), "{text}");
-        assert!(text.contains("https://api.example.com/unsubscribe?token=un_x"), "{text}");
+        assert!(
+            text.contains("https://api.example.com/unsubscribe?token=un_x"),
+            "{text}"
+        );
     }
 }
 

@@ -19,8 +19,8 @@ use tenantry_domain::operations::{
 };
 use tenantry_domain::usage::MeterKey;
 use tenantry_tenancy::audit::stream;
-use tenantry_tenancy::identity::first_password::NotifyOfFirstPasswords;
 use tenantry_tenancy::events::upkeep::KeepEvents;
+use tenantry_tenancy::identity::first_password::NotifyOfFirstPasswords;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::security::detection::DetectActivity;
 use tenantry_tenancy::tenant::audit_upkeep::KeepAudit;
@@ -131,6 +131,7 @@ async fn statements((world, inbox): &(World, Arc<Inbox>)) -> (BTreeSet<String>, 
     read_everything(world, &reservation, &invitation).await;
     let reads = seen.taken();
     write_everything(world).await;
+    crate::notifications::use_everything(world).await;
     use_links(world, inbox).await;
     reuse_a_token(world).await;
     move_address(world, inbox).await;
@@ -198,6 +199,10 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         format!("/api/v1/audit-events?entity=task&entity_id={}", acme.task),
         "/api/v1/audit-events/verify".to_owned(),
         "/api/v1/events".to_owned(),
+        "/api/v1/notifications".to_owned(),
+        "/api/v1/notifications?unread=true".to_owned(),
+        "/api/v1/notifications/unread-count".to_owned(),
+        "/api/v1/auth/me/preferences".to_owned(),
         "/api/v1/events?after=latest&types=task.created,task.updated".to_owned(),
     ];
     paths.push(format!(
@@ -963,6 +968,12 @@ async fn fill(world: &World) {
            SELECT id, gen_random_uuid(), now(), 'task.created', 'user', 'task', '{}' FROM t, generate_series(1, 50) g;
          INSERT INTO events (tenant_id, id, created_at, kind, actor_kind, entity, data, position)
            SELECT id, gen_random_uuid(), now(), 'task.created', 'user', 'task', '{}', g FROM t, generate_series(1, 50) g;
+         INSERT INTO notifications (tenant_id, id, created_at, user_id, kind, event_id, occurred_at, actor_kind, entity, parts, in_app)
+           SELECT tenant_id, gen_random_uuid(), now(), id, 'task.assigned', gen_random_uuid(), now(), 'system', 'task', '{}', true
+           FROM users, generate_series(1, 3) g WHERE email LIKE 'u%@x.example';
+         INSERT INTO notification_preferences (tenant_id, created_at, user_id, choices, updated_at, version)
+           SELECT tenant_id, now(), id, '{}', now(), 1 FROM users WHERE email LIKE 'u%@x.example';
+         INSERT INTO notification_positions (tenant_id, created_at, position) SELECT id, now(), 0 FROM t;
          INSERT INTO security_alerts (tenant_id, id, created_at, rule, subject_kind, subject, count, first_at, last_at, severity, state,
              evidence, action, open_key)
            SELECT id, gen_random_uuid(), now(), 'rule_' || substr('abcde', 1 + g % 5, 1), 'network', 'n' || g, 1, now(), now(), 'low', 'open',

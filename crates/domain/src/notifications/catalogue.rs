@@ -23,16 +23,36 @@ pub(super) const PRODUCT: &[NoticeType] = &[
         parts: &["role"],
         mail: MailDefault::Digest,
     },
-    of_admins("quota.threshold_reached", "The use of a meter has reached a threshold.", Permission::ReadUsage)
-        .with(&["meter", "percent"], MailDefault::SentOtherwise),
-    of_admins("billing.payment_failed", "A payment has failed.", Permission::ReadBilling)
-        .with(&["next_at"], MailDefault::SentOtherwise),
-    of_admins("billing.payment_recovered", "Everything that was open is paid.", Permission::ReadBilling)
-        .with(&[], MailDefault::SentOtherwise),
-    of_admins("billing.subscription_changed", "The subscription has changed.", Permission::ReadBilling)
-        .with(&["status"], MailDefault::Digest),
-    of_admins("security.alert", "A rule has found suspicious activity.", Permission::ReadAlerts)
-        .with(&["rule", "severity"], MailDefault::SentOtherwise),
+    of_admins(
+        "quota.threshold_reached",
+        "The use of a meter has reached a threshold.",
+        Permission::ReadUsage,
+    )
+    .with(&["meter", "percent"], MailDefault::SentOtherwise),
+    of_admins(
+        "billing.payment_failed",
+        "A payment has failed.",
+        Permission::ReadBilling,
+    )
+    .with(&["next_at"], MailDefault::SentOtherwise),
+    of_admins(
+        "billing.payment_recovered",
+        "Everything that was open is paid.",
+        Permission::ReadBilling,
+    )
+    .with(&[], MailDefault::SentOtherwise),
+    of_admins(
+        "billing.subscription_changed",
+        "The subscription has changed.",
+        Permission::ReadBilling,
+    )
+    .with(&["status"], MailDefault::Digest),
+    of_admins(
+        "security.alert",
+        "A rule has found suspicious activity.",
+        Permission::ReadAlerts,
+    )
+    .with(&["rule", "severity"], MailDefault::SentOtherwise),
     of_admins(
         "support_access.requested",
         "An operator asks for access to the tenant.",
@@ -51,16 +71,36 @@ pub(super) const PRODUCT: &[NoticeType] = &[
         Permission::ReadSupportAccess,
     )
     .with(&["operator_name", "access"], MailDefault::Off),
-    of_admins("api_key.expires_soon", "An API key expires soon.", Permission::ReadApiKeys)
-        .with(&["name", "expires_at"], MailDefault::SentOtherwise),
-    of_admins("api_key.expired", "An API key has expired.", Permission::ReadApiKeys)
-        .with(&["name"], MailDefault::SentOtherwise),
-    of_admins("domain.activated", "The tenant is reached by a custom domain.", Permission::ReadDomains)
-        .with(&["domain"], MailDefault::Digest),
-    of_admins("domain.failing", "The proof of a custom domain is gone.", Permission::ReadDomains)
-        .with(&["domain"], MailDefault::SentOtherwise),
-    of_admins("domain.released", "A custom domain was released.", Permission::ReadDomains)
-        .with(&["domain"], MailDefault::SentOtherwise),
+    of_admins(
+        "api_key.expires_soon",
+        "An API key expires soon.",
+        Permission::ReadApiKeys,
+    )
+    .with(&["name", "expires_at"], MailDefault::SentOtherwise),
+    of_admins(
+        "api_key.expired",
+        "An API key has expired.",
+        Permission::ReadApiKeys,
+    )
+    .with(&["name"], MailDefault::SentOtherwise),
+    of_admins(
+        "domain.activated",
+        "The tenant is reached by a custom domain.",
+        Permission::ReadDomains,
+    )
+    .with(&["domain"], MailDefault::Digest),
+    of_admins(
+        "domain.failing",
+        "The proof of a custom domain is gone.",
+        Permission::ReadDomains,
+    )
+    .with(&["domain"], MailDefault::SentOtherwise),
+    of_admins(
+        "domain.released",
+        "A custom domain was released.",
+        Permission::ReadDomains,
+    )
+    .with(&["domain"], MailDefault::SentOtherwise),
     of_admins(
         "webhook_endpoint.disabled",
         "An endpoint of webhooks was disabled.",
@@ -126,7 +166,10 @@ mod tests {
             for part in notice.parts {
                 let of_operator = *part == "operator_name";
                 let names_user = ["email", "user", "full_name", "owner", "by"];
-                assert!(of_operator || !names_user.iter().any(|word| part.contains(word)), "{part}");
+                assert!(
+                    of_operator || !names_user.iter().any(|word| part.contains(word)),
+                    "{part}"
+                );
             }
         }
     }

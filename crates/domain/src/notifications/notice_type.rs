@@ -175,7 +175,8 @@ mod tests {
         assert_eq!(name("task.updated", changed), assigned);
         let renamed = json!({"object": object, "previous_attributes": {"title": "S"}});
         assert_eq!(name("task.updated", renamed), None);
-        let unassigned = json!({"object": {"assignee_id": null}, "previous_attributes": {"assignee_id": user}});
+        let unassigned =
+            json!({"object": {"assignee_id": null}, "previous_attributes": {"assignee_id": user}});
         assert_eq!(name("task.updated", unassigned), None);
         assert_eq!(name("task.created", json!({"object": {"title": "T"}})), None);
         assert_eq!(name("task.deleted", json!({"object": object})), None);
@@ -192,6 +193,9 @@ mod tests {
         assert_eq!(parts.len(), 2);
         assert_eq!(parts["percent"], 80);
         let meter = parts["meter"].as_str().unwrap();
-        assert!(meter.starts_with("a b") && meter.chars().count() <= Line::LONGEST, "{meter}");
+        assert!(
+            meter.starts_with("a b") && meter.chars().count() <= Line::LONGEST,
+            "{meter}"
+        );
     }
 }

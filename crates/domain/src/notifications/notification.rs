@@ -20,7 +20,7 @@ pub struct Notification {
     pub occurred_at: Time,
     /// What acted; see [`Event`](crate::events::Event).
     pub actor_kind: String,
-    /// The id of the actor.
+    /// The id of the user, API key or operator who acted.
     pub actor_id: Option<Uuid>,
     /// The kind of thing that it happened to.
     pub entity: String,

@@ -70,7 +70,7 @@ pub type PreferencesPatch = BTreeMap<String, Option<ChoicePatch>>;
 /// What a user wants to be notified of, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Preferences {
-    /// The user.
+    /// Whose preferences they are.
     pub user_id: UserId,
     /// What was chosen, by the names of types.
     pub choices: BTreeMap<String, Choice>,
@@ -252,12 +252,20 @@ mod tests {
     #[test]
     fn choice_holds_until_it_is_cleared() {
         let (mut chosen, assigned) = (preferences(), NoticeType::find("task.assigned").unwrap());
-        assert_eq!(chosen.effective(assigned, MailChoice::Weekly).mail, MailChoice::Instant);
+        assert_eq!(
+            chosen.effective(assigned, MailChoice::Weekly).mail,
+            MailChoice::Instant
+        );
         let daily = patch("task.assigned", Patch::Set(false), Patch::Set(MailChoice::Daily));
         chosen.apply(daily, now()).unwrap();
         let effective = chosen.effective(assigned, MailChoice::Weekly);
-        assert_eq!((effective.in_app, effective.mail, chosen.version), (false, MailChoice::Daily, 1));
-        chosen.apply([("task.assigned".to_owned(), None)].into(), now()).unwrap();
+        assert_eq!(
+            (effective.in_app, effective.mail, chosen.version),
+            (false, MailChoice::Daily, 1)
+        );
+        chosen
+            .apply([("task.assigned".to_owned(), None)].into(), now())
+            .unwrap();
         assert!(chosen.choices.is_empty());
         assert!(chosen.effective(assigned, MailChoice::Off).in_app);
     }
@@ -281,7 +289,9 @@ mod tests {
         );
         let hidden = patch("security.alert", Patch::Set(false), Patch::Keep);
         chosen.apply(hidden, now()).unwrap();
-        let Invalid(errors) = chosen.apply([("x/y".to_owned(), None)].into(), now()).unwrap_err();
+        let Invalid(errors) = chosen
+            .apply([("x/y".to_owned(), None)].into(), now())
+            .unwrap_err();
         assert_eq!(
             (errors[0].pointer.as_str(), errors[0].code),
             ("/notifications/x~1y", "unknown_notification_type")

@@ -49,7 +49,7 @@ impl UnsubscribeFrom {
 /// What a token of a link says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PresentedUnsubscribe {
-    /// The tenant.
+    /// The tenant whose mail has the link.
     pub tenant: TenantId,
     /// The user who got the mail.
     pub user: UserId,

@@ -165,11 +165,7 @@ impl Notifications for PgStore {
     }
 
     async fn users_due(&mut self, before: DueBefore, limit: u32) -> Result<Vec<UserId>, StoreError> {
-        let arguments = [
-            before.daily.into(),
-            before.weekly.into(),
-            i64::from(limit).into(),
-        ];
+        let arguments = [before.daily.into(), before.weekly.into(), i64::from(limit).into()];
         let rows = self.tx.fetch_all_fixed(USERS_DUE, arguments).await?;
         let user = |row| column::<Uuid>(row, "user_id").map(UserId::from);
         rows.iter().map(user).collect()

@@ -109,7 +109,10 @@ async fn mail_to(
     if wanted.is_empty() {
         return Ok(());
     }
-    let listed = wanted.iter().take(NotificationMail::MOST_LISTED).map(|item| item.id);
+    let listed = wanted
+        .iter()
+        .take(NotificationMail::MOST_LISTED)
+        .map(|item| item.id);
     let more = wanted.len().saturating_sub(NotificationMail::MOST_LISTED);
     let mail = NotificationsTo {
         to: user,

@@ -10,9 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tenantry_domain::events::Event;
 use tenantry_domain::identity::{CustomRole, User};
-use tenantry_domain::kernel::{
-    NotificationId, Permission, ProjectId, StoreError, TaskId, Time, UserId,
-};
+use tenantry_domain::kernel::{NotificationId, Permission, ProjectId, StoreError, TaskId, Time, UserId};
 use tenantry_domain::notifications::{
     Audience, MailChoice, NoticeType, Notification, Preferences, Rhythm, may_read,
 };
@@ -88,14 +86,20 @@ async fn step(cx: &Cx, behind: Behind) -> Result<bool, JobFailure> {
     cx.write(async |work| {
         let position = locked_position(cx, work, behind).await?;
         let newest = work.events().ends().await?.newest;
-        let events = work.events().between((position, newest), kinds, EVENTS_AT_ONCE).await?;
+        let events = work
+            .events()
+            .between((position, newest), kinds, EVENTS_AT_ONCE)
+            .await?;
         let is_last = events.len() < EVENTS_AT_ONCE as usize;
         let mut batch = Batch::new(cx, terms);
         for event in &events {
             batch.notify(work, event).await?;
         }
         batch.finish(work).await?;
-        let through = events.last().filter(|_| !is_last).map_or(newest, |event| event.position);
+        let through = events
+            .last()
+            .filter(|_| !is_last)
+            .map_or(newest, |event| event.position);
         if through > position {
             work.notifications().move_to(through).await?;
         }
@@ -183,7 +187,11 @@ impl<'a> Batch<'a> {
         }
         let effective = reader.preferences.effective(notice, self.terms.digest);
         let is_mailed = reader.gets_mail && !effective.mail_fixed;
-        let mail = if is_mailed { effective.mail } else { MailChoice::Off };
+        let mail = if is_mailed {
+            effective.mail
+        } else {
+            MailChoice::Off
+        };
         if !effective.in_app && mail == MailChoice::Off {
             return Ok(());
         }
@@ -298,7 +306,9 @@ async fn present(
             };
             let member = work.members().find(project, user).await?;
             let found = work.projects().find(project).await?;
-            let shown = found.zip(member).map(|(project, _)| ("title".to_owned(), project.name.into()));
+            let shown = found
+                .zip(member)
+                .map(|(project, _)| ("title".to_owned(), project.name.into()));
             Ok(shown.map(|part| Map::from_iter([part])))
         }
     }

@@ -56,7 +56,10 @@ pub async fn update(
             let mut after = before.clone();
             after.apply(patch.clone(), cx.now())?;
             work.notice_preferences().store(&after).await?;
-            let (action, states) = ("notification_preferences.updated", (&before.choices, &after.choices));
+            let (action, states) = (
+                "notification_preferences.updated",
+                (&before.choices, &after.choices),
+            );
             let entry = cx.changed(action, "user", user.uuid(), Some(states.0), Some(states.1));
             work.audit().record(entry).await?;
             Ok::<_, NotificationError>(after)

@@ -148,7 +148,9 @@ async fn note(cx: &Cx, user: &User, sent: &Result<MailDecision, MailError>) -> R
         Ok(_) | Err(_) => return Ok(()),
     };
     let address = OutgoingMail::recipient(cx.ports().seal.as_ref(), &user.email);
-    let known = cx.read(async |work| preferences_of(cx, work, user.id).await).await?;
+    let known = cx
+        .read(async |work| preferences_of(cx, work, user.id).await)
+        .await?;
     if !is_refused && known.refusals == 0 {
         return Ok(());
     }

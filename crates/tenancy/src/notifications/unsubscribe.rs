@@ -74,7 +74,10 @@ pub async fn end_mails(of: &Unsubscription) -> Result<(), NotificationError> {
             return Ok(());
         }
         work.notice_preferences().store(&preferences).await?;
-        let (action, details) = ("notification_preferences.unsubscribed", json!({"from": of.from.as_str()}));
+        let (action, details) = (
+            "notification_preferences.unsubscribed",
+            json!({"from": of.from.as_str()}),
+        );
         let entry = cx.security(action, "user", Some(of.user.uuid()), details);
         Ok(work.audit().record(entry).await?)
     })

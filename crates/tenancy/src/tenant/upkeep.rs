@@ -7,9 +7,9 @@ use tenantry_domain::kernel::SystemScope;
 
 use crate::Tenancy;
 use crate::events::upkeep::KeepEvents;
-use crate::notifications::upkeep::KeepNotifications;
 use crate::identity::api_key_expiry::NotifyOfExpiry;
 use crate::identity::first_password::NotifyOfFirstPasswords;
+use crate::notifications::upkeep::KeepNotifications;
 use crate::operations::job::{JobFailure, Nothing, SystemJobHandler, run_in_each};
 use crate::security::detection::DetectActivity;
 use crate::tenant::audit_upkeep::KeepAudit;

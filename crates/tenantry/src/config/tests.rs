@@ -477,7 +477,7 @@ fn how_stripe_is_reached_is_checked() {
 #[test]
 fn how_mail_is_sent_is_checked() {
     type Change = fn(&mut Mail);
-    let cases: [(Change, &str); 19] = [
+    let cases: [(Change, &str); 20] = [
         (|_| {}, ""),
         (|it| it.smtp.host = "smtp.example.com".into(), ""),
         (|it| it.smtp.host = "127.0.0.1".into(), ""),
