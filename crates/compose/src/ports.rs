@@ -16,8 +16,8 @@ use tenantry_persistence::{
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
-    HmacOneTimeCodes, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, JwtSupportTokens, LocalCaches,
-    SigningKey, SigningKeyRing, SystemResolver, SystemSecrets,
+    HmacOneTimeCodes, HmacRefreshTokens, HmacUnsubscribeTokens, JwtAccessTokens, JwtOperatorTokens,
+    JwtSupportTokens, LocalCaches, SigningKey, SigningKeyRing, SystemResolver, SystemSecrets,
 };
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
 
@@ -86,6 +86,7 @@ pub fn ports(
         invitation_tokens: Arc::new(derived.invitation_tokens),
         one_time_codes: Arc::new(HmacOneTimeCodes),
         link_tokens: Arc::new(derived.link_tokens),
+        unsubscribe_tokens: Arc::new(derived.unsubscribe_tokens),
         secrets: Arc::new(SystemSecrets),
         seal: Arc::new(derived.seal),
         tenant_seals: caches.seals.clone(),
@@ -165,6 +166,7 @@ impl Tokens {
 struct Derived {
     refresh_tokens: HmacRefreshTokens,
     link_tokens: HmacLinkTokens,
+    unsubscribe_tokens: HmacUnsubscribeTokens,
     invitation_tokens: HmacInvitationTokens,
     seal: AeadSeal,
 }
@@ -177,16 +179,19 @@ impl Derived {
         let mut refresh_tokens = HmacRefreshTokens::new(&present.derive_secret("refresh tokens"));
         let mut invitation_tokens = HmacInvitationTokens::new(&present.derive_secret("invitation tokens"));
         let mut link_tokens = HmacLinkTokens::new(&present.derive_secret("link tokens"));
+        let mut unsubscribe_tokens = HmacUnsubscribeTokens::new(&present.derive_secret("unsubscribe tokens"));
         let mut seal = AeadSeal::new(&present.derive_secret("seal"));
         for earlier in &keys[1..] {
             refresh_tokens = refresh_tokens.reading(&earlier.derive_secret("refresh tokens"));
             invitation_tokens = invitation_tokens.reading(&earlier.derive_secret("invitation tokens"));
             link_tokens = link_tokens.reading(&earlier.derive_secret("link tokens"));
+            unsubscribe_tokens = unsubscribe_tokens.reading(&earlier.derive_secret("unsubscribe tokens"));
             seal = seal.opening(&earlier.derive_secret("seal"));
         }
         Self {
             refresh_tokens,
             link_tokens,
+            unsubscribe_tokens,
             invitation_tokens,
             seal,
         }

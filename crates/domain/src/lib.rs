@@ -51,6 +51,7 @@ pub mod events;
 pub mod flags;
 pub mod identity;
 pub mod kernel;
+pub mod notifications;
 pub mod operations;
 pub mod plans;
 pub mod security;

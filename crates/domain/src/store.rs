@@ -111,6 +111,10 @@ macro_rules! repositories {
             event_consumers: $crate::events::EventConsumers,
             /// How far the export of events is.
             event_exports: $crate::events::EventExports,
+            /// Notifications of users.
+            notifications: $crate::notifications::Notifications,
+            /// What users want to be notified of.
+            notice_preferences: $crate::notifications::NoticePreferences,
             /// Alerts about suspicious activity.
             security_alerts: $crate::security::Alerts,
             /// What the security rules have counted.

@@ -50,6 +50,7 @@ use tenantry_domain::kernel::{
     OperatorEventId, OperatorId, Permission, PermissionRegistry, Recipient, Reset, Role, Seal, SessionId,
     StoreError, SupportAccessId, SystemScope, TenantId, Time, Unresolved, UserId,
 };
+use tenantry_domain::notifications::{PresentedUnsubscribe, UnsubscribeTokens};
 use tenantry_domain::operations::{
     Accepted, Look, Mail, MailDecision, MailError, MailLimits, MailTemplates, Mailer, MessageId, Operator,
     OperatorClaims, OperatorGate, OperatorGuesses, OperatorOutbox, OperatorRole, OperatorScope,
@@ -103,6 +104,7 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         one_time_codes: fake.clone(),
         passkeys: Some(fake.clone()),
         link_tokens: fake.clone(),
+        unsubscribe_tokens: fake.clone(),
         secrets: fake.clone(),
         seal: fake.clone(),
         tenant_seals: fake.clone(),
@@ -158,6 +160,7 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         name_quarantine_days: 30,
         purge_after_days: 30,
         app_url: "http://127.0.0.1:8080/".into(),
+        api_url: "http://127.0.0.1:8080/".into(),
         mail_limits: MailLimits::default(),
         billing: BillingPolicy::default(),
         domains: DomainPolicy {
@@ -575,6 +578,16 @@ impl LinkTokens for Fake {
     }
 
     fn read(&self, _: &str) -> Option<PresentedLink> {
+        None
+    }
+}
+
+impl UnsubscribeTokens for Fake {
+    fn issue(&self, _: &PresentedUnsubscribe) -> String {
+        "issued".into()
+    }
+
+    fn read(&self, _: &str) -> Option<PresentedUnsubscribe> {
         None
     }
 }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use lettre::address::{Address, Envelope};
 use lettre::message::header::{ContentType, HeaderName, HeaderValue};
-use lettre::message::{Mailbox as Party, Message, MultiPart, SinglePart};
+use lettre::message::{Mailbox as Party, Message, MessageBuilder, MultiPart, SinglePart};
 use tenantry_domain::kernel::Line;
 use tenantry_domain::operations::{Mail, MailError, Mailbox};
 
@@ -27,6 +27,7 @@ pub fn encode(mail: &Mail, from: &Mailbox) -> Result<(Envelope, Vec<u8>), MailEr
             HeaderName::new_from_ascii_str("Auto-Submitted"),
             "auto-generated".to_owned(),
         ));
+    let message = with_unsubscription(message, mail.unsubscribe.as_deref());
     let text = SinglePart::builder()
         .header(ContentType::TEXT_PLAIN)
         .body(mail.text.trim_end_matches('\n').to_owned());
@@ -47,6 +48,28 @@ pub fn encode(mail: &Mail, from: &Mailbox) -> Result<(Envelope, Vec<u8>), MailEr
         bytes.truncate(bytes.len() - 2);
     }
     Ok((message.envelope().clone(), bytes))
+}
+
+/// The headers of RFC 2369 and RFC 8058. One click needs `https`. The link is one long word, which is not to be folded or encoded; one with
+/// anything but plain ASCII in it is left out.
+fn with_unsubscription(message: MessageBuilder, link: Option<&str>) -> MessageBuilder {
+    let is_plain = |link: &&str| {
+        link.bytes()
+            .all(|b| b.is_ascii_graphic() && b != b'<' && b != b'>')
+    };
+    let Some(link) = link.filter(is_plain) else {
+        return message;
+    };
+    let value = format!("<{link}>");
+    let name = HeaderName::new_from_ascii_str("List-Unsubscribe");
+    let message = message.raw_header(HeaderValue::dangerous_new_pre_encoded(name, value.clone(), value));
+    if !link.starts_with("https://") {
+        return message;
+    }
+    message.raw_header(HeaderValue::new(
+        HeaderName::new_from_ascii_str("List-Unsubscribe-Post"),
+        "List-Unsubscribe=One-Click".to_owned(),
+    ))
 }
 
 fn party(mailbox: &Mailbox) -> Result<Party, MailError> {
@@ -82,6 +105,7 @@ mod tests {
             text: "Hello Ada,\n.\nGrüße\n".into(),
             html: None,
             written_at: "2026-07-01T12:00:00Z".parse().unwrap(),
+            unsubscribe: None,
         }
     }
 
@@ -183,6 +207,30 @@ mod tests {
             let error = encode(&mail, &mailbox("no-reply@mail.example")).unwrap_err();
             assert!(!error.may_pass(), "{error}");
         }
+    }
+
+    #[test]
+    fn link_to_unsubscribe_is_in_one_line() {
+        let link = format!("https://api.example.com/unsubscribe?token=un_{}", "x".repeat(107));
+        let mut mail = mail();
+        mail.unsubscribe = Some(link.clone());
+        let text = encoded(&mail);
+        assert!(
+            text.contains(&format!("\r\nList-Unsubscribe: <{link}>\r\n")),
+            "{text}"
+        );
+        assert!(
+            text.contains("\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"),
+            "{text}"
+        );
+        mail.unsubscribe = Some(link.replace("https", "http"));
+        let text = encoded(&mail);
+        assert!(
+            text.contains("List-Unsubscribe: ") && !text.contains("List-Unsubscribe-Post"),
+            "{text}"
+        );
+        mail.unsubscribe = Some("https://x.example/\r\nBcc: eve@example.com".into());
+        assert!(!encoded(&mail).contains("List-Unsubscribe"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tenantry_domain::kernel::{Language, Message, Recipient};
 use tenantry_domain::operations::{Look, MailTemplates, RenderedMail, TemplateError};
 
 /// Each template with its source, for each part of a mail.
-const SOURCES: [(&str, &str); 20] = [
+const SOURCES: [(&str, &str); 22] = [
     ("en/account_link", include_str!("../templates/en/account_link.j2")),
     (
         "en/account_notice",
@@ -22,6 +22,10 @@ const SOURCES: [(&str, &str); 20] = [
     ("en/domain", include_str!("../templates/en/domain.j2")),
     ("en/dunning", include_str!("../templates/en/dunning.j2")),
     ("en/invitation", include_str!("../templates/en/invitation.j2")),
+    (
+        "en/notifications",
+        include_str!("../templates/en/notifications.j2"),
+    ),
     ("en/quota", include_str!("../templates/en/quota.j2")),
     (
         "en/security_alert",
@@ -41,6 +45,10 @@ const SOURCES: [(&str, &str); 20] = [
     ("de/domain", include_str!("../templates/de/domain.j2")),
     ("de/dunning", include_str!("../templates/de/dunning.j2")),
     ("de/invitation", include_str!("../templates/de/invitation.j2")),
+    (
+        "de/notifications",
+        include_str!("../templates/de/notifications.j2"),
+    ),
     ("de/quota", include_str!("../templates/de/quota.j2")),
     (
         "de/security_alert",

@@ -8,6 +8,7 @@ use tenantry_domain::identity::{
     WorkspaceMail,
 };
 use tenantry_domain::kernel::{Currency, Line, MailTemplate, Period, Role, Time};
+use tenantry_domain::notifications::{NoticeType, Notification, NotificationMail};
 use tenantry_domain::security::{AlertAction, AlertNotice, RULES, Rule, Severity, SubjectKind};
 use tenantry_domain::usage::{AlertBase, MeterKey, Threshold};
 use uuid::Uuid;
@@ -203,6 +204,68 @@ fn alerts(name: &str) -> Vec<(AlertNotice, Option<&str>)> {
     all
 }
 
+/// Notifications of every type, whose parts are this text.
+fn notifications(text: &str) -> Vec<Notification> {
+    let notification = |notice: &NoticeType| Notification {
+        id: Uuid::nil().into(),
+        user_id: Uuid::nil().into(),
+        kind: notice.name.to_owned(),
+        event_id: Uuid::nil().into(),
+        occurred_at: at("2026-01-15T12:00:00Z"),
+        actor_kind: "system".into(),
+        actor_id: None,
+        entity: "task".into(),
+        entity_id: None,
+        parts: notice
+            .parts
+            .iter()
+            .map(|part| ((*part).to_owned(), text.into()))
+            .collect(),
+        in_app: true,
+        mail: None,
+        read_at: None,
+        created_at: at("2026-01-15T12:00:00Z"),
+    };
+    NoticeType::all().iter().map(notification).collect()
+}
+
+fn notification_mail(items: &[Notification], more: u32, is_digest: bool) -> Message {
+    NotificationMail {
+        items,
+        more,
+        is_digest,
+        unsubscribe: "https://api.example.com/unsubscribe?token=un_x",
+    }
+    .message(&recipient())
+}
+
+/// Each alone and at once, and digests.
+fn mails_of_notifications(text: &str) -> Vec<Message> {
+    let items = notifications(text);
+    let mut all: Vec<_> = items
+        .iter()
+        .map(|item| notification_mail(std::slice::from_ref(item), 0, false))
+        .collect();
+    for more in [0, 7] {
+        all.push(notification_mail(&items, more, true));
+    }
+    all.push(notification_mail(&items[..1], 0, true));
+    all
+}
+
+#[test]
+fn title_of_a_task_begins_no_line_of_a_digest() {
+    for message in mails_of_notifications("T\r\n\r\nClick https://evil.example") {
+        let text = english(&message).text;
+        let lines: Vec<_> = text.lines().map(str::trim_start).collect();
+        assert!(lines.iter().all(|line| !line.starts_with("Click")), "{text}");
+        assert!(
+            text.contains("https://api.example.com/unsubscribe?token=un_x"),
+            "{text}"
+        );
+    }
+}
+
 #[test]
 fn names_of_keys_and_passkeys_begin_no_line_of_a_notice() {
     let now = at("2026-01-15T12:00:00Z");
@@ -245,6 +308,7 @@ fn all() -> Vec<Message> {
             .iter()
             .map(|(notice, name)| notice.message(&recipient, now, *name)),
     );
+    all.extend(mails_of_notifications("x"));
     for role in [Role::Admin, Role::Member, Role::Viewer] {
         all.push(invitation(role, "Grace"));
     }

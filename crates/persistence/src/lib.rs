@@ -78,6 +78,7 @@ mod events;
 mod flags;
 mod identity;
 mod kernel;
+mod notifications;
 mod operations;
 mod plans;
 mod security;

@@ -45,6 +45,7 @@ mod spool;
 mod support_token;
 mod tenant_seals;
 mod token_cache;
+mod unsubscribe_token;
 
 pub use access_token::{AccessTokensError, JwtAccessTokens};
 pub use archive_folder::ArchiveFolder;
@@ -75,3 +76,4 @@ pub use spool::FileSpool;
 pub use support_token::JwtSupportTokens;
 pub use tenant_seals::CachedTenantSeals;
 pub use token_cache::CachedAccessTokens;
+pub use unsubscribe_token::HmacUnsubscribeTokens;

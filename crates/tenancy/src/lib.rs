@@ -16,6 +16,7 @@ pub mod flags;
 mod handlers;
 pub mod identity;
 mod kernel;
+pub mod notifications;
 pub mod operations;
 pub mod plans;
 pub mod security;

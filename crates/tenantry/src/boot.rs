@@ -596,6 +596,7 @@ fn policy(config: &Configuration) -> Policy {
         quota_thresholds: config.quotas.alert_thresholds.clone(),
         enforce_api_calls: config.quotas.enforce_api_calls,
         app_url: config.mail.app_url.clone(),
+        api_url: config.mail.api_address().to_owned(),
         alert_rules: config.alerts.rules.clone(),
         mail_limits: MailLimits {
             recipient: config.mail.recipient_per_day,

@@ -56,6 +56,7 @@ pub async fn run(config: &config::Mail, args: &Args) -> Result<(), CommandError>
         ),
         html: None,
         written_at: clock.now(),
+        unsubscribe: None,
     };
     let sent = mailer(config, clock)?.send(&mail).await;
     let accepted = sent.map_err(|error| CommandError::Other(error.to_string()))?;

@@ -118,6 +118,9 @@ fn fill(world: &World, template: &str) -> String {
     if template == "/api/v1/billing/preview" {
         return format!("{template}?plan=enterprise");
     }
+    if template == "/api/v1/notifications/unsubscribe" {
+        return crate::notifications::link(world, acme, &acme.admin);
+    }
     if template == "/api/v1/auth/challenge" {
         return format!("{template}?purpose=sign_up");
     }
@@ -142,6 +145,8 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/auth/passkeys/" => acme.id.to_string(),
         // Of no export: a job writes them.
         "/api/v1/tenant/exports/" => acme.id.to_string(),
+        // Of no notification, which is asked after the body.
+        "/api/v1/notifications/" => acme.id.to_string(),
         // Of no alert.
         "/api/v1/security/alerts/" => acme.id.to_string(),
         "/api/v1/export-links/" => acme.id.to_string(),

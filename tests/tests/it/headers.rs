@@ -673,6 +673,9 @@ async fn the_description_of_the_api_is_complete() {
         "preview_branding_page",
         // Its signature is in the query.
         "follow_export_link",
+        // Their token is in the query.
+        "show_unsubscribe_link",
+        "unsubscribe",
         // Its signature is in a header of its own.
         "receive_stripe_event",
     ];

@@ -147,6 +147,8 @@ fn table() -> Vec<Operation> {
         (&get, "/openapi.json"),
         (&get, "/openapi.yaml"),
         (&get, "/api/v1/export-links/{id}"),
+        (&get, "/api/v1/notifications/unsubscribe"),
+        (&post, "/api/v1/notifications/unsubscribe"),
         (&get, "/api/v1/branding"),
         (&get, "/api/v1/branding/theme.css"),
         (&get, "/api/v1/branding/preview"),
@@ -398,6 +400,26 @@ fn table() -> Vec<Operation> {
             ..at(&delete, "/api/v1/events/consumers/{name}", admin).ids(&[Of::Consumer])
         },
         at(&get, "/api/v1/webhooks/event-types", viewer),
+        at(&get, "/api/v1/notifications", viewer),
+        at(&get, "/api/v1/notifications/unread-count", viewer),
+        Operation {
+            writes: false,
+            ..at(&post, "/api/v1/notifications/read-all", viewer)
+        },
+        // The ids are those of sessions, so no notification has them: events notify, and `notifications` is about them.
+        Operation {
+            writes: false,
+            may_be_missing: true,
+            ..at(&patch, "/api/v1/notifications/{id}", viewer)
+                .ids(&[Session])
+                .body(|_| json!({"read": true}))
+        },
+        at(&get, "/api/v1/auth/me/preferences", viewer),
+        Operation {
+            writes: false,
+            ..at(&patch, "/api/v1/auth/me/preferences", viewer)
+                .body(|_| json!({"notifications": {"task.assigned": {"mail": "daily"}}}))
+        },
         at(&get, "/api/v1/tenant/exports", admin),
         // One is under way at a time, so the second one conflicts.
         at(&post, "/api/v1/tenant/exports", admin).of_factor(),

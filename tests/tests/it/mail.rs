@@ -747,6 +747,7 @@ fn mail(to: &str) -> Mail {
         text: "Hello.\n.\nGood bye.\n".into(),
         html: None,
         written_at: "2026-01-15T12:00:00Z".parse().unwrap(),
+        unsubscribe: None,
     }
 }
 

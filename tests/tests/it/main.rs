@@ -63,6 +63,7 @@ mod mail_limits;
 mod metrics;
 mod mfa;
 mod month;
+mod notifications;
 mod ofrep;
 mod openfeature;
 mod operator_commands;

@@ -18,12 +18,7 @@ const CODES_NOT_RAISED: &[&str] = &[];
 const FEATURES_NOT_READ: &[&str] = &[];
 
 /// Settings of tenants that nothing acts on yet. Their descriptions say so.
-const SETTINGS_NOT_IN_EFFECT: &[&str] = &[
-    "integrations.smtp_password",
-    "notifications.digest_hour",
-    "notifications.email_digest",
-    "webhook.default_url",
-];
+const SETTINGS_NOT_IN_EFFECT: &[&str] = &["integrations.smtp_password", "webhook.default_url"];
 
 /// Settings of tenants that clients act on. Their descriptions say what clients do.
 const SETTINGS_OF_CLIENTS: &[&str] = &[

@@ -75,6 +75,9 @@ entities! {
     lockouts "lockouts"
     meter_outbox "meter_outbox"
     mfa_challenges "mfa_challenges"
+    notification_positions "notification_positions"
+    notification_preferences "notification_preferences"
+    notifications "notifications"
     passkey_ceremonies "passkey_ceremonies"
     passkeys "passkeys"
     project_members "project_members"
@@ -129,7 +132,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads audit_streams billing_accounts brandings custom_roles data_keys erasures event_consumers event_outbox event_progress events flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads audit_streams billing_accounts brandings custom_roles data_keys erasures event_consumers event_outbox event_progress events flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges notification_positions notification_preferences notifications passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
     };
 }
 
@@ -1105,6 +1108,9 @@ async fn without_row_level_security_the_api_neither_shows_nor_changes_the_other_
         if template.ends_with("/billing/preview") {
             path.push_str("?plan=enterprise");
         }
+        if template.ends_with("/notifications/unsubscribe") {
+            path = crate::notifications::link(&world, &world.acme, admin);
+        }
         if template.contains("/export-links/") {
             // A link that this server has not signed.
             let (tenant, signature) = (world.globex.id, "0".repeat(64));
@@ -1300,6 +1306,7 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
 /// What makes a request valid but for its ids.
 fn valid_body(world: &World, method: &str, template: &str) -> Option<serde_json::Value> {
     match (method, template.trim_start_matches("/api/v1/")) {
+        ("PATCH", "notifications/{id}") => Some(json!({"read": true})),
         ("PATCH", "users/{id}") => Some(json!({"full_name": "x"})),
         ("PATCH", "projects/{id}" | "api-keys/{id}" | "auth/passkeys/{id}") => Some(json!({"name": "x"})),
         ("PATCH", "roles/{name}") => Some(json!({"description": "x"})),
@@ -2234,6 +2241,21 @@ const SEEDS: &[(&str, &str)] = &[
     (
         "event_progress",
         "INSERT INTO event_progress (tenant_id, created_at, published) SELECT id, now(), 1 FROM tenants",
+    ),
+    (
+        "notifications",
+        "INSERT INTO notifications (tenant_id, id, created_at, user_id, kind, event_id, occurred_at, actor_kind, entity, parts, in_app) \
+         SELECT tenant_id, gen_random_uuid(), now(), id, 'task.assigned', gen_random_uuid(), now(), 'system', 'task', '{}', true \
+         FROM users WHERE role = 'admin'",
+    ),
+    (
+        "notification_preferences",
+        "INSERT INTO notification_preferences (tenant_id, created_at, user_id, choices, updated_at, version) \
+         SELECT tenant_id, now(), id, '{}', now(), 1 FROM users WHERE role = 'admin'",
+    ),
+    (
+        "notification_positions",
+        "INSERT INTO notification_positions (tenant_id, created_at, position) SELECT id, now(), 0 FROM tenants",
     ),
     (
         "erasures",

@@ -137,6 +137,7 @@ async fn statements((world, inbox): &(World, Arc<Inbox>)) -> (BTreeSet<String>, 
     read_everything(world, &reservation, &invitation).await;
     let reads = seen.taken();
     write_everything(world).await;
+    crate::notifications::use_everything(world).await;
     use_links(world, inbox).await;
     reuse_a_token(world).await;
     move_address(world, inbox).await;
@@ -207,6 +208,10 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/events/consumers".to_owned(),
         "/api/v1/events/consumers/read".to_owned(),
         "/api/v1/events?consumer=read".to_owned(),
+        "/api/v1/notifications".to_owned(),
+        "/api/v1/notifications?unread=true".to_owned(),
+        "/api/v1/notifications/unread-count".to_owned(),
+        "/api/v1/auth/me/preferences".to_owned(),
         "/api/v1/events?after=latest&types=task.created,task.updated".to_owned(),
     ];
     paths.push(format!(
@@ -988,6 +993,12 @@ async fn fill(world: &World) {
          INSERT INTO event_consumers (tenant_id, id, created_at, name, position, updated_at, version)
            SELECT id, gen_random_uuid(), now(), 'c' || g, g, now(), 1 FROM t, generate_series(1, 50) g;
          INSERT INTO event_progress (tenant_id, created_at, published, listed) SELECT id, now(), 50, 50 FROM t;
+         INSERT INTO notifications (tenant_id, id, created_at, user_id, kind, event_id, occurred_at, actor_kind, entity, parts, in_app)
+           SELECT tenant_id, gen_random_uuid(), now(), id, 'task.assigned', gen_random_uuid(), now(), 'system', 'task', '{}', true
+           FROM users, generate_series(1, 3) g WHERE email LIKE 'u%@x.example';
+         INSERT INTO notification_preferences (tenant_id, created_at, user_id, choices, updated_at, version)
+           SELECT tenant_id, now(), id, '{}', now(), 1 FROM users WHERE email LIKE 'u%@x.example';
+         INSERT INTO notification_positions (tenant_id, created_at, position) SELECT id, now(), 0 FROM t;
          INSERT INTO security_alerts (tenant_id, id, created_at, rule, subject_kind, subject, count, first_at, last_at, severity, state,
              evidence, action, open_key)
            SELECT id, gen_random_uuid(), now(), 'rule_' || substr('abcde', 1 + g % 5, 1), 'network', 'n' || g, 1, now(), now(), 'low', 'open',

@@ -45,7 +45,7 @@ const RECORDED: &str = "a record of what happened in this tenant";
 const SEALED: &str = "a secret, which is sealed for this tenant";
 
 /// What is exported of each table of the product. A table that is not in here is left out, and a test fails until it is.
-const TABLES: [(&str, Content); 56] = [
+const TABLES: [(&str, Content); 59] = [
     ("account_links", LeftOut(CREDENTIAL)),
     ("account_notices", LeftOut(MOMENT)),
     (
@@ -79,6 +79,9 @@ const TABLES: [(&str, Content); 56] = [
     ("lockouts", LeftOut(MOMENT)),
     ("meter_outbox", Record(BILLED)),
     ("mfa_challenges", LeftOut(CREDENTIAL)),
+    ("notification_positions", LeftOut(MOMENT)),
+    ("notification_preferences", Data),
+    ("notifications", Record(RECORDED)),
     ("passkey_ceremonies", LeftOut(CREDENTIAL)),
     (
         "passkeys",
@@ -131,6 +134,7 @@ const COLUMNS: [(&str, &str, &str, Option<Fill>); 14] = [
     ("api_keys", "former_hash", CREDENTIAL, None),
     ("audit_heads", "public_key", SEALED, None),
     ("invitations", "token_hash", CREDENTIAL, Some(Fill::UnusableHash)),
+    ("notification_preferences", "refused_address", MOMENT, None),
     ("tenant_settings", "secrets", SEALED, Some(Fill::EmptyObject)),
     (
         "tenant_setting_versions",

@@ -234,7 +234,7 @@ mod tests {
     /// test with the reason.
     #[test]
     fn every_column_that_names_a_person_is_decided() {
-        const NO_PERSON: [(&str, &str); 34] = [
+        const NO_PERSON: [(&str, &str); 37] = [
             ("account_links", "email"), // found by the person beside it; links of others may be to any address
             ("api_keys", "service_account"), // whether it is one
             ("audit_events", "actor_type"), // a kind
@@ -249,6 +249,9 @@ mod tests {
             ("jobs", "actor_id"),       // left out
             ("jobs", "actor_type"),     // left out
             ("lockouts", "account"),    // left out
+            ("notification_preferences", "refused_address"), // a keyed digest, found by the person beside it
+            ("notifications", "actor_id"), // an id, found by the person beside it
+            ("notifications", "actor_kind"), // a kind
             ("operator_events", "ip"),  // of operators, who are no users of tenants
             ("operators", "email"),     // likewise
             ("passkeys", "mailbox"),    // found by the person beside it

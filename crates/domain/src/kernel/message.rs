@@ -48,6 +48,8 @@ pub enum MailTemplate {
     Dunning,
     /// An invitation to join a tenant, with its link.
     Invitation,
+    /// Notifications that a user has not turned off.
+    Notifications,
     /// A threshold of a quota.
     Quota,
     /// An alert about suspicious activity.
@@ -60,13 +62,14 @@ pub enum MailTemplate {
 
 impl MailTemplate {
     /// Every template.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AccountLink,
         Self::AccountNotice,
         Self::ApiKeys,
         Self::Domain,
         Self::Dunning,
         Self::Invitation,
+        Self::Notifications,
         Self::Quota,
         Self::SecurityAlert,
         Self::SecurityNotice,
@@ -82,6 +85,7 @@ impl MailTemplate {
             Self::Domain => "domain",
             Self::Dunning => "dunning",
             Self::Invitation => "invitation",
+            Self::Notifications => "notifications",
             Self::Quota => "quota",
             Self::SecurityAlert => "security_alert",
             Self::SecurityNotice => "security_notice",

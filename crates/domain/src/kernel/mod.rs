@@ -46,14 +46,15 @@ pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AccountLinkId, AccountNoticeId, ApiKeyId, AuditBlockId, AuditEventId, AuditHeadId, BillingAccountId,
     CustomRoleId, DomainId, ErasureId, EventConsumerId, EventId, ExportId, FlagOverrideId, IdSource, InvitationId, InvoiceId,
-    JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, OperatorEventId, OperatorId, ParseIdError,
-    PasskeyId, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId, ResourceId,
-    ResourceVersionId, SecurityAlertId, SecurityDetectionId, SessionId, SupportAccessId, SupportUseId,
-    SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, NotificationId, OperatorEventId, OperatorId,
+    ParseIdError, PasskeyId, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId,
+    ResourceId, ResourceVersionId, SecurityAlertId, SecurityDetectionId, SessionId, SupportAccessId,
+    SupportUseId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text, pointer_segment};
 pub use invalidation::{Change, InvalidatedCache, InvalidationPublisher};
 pub use kept_answer::{KeptAnswer, KeyTaken};
+pub(crate) use locale::time_zone;
 pub use locale::{is_language_tag, is_time_zone, wall_clock};
 pub use message::{Language, MailTemplate, Message};
 pub use network::Network;

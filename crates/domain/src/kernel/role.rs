@@ -145,6 +145,7 @@ permissions! {
     ReadEvents "events.read" Admin reads scope "See the tenant's events.";
     ConsumeEvents "events.consume" Admin reads scope "Store and delete positions in the feed of the tenant's events; works in a suspended tenant too.";
     KeepEvents "events.keep" None reads people "Publish events in the tenant's feed and delete old ones; only the system does.";
+    KeepNotifications "notifications.keep" None reads people "Notify users of events, mail what they have chosen, and delete old notifications; only the system does.";
     ReadAlerts "security_alerts.read" Admin reads scope "See alerts about suspicious activity, and the rules that raise them.";
     AcknowledgeAlerts "security_alerts.acknowledge" Admin writes people "Acknowledge alerts about suspicious activity.";
     RaiseAlerts "security_alerts.raise" None reads people "Look for suspicious activity in the audit log and raise alerts; only the system does.";

@@ -76,6 +76,8 @@ pub struct Mail {
     pub html: Option<String>,
     /// When it was written.
     pub written_at: Time,
+    /// The link that ends mails like this one: a POST to it needs nothing else (RFC 8058).
+    pub unsubscribe: Option<String>,
 }
 
 /// Why a mail was not delivered.

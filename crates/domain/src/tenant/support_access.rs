@@ -96,6 +96,7 @@ impl SupportLevel {
         Permission::ReadEvents,
         Permission::ConsumeEvents,
         Permission::KeepEvents,
+        Permission::KeepNotifications,
         Permission::ExportTenant,
         Permission::RunExport,
         Permission::ExportAudit,

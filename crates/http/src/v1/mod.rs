@@ -10,6 +10,7 @@ pub(crate) mod events;
 pub(crate) mod flags;
 pub(crate) mod identity;
 pub(crate) mod kernel;
+pub(crate) mod notifications;
 pub(crate) mod plans;
 pub(crate) mod security;
 pub(crate) mod tenant;
@@ -57,6 +58,9 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(events::event_type::routes)
         .configure(events::event::routes)
         .configure(events::consumer::routes)
+        .configure(notifications::unsubscribe::routes)
+        .configure(notifications::notification::routes)
+        .configure(notifications::preferences::routes)
         .configure(audit::event::routes)
         .configure(audit::export::routes);
 }

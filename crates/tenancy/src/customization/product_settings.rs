@@ -6,9 +6,14 @@
 use serde_json::{Value, json};
 use tenantry_domain::customization::{Definition, Field, Kind, Setting};
 use tenantry_domain::identity::{AddressRules, MfaRequirement};
+use tenantry_domain::notifications::MailChoice;
 use tenantry_domain::security::{RULES, Rule, RuleChanges, RuleTerms};
 use tenantry_domain::work::Priority;
 
+/// How notifications are mailed of which a user has not chosen it.
+pub const EMAIL_DIGEST: Setting<MailChoice> = Setting::new("notifications.email_digest");
+/// The hour of digests in the time zone of the tenant.
+pub const DIGEST_HOUR: Setting<u32> = Setting::new("notifications.digest_hour");
 /// How urgent a task is that does not say so.
 pub const TASKS_DEFAULT_PRIORITY: Setting<Priority> = Setting::new("tasks.default_priority");
 /// After how many minutes without a use a session ends.
@@ -79,14 +84,14 @@ fn notifications() -> Vec<Definition> {
             "notifications.email_digest",
             Kind::Choice(&["off", "daily", "weekly"]),
             json!("weekly"),
-            "Not yet in effect: how often people get a summary by mail.",
+            "How often users get a digest of notifications by mail who have not chosen it themselves.",
         )
         .client_visible(),
         Definition::new(
             "notifications.digest_hour",
             Kind::Integer(0..=23),
             json!(8),
-            "Not yet in effect: the hour of the day, in the tenant's time zone, at which the summary is sent.",
+            "The hour of the day, in the tenant's time zone, at which digests are mailed; weekly ones on Mondays.",
         )
         .client_visible(),
     ]
@@ -353,6 +358,8 @@ mod tests {
             let value: bool = serde_json::from_value(default(off.key())).unwrap();
             assert!(!value, "{}", off.key());
         }
+        let digest: MailChoice = serde_json::from_value(default(EMAIL_DIGEST.key())).unwrap();
+        assert_eq!(digest, MailChoice::Weekly);
         let webhook: Option<String> = serde_json::from_value(default(WEBHOOK_DEFAULT_URL.key())).unwrap();
         assert_eq!(webhook, None);
         assert!(registry.get(SMTP_PASSWORD.key()).unwrap().secret);

@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 use tenantry_domain::kernel::{Permission, StoreError, SystemScope, TenantId};
 
+use crate::notifications::fan_out;
 use crate::{Cx, Tenancy, UseCaseError};
 
 /// Errors of the use cases of events.
@@ -75,7 +76,13 @@ pub async fn publish(cx: &Cx) -> Result<u64, EventError> {
     let mut all = 0;
     loop {
         let moved: Result<u64, StoreError> = cx
-            .write(async |work| work.events().publish(MOVED_AT_ONCE).await)
+            .write(async |work| {
+                let moved = work.events().publish(MOVED_AT_ONCE).await?;
+                if moved > 0 {
+                    fan_out::wake(cx, work, moved).await?;
+                }
+                Ok(moved)
+            })
             .await;
         let moved = moved?;
         if moved > 0 {

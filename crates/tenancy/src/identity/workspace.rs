@@ -199,6 +199,7 @@ async fn answer(app: &Tenancy, because: SystemScope, request: &WorkspaceRequest)
         text: rendered.text,
         html: Some(rendered.html),
         written_at: request.requested_at,
+        unsubscribe: None,
     };
     Ok(mail::hand_over(app, &mail).await??)
 }

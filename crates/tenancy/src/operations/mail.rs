@@ -191,6 +191,8 @@ pub(crate) struct Envelope {
     pub recipient: Recipient,
     /// The mail's colors and language.
     pub look: Look,
+    /// The link that ends mails like this one.
+    pub unsubscribe: Option<String>,
 }
 
 /// Returns a user and the envelope of a mail to the user; `None` when there is no such user.
@@ -240,6 +242,7 @@ pub(crate) async fn addressed(
             &tenant.settings.locale,
             Colour::parse(&branding.primary_color).unwrap_or(Colour::BLACK),
         ),
+        unsubscribe: None,
     }))
 }
 
@@ -279,6 +282,20 @@ pub(crate) async fn try_to_send(
     message: &Message,
     written_at: Time,
 ) -> Result<MailDecision, JobFailure> {
+    Ok(attempt(cx, kind, to, message, written_at).await??)
+}
+
+/// Does what [`try_to_send`] does. The inner error is the mail server's.
+///
+/// # Errors
+/// Those of [`send`].
+pub(crate) async fn attempt(
+    cx: &Cx,
+    kind: &'static str,
+    to: &Envelope,
+    message: &Message,
+    written_at: Time,
+) -> Result<Result<MailDecision, MailError>, JobFailure> {
     let id = cx.scope().job().map(MessageId::of_job);
     let id = id.ok_or_else(|| JobFailure::Permanent("a mail is sent by a job".into()))?;
     let outgoing = OutgoingMail {
@@ -294,7 +311,7 @@ pub(crate) async fn try_to_send(
     let decision = cx.ports().sent_mails.admit(because, &outgoing, limits).await?;
     if decision != MailDecision::Send {
         withhold(cx, kind, decision).await;
-        return Ok(decision);
+        return Ok(Ok(decision));
     }
     let rendered = cx.ports().mail_templates.render(message, &to.recipient, &to.look);
     let rendered = rendered.map_err(|error| JobFailure::Permanent(error.to_string()))?;
@@ -308,9 +325,10 @@ pub(crate) async fn try_to_send(
         text: rendered.text,
         html: Some(rendered.html),
         written_at,
+        unsubscribe: to.unsubscribe.clone(),
     };
-    hand_over(cx.app(), &mail).await??;
-    Ok(decision)
+    let handed = hand_over(cx.app(), &mail).await?;
+    Ok(handed.map(|()| decision))
 }
 
 /// Hands a mail over to the mail server. When the server took it [`MailLimits::MOST_IN_DOUBT`] times without an answer, that is

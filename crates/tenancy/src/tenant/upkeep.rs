@@ -9,6 +9,7 @@ use crate::Tenancy;
 use crate::events::upkeep::KeepEvents;
 use crate::identity::api_key_expiry::NotifyOfExpiry;
 use crate::identity::first_password::NotifyOfFirstPasswords;
+use crate::notifications::upkeep::KeepNotifications;
 use crate::operations::job::{JobFailure, Nothing, SystemJobHandler, run_in_each};
 use crate::security::detection::DetectActivity;
 use crate::tenant::audit_upkeep::KeepAudit;
@@ -24,7 +25,7 @@ const EVERY: Duration = Duration::minutes(5);
 /// day comes to every part too.
 const PARTS: u32 = 263;
 
-/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`], [`NotifyOfFirstPasswords`], [`KeepAudit`], [`KeepEvents`], [`DetectActivity`], [`KeepDataKeys`], [`KeepDomains`] and the upkeep of the ledger of usage.
+/// Looks after the tenants whose turn it is: [`Purge`], [`NotifyOfExpiry`], [`NotifyOfFirstPasswords`], [`KeepAudit`], [`KeepEvents`], [`KeepNotifications`], [`DetectActivity`], [`KeepDataKeys`], [`KeepDomains`] and the upkeep of the ledger of usage.
 #[derive(Debug, Clone, Copy)]
 pub struct TendSome;
 
@@ -40,6 +41,7 @@ impl SystemJobHandler for TendSome {
         run_in_each(app, because, &tenants, &NotifyOfFirstPasswords, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &KeepAudit, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &KeepEvents, &Nothing {}).await?;
+        run_in_each(app, because, &tenants, &KeepNotifications, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &DetectActivity, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &KeepDataKeys, &Nothing {}).await?;
         run_in_each(app, because, &tenants, &KeepDomains, &Nothing {}).await?;

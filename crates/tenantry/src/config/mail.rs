@@ -14,6 +14,8 @@ pub struct Mail {
     pub from: String,
     /// Where people use the product; mails lead there.
     pub app_url: String,
+    /// Where recipients of mail reach the API: links to unsubscribe lead there. Empty = `app_url`.
+    pub api_url: String,
     /// Whether the log says who would have got which mail while there is no server to send it with.
     pub log_contents: bool,
     /// The maximum number of mails within a day to an address that its owner has not verified, from all tenants together.
@@ -28,6 +30,7 @@ impl Default for Mail {
         Self {
             from: String::new(),
             app_url: "http://127.0.0.1:8080/".into(),
+            api_url: String::new(),
             log_contents: false,
             recipient_per_day: MailLimits::default().recipient,
             tenant_per_day: MailLimits::default().tenant,
@@ -98,6 +101,15 @@ pub enum SmtpTls {
 }
 
 impl Mail {
+    /// Where recipients of mail reach the API.
+    pub fn api_address(&self) -> &str {
+        if self.api_url.is_empty() {
+            &self.app_url
+        } else {
+            &self.api_url
+        }
+    }
+
     /// Everything that sending relies on.
     pub fn check(&self) -> Result<(), ConfigurationError> {
         in_range(&[
@@ -127,6 +139,12 @@ impl Mail {
         if !is_address(&self.app_url) {
             return wrong(
                 "mail.app_url",
+                "must be an address that begins with https:// or http://",
+            );
+        }
+        if !self.api_url.is_empty() && !is_address(&self.api_url) {
+            return wrong(
+                "mail.api_url",
                 "must be an address that begins with https:// or http://",
             );
         }

@@ -531,7 +531,7 @@ fn how_stripe_is_reached_is_checked() {
 #[test]
 fn how_mail_is_sent_is_checked() {
     type Change = fn(&mut Mail);
-    let cases: [(Change, &str); 19] = [
+    let cases: [(Change, &str); 20] = [
         (|_| {}, ""),
         (|it| it.smtp.host = "smtp.example.com".into(), ""),
         (|it| it.smtp.host = "127.0.0.1".into(), ""),
@@ -575,6 +575,7 @@ fn how_mail_is_sent_is_checked() {
             "mail.smtp.ca_file",
         ),
         (|it| it.app_url = "app.example.com".into(), "mail.app_url"),
+        (|it| it.api_url = "api.example.com".into(), "mail.api_url"),
         (|it| it.app_url = "javascript:alert(1)".into(), "mail.app_url"),
         (
             |it| it.smtp.timeout_ms = 99,

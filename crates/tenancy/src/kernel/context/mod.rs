@@ -28,6 +28,7 @@ use tenantry_domain::kernel::{
     AsStoreError, AuditEventId, Clock, HostResolver, IdSource, KeptAnswer, OperatorId, Permission,
     PermissionRegistry, Seal, StoreError, SystemScope, TenantId, Time, UserId,
 };
+use tenantry_domain::notifications::UnsubscribeTokens;
 use tenantry_domain::operations::{
     MailLimits, MailTemplates, Mailer, OperatorGate, OperatorOutbox, OperatorTokens, Operators, SentMails,
 };
@@ -90,6 +91,8 @@ pub struct Ports {
     pub passkeys: Option<Arc<dyn PasskeyCeremonies>>,
     /// Tokens of links that are sent by mail.
     pub link_tokens: Arc<dyn LinkTokens>,
+    /// Tokens of links that end mails of notifications.
+    pub unsubscribe_tokens: Arc<dyn UnsubscribeTokens>,
     /// Secrets of API keys.
     pub secrets: Arc<dyn SecretSource>,
     /// Sealing of what is stored of no tenant, and of tenants' data keys. What is stored for a tenant is sealed by [`Cx::seal`].
@@ -195,6 +198,8 @@ pub struct Policy {
     pub enforce_api_calls: bool,
     /// Where people use the product; mails lead there.
     pub app_url: String,
+    /// Where recipients of mail reach the API: links to unsubscribe lead there.
+    pub api_url: String,
     /// The maximum numbers of mails to an address and of a tenant within a day.
     pub mail_limits: MailLimits,
     /// What the operator changes about the rules that find suspicious activity.
@@ -228,6 +233,7 @@ impl Default for Policy {
             quota_thresholds: vec![80, 100],
             enforce_api_calls: true,
             app_url: "http://127.0.0.1:8080/".into(),
+            api_url: "http://127.0.0.1:8080/".into(),
             mail_limits: MailLimits::default(),
             alert_rules: RuleChanges::default(),
             billing: BillingPolicy::default(),

@@ -1,0 +1,176 @@
+//! The types of notifications. Users' choices refer to the names: add, and rename nothing.
+
+use crate::kernel::Permission;
+use crate::notifications::notice_type::{Audience, MailDefault, NoticeType};
+
+/// Every type. Where admins get a mail of the event anyway, a notification sends no second one.
+pub(super) const PRODUCT: &[NoticeType] = &[
+    NoticeType {
+        name: "task.assigned",
+        about: "A task was assigned to you.",
+        events: &["task.created", "task.updated"],
+        audience: Audience::Assignee("assignee_id"),
+        needs: Permission::ReadTasks,
+        parts: &["title", "status"],
+        mail: MailDefault::Instant,
+    },
+    NoticeType {
+        name: "project.member_added",
+        about: "You were added to a project.",
+        events: &["project.member_added"],
+        audience: Audience::Member("user_id"),
+        needs: Permission::ReadProjects,
+        parts: &["role"],
+        mail: MailDefault::Digest,
+    },
+    of_admins(
+        "quota.threshold_reached",
+        "The use of a meter has reached a threshold.",
+        Permission::ReadUsage,
+    )
+    .with(&["meter", "percent"], MailDefault::SentOtherwise),
+    of_admins(
+        "billing.payment_failed",
+        "A payment has failed.",
+        Permission::ReadBilling,
+    )
+    .with(&["next_at"], MailDefault::SentOtherwise),
+    of_admins(
+        "billing.payment_recovered",
+        "Everything that was open is paid.",
+        Permission::ReadBilling,
+    )
+    .with(&[], MailDefault::SentOtherwise),
+    of_admins(
+        "billing.subscription_changed",
+        "The subscription has changed.",
+        Permission::ReadBilling,
+    )
+    .with(&["status"], MailDefault::Digest),
+    of_admins(
+        "security.alert",
+        "A rule has found suspicious activity.",
+        Permission::ReadAlerts,
+    )
+    .with(&["rule", "severity"], MailDefault::SentOtherwise),
+    of_admins(
+        "support_access.requested",
+        "An operator asks for access to the tenant.",
+        Permission::ReadSupportAccess,
+    )
+    .with(&["operator_name", "access"], MailDefault::SentOtherwise),
+    of_admins(
+        "support_access.approved",
+        "The access of an operator to the tenant was approved.",
+        Permission::ReadSupportAccess,
+    )
+    .with(&["operator_name", "access"], MailDefault::Off),
+    of_admins(
+        "support_access.ended",
+        "The access of an operator to the tenant has ended.",
+        Permission::ReadSupportAccess,
+    )
+    .with(&["operator_name", "access"], MailDefault::Off),
+    of_admins(
+        "api_key.expires_soon",
+        "An API key expires soon.",
+        Permission::ReadApiKeys,
+    )
+    .with(&["name", "expires_at"], MailDefault::SentOtherwise),
+    of_admins(
+        "api_key.expired",
+        "An API key has expired.",
+        Permission::ReadApiKeys,
+    )
+    .with(&["name"], MailDefault::SentOtherwise),
+    of_admins(
+        "domain.activated",
+        "The tenant is reached by a custom domain.",
+        Permission::ReadDomains,
+    )
+    .with(&["domain"], MailDefault::Digest),
+    of_admins(
+        "domain.failing",
+        "The proof of a custom domain is gone.",
+        Permission::ReadDomains,
+    )
+    .with(&["domain"], MailDefault::SentOtherwise),
+    of_admins(
+        "domain.released",
+        "A custom domain was released.",
+        Permission::ReadDomains,
+    )
+    .with(&["domain"], MailDefault::SentOtherwise),
+    of_admins(
+        "webhook_endpoint.disabled",
+        "An endpoint of webhooks was disabled.",
+        Permission::ReadEvents,
+    )
+    .with(&["url"], MailDefault::SentOtherwise),
+];
+
+/// A type for all admins, with the name of its event.
+const fn of_admins(name: &'static str, about: &'static str, needs: Permission) -> NoticeType {
+    NoticeType {
+        name,
+        about,
+        events: &[],
+        audience: Audience::Admins,
+        needs,
+        parts: &[],
+        mail: MailDefault::SentOtherwise,
+    }
+}
+
+impl NoticeType {
+    const fn with(self, parts: &'static [&'static str], mail: MailDefault) -> Self {
+        Self { parts, mail, ..self }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::events::{EventTypes, Field};
+
+    /// The endpoints of webhooks may come with a later version.
+    const NOT_YET: &str = "webhook_endpoint.disabled";
+
+    #[test]
+    fn types_refer_to_events_and_their_fields() {
+        let (events, mut names, mut notifying) = (EventTypes::default(), BTreeSet::new(), BTreeSet::new());
+        for notice in PRODUCT {
+            assert!(names.insert(notice.name), "{}", notice.name);
+            assert!(notice.about.ends_with('.'), "{}", notice.name);
+            for event in notice.event_types() {
+                assert!(notifying.insert(event), "{event} notifies twice");
+                let Some(found) = events.find(event) else {
+                    assert_eq!(event, NOT_YET);
+                    continue;
+                };
+                let fields: BTreeSet<_> = found.object().iter().map(Field::name).collect();
+                let used = notice.parts.iter().copied().chain(notice.audience.field());
+                for field in used {
+                    assert!(fields.contains(field), "{event} has no {field}");
+                }
+            }
+        }
+    }
+
+    /// A part is stored with the notification, which an erasure of another person does not reach.
+    #[test]
+    fn no_part_names_a_user() {
+        for notice in PRODUCT {
+            for part in notice.parts {
+                let of_operator = *part == "operator_name";
+                let names_user = ["email", "user", "full_name", "owner", "by"];
+                assert!(
+                    of_operator || !names_user.iter().any(|word| part.contains(word)),
+                    "{part}"
+                );
+            }
+        }
+    }
+}
