@@ -87,8 +87,8 @@ clients: openapi ## build the TypeScript and Python clients and the Postman coll
 	$(call stage,clients,scripts/build-clients '$(target_dir)/openapi.json')
 
 .PHONY: contract
-contract: ## lint the OpenAPI document and test it and the clients against a server
-	$(call stage,contract,scripts/test -p tenantry-tests --test it -- contract::)
+contract: ## lint the OpenAPI document and test it, the clients and the receivers of webhooks
+	$(call stage,contract,scripts/test -p tenantry-tests --test it -- contract:: webhook_receivers::)
 
 .PHONY: clean-data
 clean-data: ## stop the private PostgreSQL and remove its data

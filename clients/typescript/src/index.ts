@@ -1,11 +1,15 @@
 import createFetchClient, { type Client, type Middleware } from "openapi-fetch";
 
-import type { components, paths } from "./schema.js";
+import type { components, paths, webhooks } from "./schema.js";
 
-export type { components, operations, paths } from "./schema.js";
+export type { components, operations, paths, webhooks } from "./schema.js";
 
 /** The error of every request that fails (RFC 9457). Branch on `code`. */
 export type Problem = components["schemas"]["Problem"];
+
+/** The body of a webhook of one type of events, once it is verified: `WebhookBody<"task.updated">`. */
+export type WebhookBody<Type extends keyof webhooks> =
+  webhooks[Type]["post"]["requestBody"]["content"]["application/json"];
 
 /** A client: `GET`, `POST`, `PUT`, `PATCH` and `DELETE` with typed paths, parameters, bodies and responses. */
 export type TenantryClient = Client<paths>;

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { createClient, idempotencyKey, type Problem, type TenantryClient } from "../src/index.js";
+import { createClient, idempotencyKey, type Problem, type TenantryClient, type WebhookBody } from "../src/index.js";
 
 interface User {
   tenant: string;
@@ -22,6 +22,17 @@ async function logIn({ tenant, email, password }: User): Promise<TenantryClient>
   const token = data?.access_token ?? "";
   return createClient({ baseUrl, token: () => token });
 }
+
+test("bodies of webhooks have the types of the document", () => {
+  const body: WebhookBody<"task.updated"> = {
+    type: "task.updated",
+    timestamp: "2026-01-31T12:00:00Z",
+    data: { object: { id: "1", status: "done" } },
+  };
+  // @ts-expect-error: another type has another body.
+  const other: WebhookBody<"project.created"> = body;
+  assert.equal(other, body);
+});
 
 test("a tenant sees its own projects only", async () => {
   const [ours, theirs] = [await logIn(acme), await logIn(globex)];

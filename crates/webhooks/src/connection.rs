@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use url::Host;
 
+use crate::bounded::{Allowance, Bounded};
 use crate::fault;
 use crate::message::SignedMessage;
 
@@ -25,6 +26,7 @@ const HEADERS: usize = 100;
 /// A connection on which one request is made after the other. It is closed at once when it is dropped, also in the middle of an answer.
 pub(crate) struct Connection {
     requests: http1::SendRequest<Full<Bytes>>,
+    allowance: Allowance,
     driver: JoinHandle<()>,
 }
 
@@ -69,17 +71,22 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
+        let allowance = Allowance::new();
         let opened = http1::Builder::new()
             .max_buf_size(HEAD_BYTES)
             .max_headers(HEADERS)
-            .handshake(TokioIo::new(stream))
+            .handshake(TokioIo::new(Bounded::new(stream, allowance.clone())))
             .await;
         let (requests, connection) = opened.map_err(|error| fault::of_http(&error))?;
         let driver = tokio::spawn(async move {
             // Errors reach the request that is under way.
             let _ = connection.await;
         });
-        Ok(Self { requests, driver })
+        Ok(Self {
+            requests,
+            allowance,
+            driver,
+        })
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -93,6 +100,7 @@ impl Connection {
             is_closed: true,
         };
         self.requests.ready().await.map_err(closed)?;
+        self.allowance.renew();
         let answered = self.requests.try_send_request(message.request()).await;
         answered.map_err(|error| {
             let was_written = error.message().is_none();

@@ -19,6 +19,8 @@ pub(crate) fn of_io(error: &io::Error) -> ConnectionFault {
         | io::ErrorKind::ConnectionAborted
         | io::ErrorKind::BrokenPipe
         | io::ErrorKind::UnexpectedEof => ConnectionFault::Closed,
+        // More than the allowance of an answer, or records of TLS that are none.
+        io::ErrorKind::InvalidData => ConnectionFault::Protocol,
         _ => ConnectionFault::Other,
     }
 }
@@ -85,6 +87,7 @@ mod tests {
             (io::ErrorKind::ConnectionRefused, ConnectionFault::Refused),
             (io::ErrorKind::HostUnreachable, ConnectionFault::Unreachable),
             (io::ErrorKind::UnexpectedEof, ConnectionFault::Closed),
+            (io::ErrorKind::InvalidData, ConnectionFault::Protocol),
             (io::ErrorKind::AddrNotAvailable, ConnectionFault::Other),
         ] {
             assert_eq!(of_io(&kind.into()), fault, "{kind:?}");

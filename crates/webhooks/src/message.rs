@@ -64,3 +64,33 @@ impl SignedMessage {
         request
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tenantry_domain::webhooks::{CustomHeaders, EndpointRules, MessageId, SigningSecret};
+
+    use super::*;
+
+    proptest! {
+        /// A URL that cannot be written would fail at each delivery, long after it was accepted.
+        #[test]
+        fn accepted_url_can_be_sent(path in "[ -~é😀\\u{80}-\\u{ff}]{0,60}") {
+            let Ok(url) = EndpointRules::default().parse(&format!("https://a.example/{path}")) else {
+                return Ok(());
+            };
+            let target = url.target();
+            let message = SignedMessage::new(WebhookRequest {
+                id: MessageId::parse("msg_1").unwrap(),
+                at: Time::from_timestamp(1_800_000_000, 0).unwrap(),
+                url,
+                secrets: vec![SigningSecret::stored("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".into())],
+                headers: CustomHeaders::default(),
+                body: "{}".into(),
+            });
+            let message = message.unwrap();
+            prop_assert_eq!(message.target.to_string(), target);
+            prop_assert!(message.target.host().is_none());
+        }
+    }
+}

@@ -8,6 +8,8 @@
 mod answers;
 #[path = "webhooks/guarding.rs"]
 mod guarding;
+#[path = "webhooks/hostile.rs"]
+mod hostile;
 #[path = "webhooks/signing.rs"]
 mod signing;
 mod support;

@@ -115,4 +115,5 @@ mod usage;
 mod user_import;
 mod users;
 mod views;
+mod webhook_receivers;
 mod workspaces;

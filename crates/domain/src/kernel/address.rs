@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use url::{Host, Url};
 
-/// The most characters an address may have.
+/// The most characters that an address and its normal form may have.
 pub const LONGEST_URL: usize = 2_000;
 
 /// The ports at which others are called.
@@ -50,14 +50,17 @@ const METADATA_HOSTS: [&str; 10] = [
     "metadata.tencentyun.com",
 ];
 
+/// In every network of Azure: the host of the virtual machine, which gives its agent certificates and secrets. The address is a public one.
+const AZURE_HOST: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
+
 /// Why an address is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// It is no address.
     #[error("must be an https address")]
     NotAUrl,
-    /// It is longer than anybody needs.
-    #[error("must have at most {LONGEST_URL} characters")]
+    /// It, or its normal form, is longer than anybody needs.
+    #[error("must have at most {LONGEST_URL} characters, with those that are not ASCII percent-encoded")]
     TooLong,
     /// It is not fetched over TLS.
     #[error("must begin with https://")]
@@ -151,6 +154,10 @@ pub fn read_url(text: &str, schemes: &[&str]) -> Result<Url, AddressError> {
         return Err(AddressError::NotAUrl);
     }
     let url = Url::parse(text).map_err(|_| AddressError::NotAUrl)?;
+    // The normal form is what is stored and read again. A character that is not ASCII has up to twelve in it.
+    if url.as_str().len() > LONGEST_URL {
+        return Err(AddressError::TooLong);
+    }
     if !schemes.contains(&url.scheme()) {
         return Err(AddressError::NotHttps);
     }
@@ -230,7 +237,7 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
         // Multicast, reserved, broadcast.
         | (224..=255, _, _)
     );
-    !reserved
+    !reserved && address != AZURE_HOST
 }
 
 /// Of all of version 6 only 2000::/3 has been given out, and what of that stands for something else is refused as well.
@@ -432,7 +439,8 @@ mod tests {
         }
     }
 
-    /// The first and the last address of each row of IANA's registries of special-purpose addresses, of multicast, and of what is reserved.
+    /// The first and the last address of each row of IANA's registries of special-purpose addresses, of multicast, and of what is reserved;
+    /// and the host of machines in Azure.
     #[test]
     fn special_purpose_addresses_are_not_public() {
         for (first, last) in [
@@ -440,6 +448,7 @@ mod tests {
             ("10.0.0.0", "10.255.255.255"),
             ("100.64.0.0", "100.127.255.255"),
             ("127.0.0.0", "127.255.255.255"),
+            ("168.63.129.16", "::ffff:168.63.129.16"),
             ("169.254.0.0", "169.254.255.255"),
             ("172.16.0.0", "172.31.255.255"),
             ("192.0.0.0", "192.0.0.255"),
@@ -483,6 +492,8 @@ mod tests {
             "100.128.0.0",
             "172.15.255.255",
             "172.32.0.0",
+            "168.63.129.15",
+            "168.63.129.17",
             "192.0.1.0",
             "192.0.3.0",
             "223.255.255.255",

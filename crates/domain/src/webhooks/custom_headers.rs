@@ -2,8 +2,9 @@ use std::collections::BTreeMap;
 
 use crate::kernel::{Check, Invalid, pointer_segment};
 
-/// Names that the sender sets itself, that belong to one connection, or that would change how the receiver reads the request.
-const RESERVED: [&str; 20] = [
+/// Names that the sender sets itself, that belong to one connection, or that would change how the receiver reads the request: its method,
+/// its path, or the client that it comes from. `x-vault-request` opens an agent of Vault, which knows programs of its machine by it.
+const RESERVED: [&str; 28] = [
     "accept-encoding",
     "connection",
     "content-encoding",
@@ -24,6 +25,14 @@ const RESERVED: [&str; 20] = [
     "user-agent",
     "via",
     "x-aws-ec2-metadata-token",
+    "x-client-ip",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-real-ip",
+    "x-rewrite-url",
+    "x-vault-request",
 ];
 
 /// Beginnings of such names. The last ones open the metadata services of clouds to a request.
@@ -136,6 +145,10 @@ mod tests {
             "Metadata",
             "Metadata-Flavor",
             "X-aws-ec2-metadata-token",
+            "X-HTTP-Method-Override",
+            "X-Original-URL",
+            "X-Real-IP",
+            "X-Vault-Request",
             "",
             "a b",
             "a:b",

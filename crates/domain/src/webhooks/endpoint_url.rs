@@ -221,6 +221,7 @@ mod tests {
         let long_label = format!("https://{}.example/", "a".repeat(64));
         let long_name = format!("https://{}example/", "abcdefg.".repeat(32));
         let long = format!("https://a.example/{}", "x".repeat(2_000));
+        let long_when_encoded = format!("https://a.example/{}", "é".repeat(400));
         let port = || EndpointUrlError::Port(vec![443, 8443]);
         for (text, error) in [
             ("", EndpointUrlError::Address(NotAUrl)),
@@ -252,6 +253,7 @@ mod tests {
             (long_label.as_str(), EndpointUrlError::Host),
             (long_name.as_str(), EndpointUrlError::Host),
             (long.as_str(), EndpointUrlError::Address(TooLong)),
+            (long_when_encoded.as_str(), EndpointUrlError::Address(TooLong)),
             ("https://localhost/", internal()),
             ("https://metadata.google.internal./", internal()),
             ("https://169.254.169.254/", internal()),
@@ -345,7 +347,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn accepted_url_is_accepted_again_and_means_the_same(text in "https?://[a-z0-9.:@\\[\\]x%/?#_-]{1,40}") {
+        fn accepted_url_is_accepted_again_and_means_the_same(
+            text in prop_oneof!["https?://[a-z0-9.:@\\[\\]x%/?#_-]{1,40}", "https://a\\.example/[a-zé?%😀]{300,600}"],
+        ) {
             let rules = EndpointRules { allow_http: true, ports: vec![80, 443], ..EndpointRules::default() };
             if let Ok(url) = rules.parse(&text) {
                 let again = rules.parse(url.as_str());

@@ -16,8 +16,15 @@ const PRIVATE: [&str; 8] = [
     "fc00::/7",
 ];
 
-/// Where clouds give machines their credentials, in networks of [`PRIVATE`]. The others are link-local, which is never allowed.
-const METADATA: [&str; 3] = ["100.100.100.200/32", "fd00:ec2::/32", "fd20:ce::/32"];
+/// Where clouds give machines their credentials, in networks of [`PRIVATE`] (Alibaba, AWS, Google, Oracle, Scaleway). The others are
+/// link-local, or of the host itself (Azure), which is never allowed.
+const METADATA: [&str; 5] = [
+    "100.100.100.200/32",
+    "fd00:ec2::/32",
+    "fd20:ce::/32",
+    "fd00:c1::a9fe:a9fe/128",
+    "fd00:42::42/128",
+];
 
 /// Which addresses webhooks may be sent to: those of the public internet, parts of private networks that the operator allows, and none that
 /// the operator denies. Every tenant can reach what is allowed, at the ports of the configuration, and sees the beginning of its answers: allow
@@ -159,7 +166,11 @@ mod tests {
             "169.254.169.254",
             "fd00:ec2::254",
             "fd20:ce::254",
+            "fd00:c1::a9fe:a9fe",
+            "fd00:42::42",
             "100.100.100.200",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
         ] {
             assert!(!permit(text), "{text}");
         }

@@ -35,7 +35,6 @@ pub struct Api {
     pub(crate) app: Arc<Tenancy>,
     pub(crate) config: Arc<HttpConfig>,
     pub(crate) readiness: Arc<Readiness>,
-    document: Arc<OpenApi>,
     pub(crate) texts: Arc<Texts>,
     metrics: Arc<Metrics>,
     /// Streams of events.
@@ -59,14 +58,12 @@ impl std::fmt::Debug for Api {
 impl Api {
     /// The API over an application.
     pub fn new(app: Arc<Tenancy>, config: HttpConfig, readiness: Arc<Readiness>) -> Self {
-        let document = openapi::shared(&app.ports.event_types);
         let forwarding = Arc::new(Forwarding::new(config.trust_forwarded_for));
         Self {
+            texts: openapi::shared(&app.ports.event_types),
             app,
             config: Arc::new(config),
             readiness,
-            texts: Arc::new(Texts::of(Arc::clone(&document))),
-            document,
             metrics: Arc::default(),
             streams: Arc::default(),
             verifications: Arc::default(),
@@ -108,8 +105,8 @@ impl Api {
     #[must_use]
     pub fn with_document(mut self, mut document: OpenApi) -> Self {
         operation::complete(&mut document);
-        self.document = Arc::new(OpenApi::clone(&self.document).merge_from(document));
-        self.texts = Arc::new(Texts::of(Arc::clone(&self.document)));
+        let all = self.texts.document().clone().merge_from(document);
+        self.texts = Arc::new(Texts::of(all));
         self
     }
 

@@ -66,13 +66,13 @@ pub(crate) async fn document_as_yaml(request: HttpRequest, api: Data<Api>, seen:
 
 /// The document as it is served: each text is made once, and compressed once in each coding.
 pub(crate) struct Texts {
-    document: Arc<OpenApi>,
+    document: OpenApi,
     json: OnceLock<Text>,
     yaml: OnceLock<Text>,
 }
 
 impl Texts {
-    pub fn of(document: Arc<OpenApi>) -> Self {
+    pub fn of(document: OpenApi) -> Self {
         Self {
             document,
             json: OnceLock::new(),
@@ -80,8 +80,12 @@ impl Texts {
         }
     }
 
+    pub const fn document(&self) -> &OpenApi {
+        &self.document
+    }
+
     fn json(&self) -> Result<&Text, ApiError> {
-        let json = || serde_json::to_vec(self.document.as_ref()).map(|bytes| ("application/json", bytes));
+        let json = || serde_json::to_vec(&self.document).map(|bytes| ("application/json", bytes));
         text(&self.json, json)
     }
 

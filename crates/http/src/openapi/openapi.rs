@@ -1,6 +1,6 @@
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
-use tenantry_domain::events::EventTypes;
+use tenantry_domain::events::{EventType, EventTypes};
 use tenantry_domain::kernel::ErrorCode;
 use utoipa::{
     OpenApi,
@@ -8,7 +8,8 @@ use utoipa::{
 };
 
 use crate::app::system;
-use crate::openapi::{docs, operation, webhooks::webhooks};
+use crate::openapi::docs::{self, Texts};
+use crate::openapi::{operation, webhooks::webhooks};
 use crate::{Problem, v1};
 
 /// Returns the OpenAPI 3.1 document of all routes.
@@ -16,13 +17,26 @@ pub fn openapi() -> openapi::OpenApi {
     openapi_with([], &EventTypes::default())
 }
 
-/// [`openapi()`] with webhooks of these types of events. The first call of a process makes the rest: the routes are the same in all of
-/// its applications.
-pub(crate) fn shared(types: &EventTypes) -> Arc<openapi::OpenApi> {
+/// How many sets of types of events have a cached document. A server has one.
+const MOST_CACHED: usize = 8;
+
+/// The texts of [`openapi()`] with webhooks of these types of events. Applications of a process with the same types share them: they have
+/// the same routes.
+pub(crate) fn shared(types: &EventTypes) -> Arc<Texts> {
     static DOCUMENT: LazyLock<openapi::OpenApi> = LazyLock::new(openapi);
+    static CACHED: Mutex<Vec<(Vec<EventType>, Arc<Texts>)>> = Mutex::new(Vec::new());
+    let mut cached = CACHED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, texts)) = cached.iter().find(|(all, _)| all == types.all()) {
+        return Arc::clone(texts);
+    }
     let mut document = DOCUMENT.clone();
     document.webhooks = webhooks(types);
-    Arc::new(document)
+    let texts = Arc::new(Texts::of(document));
+    if cached.len() >= MOST_CACHED {
+        cached.remove(0);
+    }
+    cached.push((types.all().to_vec(), Arc::clone(&texts)));
+    texts
 }
 
 /// [`openapi()`], with what the services that embed the backend say of theirs, and with webhooks of these types of events.
@@ -181,6 +195,7 @@ mod tests {
 
     use actix_web::http::Method;
     use serde_json::Value;
+    use tenantry_domain::events::Field;
 
     use super::*;
     use crate::{
@@ -533,6 +548,21 @@ mod tests {
             links("/api/v1/admin/flags")["get_flag"]["parameters"]["key"],
             "$response.body#/key"
         );
+    }
+
+    #[test]
+    fn applications_with_the_same_event_types_share_their_document() {
+        const FIELDS: &[Field] = &[Field::id("id")];
+        let own =
+            || EventTypes::new([EventType::new("note.created", "A note was created.", FIELDS)]).unwrap();
+        let (product, with_own) = (shared(&EventTypes::default()), shared(&own()));
+        assert!(Arc::ptr_eq(&product, &shared(&EventTypes::default())));
+        assert!(Arc::ptr_eq(&with_own, &shared(&own())));
+        let has_note = |texts: &Texts| {
+            let webhooks = texts.document().webhooks.as_ref().unwrap();
+            webhooks.paths.contains_key("note.created")
+        };
+        assert_eq!((has_note(&product), has_note(&with_own)), (false, true));
     }
 
     #[test]
