@@ -100,10 +100,10 @@ mod m20261130_000108_address_trigger;
 mod m20261130_000109_first_passwords;
 mod m20261130_000111_row_places;
 mod m20261130_000120_events;
+mod m20261130_000123_notifications;
+mod m20261130_000124_event_feed;
 mod m20261130_000125_complete_erasures;
 mod m20261130_000126_operator_passwords;
-mod m20261130_000124_event_feed;
-mod m20261130_000123_notifications;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

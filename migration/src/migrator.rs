@@ -163,10 +163,10 @@ in_order! {
     m20261130_000109_first_passwords
     m20261130_000111_row_places
     m20261130_000120_events
+    m20261130_000123_notifications
+    m20261130_000124_event_feed
     m20261130_000125_complete_erasures
     m20261130_000126_operator_passwords
-    m20261130_000124_event_feed
-    m20261130_000123_notifications
 }
 
 /// The names of the migrations of a migrator, in order.

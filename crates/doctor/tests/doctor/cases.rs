@@ -153,9 +153,9 @@ pub const CASES: &[Case] = &[
     case(
         &["RLS009"],
         ByScript,
-        "CREATE TABLE events (tenant_id uuid NOT NULL REFERENCES tenants, id uuid, PRIMARY KEY (tenant_id, id)) \
+        "CREATE TABLE readings (tenant_id uuid NOT NULL REFERENCES tenants, id uuid, PRIMARY KEY (tenant_id, id)) \
              PARTITION BY HASH (tenant_id); \
-         {secure events}; CREATE TABLE events_0 PARTITION OF events FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+         {secure readings}; CREATE TABLE readings_0 PARTITION OF readings FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
     ),
     case(
         &["RLS010"],
@@ -411,10 +411,10 @@ pub const CASES: &[Case] = &[
     case(
         &["GRANT003"],
         ByScript,
-        "CREATE TABLE events (tenant_id uuid NOT NULL REFERENCES tenants, id uuid, PRIMARY KEY (tenant_id, id)) \
+        "CREATE TABLE readings (tenant_id uuid NOT NULL REFERENCES tenants, id uuid, PRIMARY KEY (tenant_id, id)) \
              PARTITION BY HASH (tenant_id); \
-         {secure events}; CREATE TABLE events_0 PARTITION OF events FOR VALUES WITH (MODULUS 1, REMAINDER 0); \
-         ALTER TABLE events_0 ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; GRANT TRUNCATE ON events_0 TO tenantry_app",
+         {secure readings}; CREATE TABLE readings_0 PARTITION OF readings FOR VALUES WITH (MODULUS 1, REMAINDER 0); \
+         ALTER TABLE readings_0 ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; GRANT TRUNCATE ON readings_0 TO tenantry_app",
     ),
     told(
         |options| options.global_tables.push("lookup".to_owned()),

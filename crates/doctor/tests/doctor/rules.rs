@@ -102,7 +102,7 @@ fn sql(breaks: &str, database: &Database) -> String {
     breaks
         .replace("{notes}", &notes.join("; "))
         .replace("{secure notes}", &secure)
-        .replace("{secure events}", &secure.replace("notes", "events"))
+        .replace("{secure readings}", &secure.replace("notes", "readings"))
         .replace("{drop tenant tables}", DROP_TENANT_TABLES)
         .replace("{database}", &database.name)
         .replace(
