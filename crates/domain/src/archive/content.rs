@@ -129,7 +129,7 @@ const TABLES: [(&str, Content); 59] = [
 ];
 
 /// The columns that are left out of the tables above.
-const COLUMNS: [(&str, &str, &str, Option<Fill>); 14] = [
+const COLUMNS: [(&str, &str, &str, Option<Fill>); 15] = [
     ("api_keys", "secret_hash", CREDENTIAL, None),
     ("api_keys", "former_hash", CREDENTIAL, None),
     ("audit_heads", "public_key", SEALED, None),

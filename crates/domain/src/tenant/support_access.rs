@@ -51,7 +51,7 @@ impl SupportLevel {
 
     /// What support never may: who may do what, credentials, the security policy, money, exports, the audit log, and the end of the
     /// tenant. A permission that is in none of the three lists is refused as well; a test demands a decision about each.
-    pub const NEVER: [Permission; 48] = [
+    pub const NEVER: [Permission; 49] = [
         Permission::ManageTenant,
         Permission::DeleteTenant,
         // The security policy is a part of the settings, and so are values that only admins see.
