@@ -20,6 +20,7 @@ use tenantry_system::{
     SigningKey, SigningKeyRing, SystemResolver, SystemSecrets,
 };
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
+use tenantry_webhooks::StandardKeys;
 
 use crate::{Base, Caches, ComposeError};
 
@@ -34,8 +35,8 @@ pub fn application(base: &Base, policy: Policy) -> Result<Arc<Tenancy>, ComposeE
 }
 
 /// A port for everything the use cases need. The publisher gets each change that the process commits, and invalidates at
-/// least the caches. Unless they are replaced, the ports write mail to the log, keep calls in memory and no archives, and have neither a
-/// payment provider nor challenges.
+/// least the caches. Unless they are replaced, the ports write mail to the log, keep calls in memory and no archives, send no webhooks, and
+/// have neither a payment provider nor challenges.
 ///
 /// # Errors
 /// [`ComposeError::Tokens`].
@@ -112,6 +113,8 @@ pub fn ports(
         unsent_audit: Arc::new(PgUnsentAudit::new(platform.clone())),
         operator_outbox: Arc::new(PgOperatorOutbox::new(platform.clone())),
         dns: None,
+        webhook_keys: Arc::new(StandardKeys),
+        webhook_sender: None,
         clock: Arc::clone(&base.clock),
         ids: Arc::clone(&base.ids),
     })

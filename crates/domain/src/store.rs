@@ -107,6 +107,8 @@ macro_rules! repositories {
             audit_streams: $crate::audit::AuditStreams,
             /// Events for receivers outside.
             events: $crate::events::EventFeed,
+            /// Endpoints of webhooks.
+            webhook_endpoints: $crate::webhooks::WebhookEndpoints,
             /// Alerts about suspicious activity.
             security_alerts: $crate::security::Alerts,
             /// What the security rules have counted.

@@ -68,6 +68,7 @@ use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
     UsageUpkeep,
 };
+use tenantry_domain::webhooks::{NewSecret, SecretError, SignatureKind, SigningSecret, WebhookKeys};
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::plans::Feature;
 use tenantry_tenancy::{BillingPolicy, DomainPolicy, NoTraces, Policy, Ports, Tenancy};
@@ -134,6 +135,8 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         unsent_audit: fake.clone(),
         operator_outbox: fake.clone(),
         dns: Some(fake.clone()),
+        webhook_keys: fake.clone(),
+        webhook_sender: None,
         clock: fake.clone(),
         ids: fake,
     };
@@ -421,6 +424,19 @@ impl SomeKey {
 impl SecretSource for Fake {
     fn secret(&self) -> [u8; 32] {
         [7; 32]
+    }
+}
+
+impl WebhookKeys for Fake {
+    fn generate(&self, _: SignatureKind) -> Result<NewSecret, SecretError> {
+        self.read("whsec_c2VjcmV0")
+    }
+
+    fn read(&self, text: &str) -> Result<NewSecret, SecretError> {
+        Ok(NewSecret {
+            secret: SigningSecret::stored(text.to_owned()),
+            public_key: None,
+        })
     }
 }
 

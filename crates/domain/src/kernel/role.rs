@@ -144,6 +144,9 @@ permissions! {
     KeepAudit "audit.keep" None reads people "Chain the entries of the audit log, sign its heads and delete old entries; only the system does.";
     ReadEvents "events.read" Admin reads scope "See the tenant's events.";
     KeepEvents "events.keep" None reads people "Publish events in the tenant's feed and delete old ones; only the system does.";
+    ReadWebhooks "webhooks.read" Admin reads scope "See the endpoints of webhooks, and what was sent to them.";
+    WriteWebhooks "webhooks.write" Admin writes scope "Create, change and delete endpoints of webhooks, and send to them again.";
+    OpenWebhookPortal "webhooks.open_portal" Admin writes people "Issue tokens for the pages on which endpoints of webhooks are managed.";
     ReadAlerts "security_alerts.read" Admin reads scope "See alerts about suspicious activity, and the rules that raise them.";
     AcknowledgeAlerts "security_alerts.acknowledge" Admin writes people "Acknowledge alerts about suspicious activity.";
     RaiseAlerts "security_alerts.raise" None reads people "Look for suspicious activity in the audit log and raise alerts; only the system does.";

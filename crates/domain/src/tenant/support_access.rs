@@ -51,7 +51,7 @@ impl SupportLevel {
 
     /// What support never may: who may do what, credentials, the security policy, money, exports, the audit log, and the end of the
     /// tenant. A permission that is in none of the three lists is refused as well; a test demands a decision about each.
-    pub const NEVER: [Permission; 47] = [
+    pub const NEVER: [Permission; 50] = [
         Permission::ManageTenant,
         Permission::DeleteTenant,
         // The security policy is a part of the settings, and so are values that only admins see.
@@ -95,6 +95,10 @@ impl SupportLevel {
         // What receivers of the tenant get, with the addresses of users.
         Permission::ReadEvents,
         Permission::KeepEvents,
+        // Who writes endpoints is sent all events of the tenant, and attempts show what was sent.
+        Permission::ReadWebhooks,
+        Permission::WriteWebhooks,
+        Permission::OpenWebhookPortal,
         Permission::ExportTenant,
         Permission::RunExport,
         Permission::ExportAudit,

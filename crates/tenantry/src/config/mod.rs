@@ -37,6 +37,7 @@ mod tracing;
 mod transport;
 mod url;
 mod views;
+mod webhooks;
 
 use std::path::Path;
 
@@ -80,6 +81,7 @@ pub use tenants::Tenants;
 pub use tracing::{OtlpSignal, Tracing};
 pub use url::check_url;
 pub use views::Views;
+pub use webhooks::Webhooks;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -97,6 +99,8 @@ pub struct Configuration {
     pub signup: Signup,
     pub tenants: Tenants,
     pub domains: Domains,
+    /// Outgoing webhooks.
+    pub webhooks: Webhooks,
     /// The audit log of tenants and operators.
     pub audit: Audit,
     /// Where exports of tenants are kept.
@@ -163,6 +167,7 @@ impl Configuration {
             &mut config.redis.ca_file,
             &mut config.plans.file,
             &mut config.mail.smtp.ca_file,
+            &mut config.webhooks.ca_file,
         ];
         let paths = optional.into_iter().flatten();
         let paths = paths
@@ -188,6 +193,7 @@ impl Configuration {
         self.signup.check(self.profile)?;
         self.tenants.check()?;
         self.domains.check()?;
+        self.webhooks.check(self.profile)?;
         self.views.check()?;
         self.metering.check()?;
         self.cache.check()?;

@@ -39,6 +39,7 @@ use tenantry_domain::tenant::{
     TenantScope, TenantSeals,
 };
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
+use tenantry_domain::webhooks::{EndpointRules, WebhookKeys, WebhookSender};
 use uuid::Uuid;
 
 use self::entitlements::Entitlements;
@@ -156,6 +157,10 @@ pub struct Ports {
     pub operator_outbox: Arc<dyn OperatorOutbox>,
     /// DNS as the internet sees it, for custom domains; there are none where it is absent.
     pub dns: Option<Arc<dyn Dns>>,
+    /// Makes the secrets of webhook endpoints.
+    pub webhook_keys: Arc<dyn WebhookKeys>,
+    /// Signs and sends webhooks; none are sent where it is absent.
+    pub webhook_sender: Option<Arc<dyn WebhookSender>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Source of new ids (UUIDv7).
@@ -197,6 +202,8 @@ pub struct Policy {
     pub billing: BillingPolicy,
     /// What the operator decided about host names.
     pub domains: DomainPolicy,
+    /// Which URLs endpoints of webhooks may have.
+    pub webhooks: EndpointRules,
     /// Keys whose signatures of archives are refused: the names of own keys, or public keys in hexadecimal digits.
     pub distrusted_keys: Vec<String>,
 }
@@ -225,6 +232,7 @@ impl Default for Policy {
             alert_rules: RuleChanges::default(),
             billing: BillingPolicy::default(),
             domains: DomainPolicy::default(),
+            webhooks: EndpointRules::default(),
             distrusted_keys: Vec::new(),
         }
     }
