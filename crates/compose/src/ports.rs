@@ -16,8 +16,8 @@ use tenantry_persistence::{
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
-    HmacOneTimeCodes, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, JwtSupportTokens, LocalCaches,
-    SigningKey, SigningKeyRing, SystemResolver, SystemSecrets,
+    HmacOneTimeCodes, HmacRefreshTokens, JwtAccessTokens, JwtOperatorTokens, JwtPortalTokens,
+    JwtSupportTokens, LocalCaches, SigningKey, SigningKeyRing, SystemResolver, SystemSecrets,
 };
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
 use tenantry_webhooks::StandardKeys;
@@ -61,6 +61,7 @@ pub fn ports(
             caches.directory.clone(),
             Arc::new(verified),
             tokens.support.clone(),
+            tokens.portal.clone(),
             Arc::clone(&base.ids),
         ),
         registry: Arc::new(PgRegistry::new(platform.clone())),
@@ -71,6 +72,7 @@ pub fn ports(
         operator_gate: OperatorGate::new(operators, tokens.operator.clone()),
         operator_tokens: tokens.operator,
         support_tokens: tokens.support,
+        portal_tokens: tokens.portal,
         flags: caches.flags.clone(),
         flag_definitions: Arc::new(PgFlags::new(platform.clone())),
         permissions: Arc::clone(&base.permissions),
@@ -126,6 +128,7 @@ struct Tokens {
     access: Arc<JwtAccessTokens>,
     operator: Arc<JwtOperatorTokens>,
     support: Arc<JwtSupportTokens>,
+    portal: Arc<JwtPortalTokens>,
 }
 
 impl Tokens {
@@ -145,6 +148,13 @@ impl Tokens {
             Arc::clone(&base.clock),
             Arc::clone(&base.ids),
         )?;
+        let portal = JwtPortalTokens::new(
+            Arc::clone(&ring),
+            base.issuer.clone(),
+            &base.audience,
+            Arc::clone(&base.clock),
+            Arc::clone(&base.ids),
+        )?;
         let access = JwtAccessTokens::new(
             Arc::clone(&ring),
             base.issuer.clone(),
@@ -158,6 +168,7 @@ impl Tokens {
             access: Arc::new(access),
             operator: Arc::new(operator),
             support: Arc::new(support),
+            portal: Arc::new(portal),
         })
     }
 }

@@ -59,10 +59,10 @@ use tenantry_domain::operations::{
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, Dns, DnsError, DnsRoute, Gate, JobFacts, JobLease, MembershipFacts, RowStep,
-    RowTable, RowWork, SealEpoch, Settings, Slug, SupportClaims, SupportFacts, SupportTokens, Tenant,
-    TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSeal, TenantSeals, TenantSelector,
-    TenantStatus, Tombstone, TxtRecords,
+    ApiKeyFacts, Directory, Dns, DnsError, DnsRoute, Gate, JobFacts, JobLease, MembershipFacts, PortalClaims,
+    PortalTokens, RowStep, RowTable, RowWork, SealEpoch, Settings, Slug, SupportClaims, SupportFacts,
+    SupportTokens, Tenant, TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSeal, TenantSeals,
+    TenantSelector, TenantStatus, Tombstone, TxtRecords,
 };
 use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
@@ -84,7 +84,13 @@ pub(crate) fn api(config: HttpConfig) -> Api {
     let fake = Arc::new(Fake::default());
     let ports = Ports {
         units: Units::new(fake.clone()),
-        gate: Gate::new(fake.clone(), fake.clone(), fake.clone(), fake.clone()),
+        gate: Gate::new(
+            fake.clone(),
+            fake.clone(),
+            fake.clone(),
+            fake.clone(),
+            fake.clone(),
+        ),
         registry: fake.clone(),
         tenant_rows: fake.clone(),
         tenant_archive: fake.clone(),
@@ -93,6 +99,7 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         operator_gate: OperatorGate::new(fake.clone(), fake.clone()),
         operator_tokens: fake.clone(),
         support_tokens: fake.clone(),
+        portal_tokens: fake.clone(),
         flags: fake.clone(),
         flag_definitions: fake.clone(),
         passwords: fake.clone(),
@@ -823,6 +830,20 @@ impl SupportTokens for Fake {
     }
 
     fn verify(&self, _: &str) -> Result<SupportClaims, TokenError> {
+        Err(TokenError::Invalid)
+    }
+
+    fn issued_to(&self, _: &str) -> Option<TenantId> {
+        None
+    }
+}
+
+impl PortalTokens for Fake {
+    fn sign(&self, _: &PortalClaims) -> String {
+        "portal".into()
+    }
+
+    fn verify(&self, _: &str) -> Result<PortalClaims, TokenError> {
         Err(TokenError::Invalid)
     }
 

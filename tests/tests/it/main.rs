@@ -109,4 +109,5 @@ mod usage;
 mod user_import;
 mod users;
 mod views;
+mod webhook_endpoints;
 mod workspaces;

@@ -173,6 +173,7 @@ const HTTP: Layer = Layer {
         ("billing", &["kernel"]),
         ("audit", &["kernel"]),
         ("events", &[]),
+        ("webhooks", &["kernel"]),
         ("security", &[]),
         ("archive", &["kernel"]),
         (

@@ -144,6 +144,7 @@ permissions! {
     KeepAudit "audit.keep" None reads people "Chain the entries of the audit log, sign its heads and delete old entries; only the system does.";
     ReadEvents "events.read" Admin reads scope "See the tenant's events.";
     KeepEvents "events.keep" None reads people "Publish events in the tenant's feed and delete old ones; only the system does.";
+    ReadEventTypes "event_types.read" Viewer reads scope "See the catalogue of the types of events.";
     ReadWebhooks "webhooks.read" Admin reads scope "See the endpoints of webhooks, and what was sent to them.";
     WriteWebhooks "webhooks.write" Admin writes scope "Create, change and delete endpoints of webhooks, and send to them again.";
     OpenWebhookPortal "webhooks.open_portal" Admin writes people "Issue tokens for the pages on which endpoints of webhooks are managed.";
@@ -163,6 +164,9 @@ impl Permission {
         Self::ManageOwnAccount,
         Self::EndSession,
     ];
+
+    /// What a portal token opens, as far as its issuer has it: the operations below `/webhooks`.
+    pub const OF_PORTAL: [Self; 3] = [Self::ReadEventTypes, Self::ReadWebhooks, Self::WriteWebhooks];
 
     /// The permission of a definition, for [`permission!`](crate::permission).
     pub const fn defined(definition: &'static PermissionDefinition) -> Self {

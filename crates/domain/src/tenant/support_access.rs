@@ -25,7 +25,7 @@ named_enum! {
 
 impl SupportLevel {
     /// What support with read access may do.
-    pub const READS: [Permission; 9] = [
+    pub const READS: [Permission; 10] = [
         Permission::ReadTenant,
         Permission::ReadUsers,
         Permission::ReadRoles,
@@ -35,6 +35,7 @@ impl SupportLevel {
         Permission::ReadResources,
         Permission::ReadFeatures,
         Permission::ReadUsage,
+        Permission::ReadEventTypes,
     ];
 
     /// What write access adds.

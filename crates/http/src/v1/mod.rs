@@ -14,6 +14,7 @@ pub(crate) mod plans;
 pub(crate) mod security;
 pub(crate) mod tenant;
 pub(crate) mod usage;
+pub(crate) mod webhooks;
 pub(crate) mod work;
 
 use actix_web::web::ServiceConfig;
@@ -56,6 +57,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(archive::person::routes)
         .configure(events::event_type::routes)
         .configure(events::event::routes)
+        .configure(webhooks::endpoint::routes)
+        .configure(webhooks::portal::routes)
         .configure(audit::event::routes)
         .configure(audit::export::routes);
 }

@@ -10,9 +10,9 @@ use tenantry_domain::webhooks::{
     SecretError, SignatureKind, SigningSecret, WebhookEndpoint, WebhookEndpointPatch,
 };
 
-use crate::kernel::step_up::{RecentFactor, lock_tenant};
+use crate::kernel::step_up::RecentFactor;
 use crate::plans::Countable;
-use crate::webhooks::delivery_state;
+use crate::webhooks::{acting, delivery_state};
 use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError, audited};
 
 audited!(WebhookEndpoint, "webhook_endpoint");
@@ -85,7 +85,7 @@ pub async fn create(cx: &Cx, new: NewWebhookEndpoint) -> Result<IssuedEndpoint, 
     let (endpoint, credentials) = WebhookEndpoint::new(id, new, secret, rules, cx.now())?;
     cx.write(async |work| {
         // Two requests for the last place come one after the other.
-        lock_tenant(work).await?;
+        acting::hold(cx, work).await??;
         if work.webhook_endpoints().count().await? >= WebhookEndpoint::MOST {
             return Err(WebhookEndpointReason::TooMany.into());
         }
@@ -119,6 +119,7 @@ pub async fn update(
         check_event_types(&cx.ports().event_types, event_types)?;
     }
     cx.write(async |work| {
+        acting::hold(cx, work).await??;
         let before = find_for_update(work, id).await?;
         when.check(before.version)?;
         let mut endpoint = before.clone();
@@ -144,6 +145,7 @@ pub async fn update(
 pub async fn delete(cx: &Cx, id: WebhookEndpointId, when: &Precondition) -> Result<(), WebhookEndpointError> {
     cx.require(Permission::WriteWebhooks)?;
     cx.write(async |work| {
+        acting::hold(cx, work).await??;
         let endpoint = find_for_update(work, id).await?;
         when.check(endpoint.version)?;
         work.webhook_endpoints().delete(id).await?;
@@ -165,6 +167,7 @@ pub async fn rotate(
     let factor = cx.require_recent_factor().await??;
     let grace = read_grace(grace_period_seconds)?;
     cx.write(async |work| {
+        acting::hold(cx, work).await??;
         let before = find_for_update(work, id).await?;
         let mut credentials = open(cx, work, &before).await?;
         let secret = generate(cx, before.signature, factor)?;

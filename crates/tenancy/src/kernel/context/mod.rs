@@ -35,8 +35,8 @@ use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::security::RuleChanges;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{
-    Actor, Denied, Dns, Gate, Refused, ReservedDomains, Settings, SupportTokens, TenantRegistry, TenantRows,
-    TenantScope, TenantSeals,
+    Actor, Denied, Dns, Gate, PortalTokens, Refused, ReservedDomains, Settings, SupportTokens,
+    TenantRegistry, TenantRows, TenantScope, TenantSeals,
 };
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
 use tenantry_domain::webhooks::{EndpointRules, WebhookKeys, WebhookSender};
@@ -73,6 +73,8 @@ pub struct Ports {
     pub operator_tokens: Arc<dyn OperatorTokens>,
     /// Operators' access tokens for one tenant.
     pub support_tokens: Arc<dyn SupportTokens>,
+    /// Admins' tokens for the pages on which endpoints of webhooks are managed.
+    pub portal_tokens: Arc<dyn PortalTokens>,
     /// Password hashing.
     pub passwords: Arc<dyn PasswordHasher>,
     /// The keys that sign and verify tokens in this process.
