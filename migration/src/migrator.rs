@@ -163,6 +163,7 @@ in_order! {
     m20261130_000109_first_passwords
     m20261130_000111_row_places
     m20261130_000120_events
+    m20261130_000121_webhook_endpoints
     m20261130_000123_notifications
     m20261130_000124_event_feed
     m20261130_000125_complete_erasures

@@ -106,6 +106,8 @@ pub struct Options {
     pub audit_stream: tenantry::AuditStream,
     /// Where events are exported to; nowhere when absent.
     pub event_export: Option<EventExport>,
+    /// Where webhooks may be sent, and how.
+    pub webhooks: tenantry::Webhooks,
     /// Settings beside those of the product.
     pub definitions: Vec<Definition>,
     /// The signing keys, the present one first; one for the whole process when absent.
@@ -208,6 +210,7 @@ impl Default for Options {
             without_archives: false,
             audit_stream: tenantry::AuditStream::default(),
             event_export: None,
+            webhooks: tenantry::Webhooks::default(),
             definitions: Vec::new(),
             keys: Vec::new(),
             spool: None,
@@ -354,6 +357,7 @@ impl Seed {
             extension: _,
             audit_stream: _,
             event_export: _,
+            webhooks: _,
         } = options
         else {
             return None;
@@ -772,6 +776,7 @@ fn settings(database: &Database, options: &Options) -> tenantry::Configuration {
     settings.mail.tenant_per_day = options.mail_limits.tenant;
     settings.mail.app_url = "https://app.example.test/".into();
     settings.audit.stream = options.audit_stream.clone();
+    settings.webhooks = options.webhooks.clone();
     settings.domains.edge = if options.without_edge { "" } else { EDGE }.into();
     let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
     settings.domains.name_servers = vec![options.dns.unwrap_or(nobody)];
@@ -829,9 +834,15 @@ fn signing_keys(options: &Options) -> Vec<SigningKey> {
 /// One key for the process, so that two instances over one database accept each other's tokens.
 fn standard_plans() -> Arc<PlanBook> {
     let generous = PlanOverride {
-        limits: ["users", "projects", "domains", "storage_bytes"]
-            .map(|limit| (limit.to_owned(), Limit::Unlimited))
-            .into(),
+        limits: [
+            "users",
+            "projects",
+            "domains",
+            "webhook_endpoints",
+            "storage_bytes",
+        ]
+        .map(|limit| (limit.to_owned(), Limit::Unlimited))
+        .into(),
         features: None,
     };
     let plans = with_meters(&["renders"], "unlimited", |_| "sum");

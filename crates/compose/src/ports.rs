@@ -17,9 +17,11 @@ use tenantry_persistence::{
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
     HmacOneTimeCodes, HmacRefreshTokens, HmacUnsubscribeTokens, JwtAccessTokens, JwtOperatorTokens,
+    JwtPortalTokens,
     JwtSupportTokens, LocalCaches, SigningKey, SigningKeyRing, SystemResolver, SystemSecrets,
 };
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
+use tenantry_webhooks::StandardKeys;
 
 use crate::{Base, Caches, ComposeError};
 
@@ -34,8 +36,8 @@ pub fn application(base: &Base, policy: Policy) -> Result<Arc<Tenancy>, ComposeE
 }
 
 /// A port for everything the use cases need. The publisher gets each change that the process commits, and invalidates at
-/// least the caches. Unless they are replaced, the ports write mail to the log, keep calls in memory and no archives, and have neither a
-/// payment provider nor challenges.
+/// least the caches. Unless they are replaced, the ports write mail to the log, keep calls in memory and no archives, send no webhooks, and
+/// have neither a payment provider nor challenges.
 ///
 /// # Errors
 /// [`ComposeError::Tokens`].
@@ -60,6 +62,7 @@ pub fn ports(
             caches.directory.clone(),
             Arc::new(verified),
             tokens.support.clone(),
+            tokens.portal.clone(),
             Arc::clone(&base.ids),
         ),
         registry: Arc::new(PgRegistry::new(platform.clone())),
@@ -70,6 +73,7 @@ pub fn ports(
         operator_gate: OperatorGate::new(operators, tokens.operator.clone()),
         operator_tokens: tokens.operator,
         support_tokens: tokens.support,
+        portal_tokens: tokens.portal,
         flags: caches.flags.clone(),
         flag_definitions: Arc::new(PgFlags::new(platform.clone())),
         permissions: Arc::clone(&base.permissions),
@@ -115,6 +119,8 @@ pub fn ports(
         unsent_audit: Arc::new(PgUnsentAudit::new(platform.clone())),
         operator_outbox: Arc::new(PgOperatorOutbox::new(platform.clone())),
         dns: None,
+        webhook_keys: Arc::new(StandardKeys),
+        webhook_sender: None,
         clock: Arc::clone(&base.clock),
         ids: Arc::clone(&base.ids),
     })
@@ -126,6 +132,7 @@ struct Tokens {
     access: Arc<JwtAccessTokens>,
     operator: Arc<JwtOperatorTokens>,
     support: Arc<JwtSupportTokens>,
+    portal: Arc<JwtPortalTokens>,
 }
 
 impl Tokens {
@@ -145,6 +152,13 @@ impl Tokens {
             Arc::clone(&base.clock),
             Arc::clone(&base.ids),
         )?;
+        let portal = JwtPortalTokens::new(
+            Arc::clone(&ring),
+            base.issuer.clone(),
+            &base.audience,
+            Arc::clone(&base.clock),
+            Arc::clone(&base.ids),
+        )?;
         let access = JwtAccessTokens::new(
             Arc::clone(&ring),
             base.issuer.clone(),
@@ -158,6 +172,7 @@ impl Tokens {
             access: Arc::new(access),
             operator: Arc::new(operator),
             support: Arc::new(support),
+            portal: Arc::new(portal),
         })
     }
 }

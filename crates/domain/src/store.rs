@@ -115,6 +115,8 @@ macro_rules! repositories {
             notifications: $crate::notifications::Notifications,
             /// What users want to be notified of.
             notice_preferences: $crate::notifications::NoticePreferences,
+            /// Endpoints of webhooks.
+            webhook_endpoints: $crate::webhooks::WebhookEndpoints,
             /// Alerts about suspicious activity.
             security_alerts: $crate::security::Alerts,
             /// What the security rules have counted.

@@ -60,15 +60,16 @@ use tenantry_domain::operations::{
 use tenantry_domain::plans::{Agreed, PlanCatalogue, PlanTerms, Subscription};
 use tenantry_domain::store::{Mode, Store, UnitOfWork, Units};
 use tenantry_domain::tenant::{
-    ApiKeyFacts, Directory, Dns, DnsError, DnsRoute, Gate, JobFacts, JobLease, MembershipFacts, RowStep,
-    RowTable, RowWork, SealEpoch, Settings, Slug, SupportClaims, SupportFacts, SupportTokens, Tenant,
-    TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSeal, TenantSeals, TenantSelector,
-    TenantStatus, Tombstone, TxtRecords,
+    ApiKeyFacts, Directory, Dns, DnsError, DnsRoute, Gate, JobFacts, JobLease, MembershipFacts, PortalClaims,
+    PortalTokens, RowStep, RowTable, RowWork, SealEpoch, Settings, Slug, SupportClaims, SupportFacts,
+    SupportTokens, Tenant, TenantFacts, TenantRegistry, TenantRows, TenantScope, TenantSeal, TenantSeals,
+    TenantSelector, TenantStatus, Tombstone, TxtRecords,
 };
 use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
     UsageUpkeep,
 };
+use tenantry_domain::webhooks::{NewSecret, SecretError, SignatureKind, SigningSecret, WebhookKeys};
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::plans::Feature;
 use tenantry_tenancy::{BillingPolicy, DomainPolicy, NoTraces, Policy, Ports, Tenancy};
@@ -84,7 +85,13 @@ pub(crate) fn api(config: HttpConfig) -> Api {
     let fake = Arc::new(Fake::default());
     let ports = Ports {
         units: Units::new(fake.clone()),
-        gate: Gate::new(fake.clone(), fake.clone(), fake.clone(), fake.clone()),
+        gate: Gate::new(
+            fake.clone(),
+            fake.clone(),
+            fake.clone(),
+            fake.clone(),
+            fake.clone(),
+        ),
         registry: fake.clone(),
         tenant_rows: fake.clone(),
         tenant_archive: fake.clone(),
@@ -93,6 +100,7 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         operator_gate: OperatorGate::new(fake.clone(), fake.clone()),
         operator_tokens: fake.clone(),
         support_tokens: fake.clone(),
+        portal_tokens: fake.clone(),
         flags: fake.clone(),
         flag_definitions: fake.clone(),
         passwords: fake.clone(),
@@ -138,6 +146,8 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         unsent_audit: fake.clone(),
         operator_outbox: fake.clone(),
         dns: Some(fake.clone()),
+        webhook_keys: fake.clone(),
+        webhook_sender: None,
         clock: fake.clone(),
         ids: fake,
     };
@@ -427,6 +437,19 @@ impl SomeKey {
 impl SecretSource for Fake {
     fn secret(&self) -> [u8; 32] {
         [7; 32]
+    }
+}
+
+impl WebhookKeys for Fake {
+    fn generate(&self, _: SignatureKind) -> Result<NewSecret, SecretError> {
+        self.read("whsec_c2VjcmV0")
+    }
+
+    fn read(&self, text: &str) -> Result<NewSecret, SecretError> {
+        Ok(NewSecret {
+            secret: SigningSecret::stored(text.to_owned()),
+            public_key: None,
+        })
     }
 }
 
@@ -823,6 +846,20 @@ impl SupportTokens for Fake {
     }
 
     fn verify(&self, _: &str) -> Result<SupportClaims, TokenError> {
+        Err(TokenError::Invalid)
+    }
+
+    fn issued_to(&self, _: &str) -> Option<TenantId> {
+        None
+    }
+}
+
+impl PortalTokens for Fake {
+    fn sign(&self, _: &PortalClaims) -> String {
+        "portal".into()
+    }
+
+    fn verify(&self, _: &str) -> Result<PortalClaims, TokenError> {
         Err(TokenError::Invalid)
     }
 

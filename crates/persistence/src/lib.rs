@@ -84,6 +84,7 @@ mod plans;
 mod security;
 mod tenant;
 mod usage;
+mod webhooks;
 mod work;
 
 pub use archive::rows::PgTenantArchive;

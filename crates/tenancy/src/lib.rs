@@ -22,6 +22,7 @@ pub mod plans;
 pub mod security;
 pub mod tenant;
 pub mod usage;
+pub mod webhooks;
 pub mod work;
 
 pub use identity::api_key_use::KeyUses;

@@ -21,6 +21,7 @@ use tenantry_domain::kernel::{
 };
 use tenantry_domain::operations::{MailLimits, Mailer};
 use tenantry_domain::plans::PlanCatalogue as _;
+use tenantry_domain::webhooks::WebhookSender;
 use tenantry_http::Limits;
 use tenantry_mail::TalliedMailer;
 use tenantry_persistence::{PgPlanVersions, PgSpentChallenges, Pool, PoolConfig, StatementTimeouts};
@@ -47,6 +48,7 @@ use crate::limits::{limits, shared};
 use crate::mail;
 use crate::plan::{self, KnownPlans};
 use crate::routes::RouteError;
+use crate::webhooks;
 
 /// Why the application cannot be put together.
 #[derive(Debug, thiserror::Error)]
@@ -146,6 +148,8 @@ pub struct Overrides {
     pub quota_recovery: Option<Arc<dyn QuotaRecovery>>,
     /// Where events are exported to.
     pub event_export: Option<EventExport>,
+    /// What signs and sends webhooks.
+    pub webhook_sender: Option<Arc<dyn WebhookSender>>,
 }
 
 /// Puts the application together; connects to nothing yet.
@@ -311,7 +315,12 @@ fn ports_of(
         usage_recorder,
         quota_recovery,
         event_export,
+        webhook_sender,
     } = overrides;
+    let webhook_sender = match webhook_sender {
+        Some(given) => Some(given),
+        None => webhooks::sender(config)?,
+    };
     let stripe = outside.stripe.clone();
     let stripe = stripe.map(|stripe| stripe as Arc<dyn PaymentProvider>);
     let secret = base.keys[0].derive_secret("challenges");
@@ -336,6 +345,7 @@ fn ports_of(
         dns: domains::dns(config)?,
         audit_receiver: audit_stream::receiver(&config.audit.stream)?,
         event_export,
+        webhook_sender,
         ..ports
     })
 }
@@ -603,6 +613,8 @@ fn policy(config: &Configuration) -> Policy {
             tenant: config.mail.tenant_per_day,
         },
         domains: domains::policy(config),
+        // The configuration was checked; what cannot be read allows nothing.
+        webhooks: config.webhooks.rules().unwrap_or_default(),
         billing: BillingPolicy {
             return_url: config.billing.return_url.clone(),
             automatic_tax: config.billing.automatic_tax,

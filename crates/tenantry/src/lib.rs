@@ -68,6 +68,7 @@ mod tenant_settings;
 mod tombstones;
 mod traces;
 mod user;
+mod webhooks;
 
 use std::process::ExitCode;
 
@@ -89,7 +90,7 @@ pub use tenantry_tenancy::audited;
 pub use crate::boot::{BootError, Booted, Overrides, boot, compose};
 pub use crate::config::{
     Challenge, ChallengeProvider, Configuration, ConfigurationError, Profile, Secret, Stream as AuditStream,
-    StreamKind as AuditStreamKind,
+    StreamKind as AuditStreamKind, Webhooks,
 };
 pub use crate::extension::Extension;
 pub use crate::routes::{RouteError, Routes};

@@ -17,7 +17,7 @@ async fn every_table_is_global_or_obeys_the_rule() {
         .into_iter()
         .partition(|table| GLOBAL_TABLES.contains(&table.as_str()));
     assert_eq!(global, GLOBAL_TABLES);
-    assert_eq!(tenant.len(), 58);
+    assert_eq!(tenant.len(), 59);
     for table in &tenant {
         assert_eq!(
             broken_rules(&mut owner, table).await,

@@ -207,6 +207,10 @@ INSERT INTO custom_roles (tenant_id, id, name, description, base_role, permissio
     VALUES ('{tenant}', '00000000-0000-0000-0000-000000000010', 'support', '', 'member', '[]', now(), now(), 1);
 INSERT INTO tenant_domains (tenant_id, id, domain, state, token, claimed_until, created_at, updated_at, version)
     VALUES ('{tenant}', '00000000-0000-0000-0000-000000000011', 'portal.acme-corp.com', 'pending', 't', now(), now(), now(), 1);
+INSERT INTO webhook_endpoints (tenant_id, id, url, event_types, ordered, signature, header_names, sealed_credentials, enabled,
+    created_at, updated_at, version)
+    VALUES ('{tenant}', '00000000-0000-0000-0000-000000000012', 'https://hooks.acme-corp.com/', '[]', false, 'v1', '[]', '', true,
+            now(), now(), 1);
 INSERT INTO projects (tenant_id, id, name, status, owner_id, created_at, updated_at, version)
     VALUES ('{tenant}', '00000000-0000-0000-0000-000000000003', 'P', 'active',
             '00000000-0000-0000-0000-000000000001', now(), now(), 1);

@@ -58,6 +58,9 @@ const API_KEY: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a17";
 /// The id of a custom domain that [`invite`] makes.
 const DOMAIN: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a16";
 
+/// The id of an endpoint of webhooks that [`invite`] makes.
+const ENDPOINT: &str = "0198f3a2-6c1e-7c3a-9d55-0d9f6b1f2a15";
+
 /// Makes an invitation, since all seats are taken and no request can make one, and an API key with a known id.
 async fn invite(world: &World) {
     let sql = format!(
@@ -69,6 +72,9 @@ async fn invite(world: &World) {
          now(), 'far', now(), 1 FROM users WHERE id = '{admin}'; \
          INSERT INTO tenant_domains (tenant_id, id, created_at, domain, state, token, claimed_until, updated_at, version) \
          SELECT tenant_id, '{DOMAIN}', now(), 'portal.acme-corp.com', 'pending', 't', now(), now(), 1 FROM users WHERE id = '{admin}'; \
+         INSERT INTO webhook_endpoints (tenant_id, id, created_at, url, event_types, ordered, signature, header_names, sealed_credentials, \
+         enabled, updated_at, version) SELECT tenant_id, '{ENDPOINT}', now(), 'https://hooks.acme-corp.com/', '[]', false, 'v1', '[]', '', \
+         true, now(), 1 FROM users WHERE id = '{admin}'; \
          INSERT INTO custom_roles (tenant_id, id, created_at, name, description, base_role, permissions, updated_at, version) \
          SELECT tenant_id, gen_random_uuid(), now(), 'support', '', 'member', '[]', now(), 1 FROM users WHERE id = '{admin}'; \
          INSERT INTO event_consumers (tenant_id, id, created_at, name, position, updated_at, version) \
@@ -153,6 +159,7 @@ fn fill(world: &World, template: &str) -> String {
         // Of no support access.
         "/api/v1/support-access/" | "/api/v1/admin/support-access/" => acme.id.to_string(),
         "/api/v1/tenant/domains/" => DOMAIN.to_owned(),
+        "/api/v1/webhooks/endpoints/" => ENDPOINT.to_owned(),
         "/api/v1/invitations/" => INVITATION.to_owned(),
         "/api/v1/api-keys/" => API_KEY.to_owned(),
         _ => String::new(),

@@ -877,6 +877,7 @@ async fn answers_are_what_the_description_says() {
         ("/api/v1/api-keys", ""),
         ("/api/v1/roles", ""),
         ("/api/v1/tenant/domains", ""),
+        ("/api/v1/webhooks/endpoints", ""),
         ("/api/v1/users", ""),
         ("/api/v1/users/{id}", &user),
         ("/api/v1/projects", ""),
@@ -943,6 +944,13 @@ async fn answers_are_what_the_description_says() {
             json!({"name": "New", "scopes": ["tasks.read"]}),
             201,
         ),
+        (
+            "/api/v1/webhooks/endpoints",
+            "",
+            json!({"url": "https://hooks.example.com/in", "headers": {"X-Team": "a"}}),
+            201,
+        ),
+        ("/api/v1/webhooks/portal", "", json!({"expires_in": 60}), 200),
         ("/api/v1/projects", "", json!({"name": "New"}), 201),
         (
             "/api/v1/projects/{id}/members",

@@ -231,6 +231,10 @@ const WITHOUT_KEY: [(&str, &str); 74] = [
         "tokens are stored nowhere, and one access may have any number",
     ),
     ("/api/v1/tenant/domains/{id}/verify", "it makes nothing"),
+    (
+        "/api/v1/webhooks/portal",
+        "tokens are stored nowhere, and one session may have any number",
+    ),
     ("/api/v1/tenant/exports", "one is under way at a time"),
     ("/api/v1/users/{id}/exports", "one is under way at a time"),
     ("/api/v1/users/{id}/erase", "it makes nothing"),
@@ -384,6 +388,11 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
     let key = json!({"name": "N", "scopes": ["tasks.read"]});
     let api_key = world.post(&acme.admin, "/api/v1/api-keys", &key).await;
     let api_key = api_key.expect(201).json()["id"].as_str().unwrap().to_owned();
+    let endpoint = json!({"url": "https://hooks.example.com/n"});
+    let made = world
+        .post(&acme.admin, "/api/v1/webhooks/endpoints", &endpoint)
+        .await;
+    let webhook = made.expect(201).json()["id"].as_str().unwrap().to_owned();
     for hour in [9, 10] {
         let settings = json!({"notifications.digest_hour": hour});
         let patch = world.patch(&acme.admin, "/api/v1/tenant/settings", &settings);
@@ -490,6 +499,18 @@ async fn requests(world: &World) -> Vec<(&'static str, String, Value, Value)> {
             "/api/v1/tenant/domains".into(),
             json!({"domain": "n.acme-corp.com"}),
             json!({"domain": "m.acme-corp.com"}),
+        ),
+        (
+            "/api/v1/webhooks/endpoints",
+            "/api/v1/webhooks/endpoints".into(),
+            endpoint,
+            json!({"url": "https://hooks.example.com/m"}),
+        ),
+        (
+            "/api/v1/webhooks/endpoints/{id}/rotate-secret",
+            format!("/api/v1/webhooks/endpoints/{webhook}/rotate-secret"),
+            json!({"grace_period_seconds": 60}),
+            json!({"grace_period_seconds": 0}),
         ),
         (
             "/api/v1/api-keys/{id}/rotate",

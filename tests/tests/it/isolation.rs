@@ -53,6 +53,8 @@ enum Of {
     Passkey,
     /// A custom domain that is claimed.
     Domain,
+    /// An endpoint of webhooks.
+    Endpoint,
     /// The name of a custom role.
     Role,
     /// The name of a consumer of the feed of events.
@@ -61,7 +63,7 @@ enum Of {
     AnyConsumer,
 }
 use Of::{
-    ApiKey, DeletedProject, Domain, First, Flag, Invitation, Member, Meter, Note, Passkey, Project,
+    ApiKey, DeletedProject, Domain, Endpoint, First, Flag, Invitation, Member, Meter, Note, Passkey, Project,
     Reservation, Resource, Session, Task, UsageEvent, User,
 };
 
@@ -104,6 +106,7 @@ struct Ids {
     invitation: String,
     passkey: String,
     domain: String,
+    endpoint: String,
     role: String,
     consumer: String,
     /// Something that makes names unique.
@@ -420,6 +423,18 @@ fn table() -> Vec<Operation> {
             ..at(&patch, "/api/v1/auth/me/preferences", viewer)
                 .body(|_| json!({"notifications": {"task.assigned": {"mail": "daily"}}}))
         },
+        at(&get, "/api/v1/webhooks/endpoints", admin),
+        at(&post, "/api/v1/webhooks/endpoints", admin)
+            .body(|ids| json!({"url": format!("https://hooks.example.com/{}", ids.label)})),
+        at(&get, "/api/v1/webhooks/endpoints/{id}", admin).ids(&[Endpoint]),
+        at(&patch, "/api/v1/webhooks/endpoints/{id}", admin)
+            .ids(&[Endpoint])
+            .body(|ids| json!({"description": ids.label})),
+        at(&delete, "/api/v1/webhooks/endpoints/{id}", admin).ids(&[Endpoint]),
+        at(&post, "/api/v1/webhooks/endpoints/{id}/rotate-secret", admin)
+            .ids(&[Endpoint])
+            .body(|_| json!({"grace_period_seconds": 60})),
+        at(&post, "/api/v1/webhooks/portal", admin).body(|_| json!({"expires_in": 60})),
         at(&get, "/api/v1/tenant/exports", admin),
         // One is under way at a time, so the second one conflicts.
         at(&post, "/api/v1/tenant/exports", admin).of_factor(),
@@ -913,6 +928,7 @@ impl Ids {
             invitation,
             passkey: passkey(world, tenant).await,
             domain: domain(world, tenant, &label).await,
+            endpoint: endpoint(world, tenant).await,
             role,
             consumer,
             label,
@@ -927,6 +943,7 @@ impl Ids {
             "resources/resource",
             "api-keys/api_key",
             "tenant/domains/domain",
+            "webhooks/endpoints/endpoint",
             "roles/role",
             "events/consumers/consumer",
             "projects/project",
@@ -941,6 +958,7 @@ impl Ids {
                 "role" => &ids.role,
                 "consumer" => &ids.consumer,
                 "domain" => &ids.domain,
+                "endpoint" => &ids.endpoint,
                 "project" => &ids.project,
                 "user" => &ids.user,
                 _ => &ids.outsider,
@@ -983,6 +1001,7 @@ impl Ids {
             invitation: id(),
             passkey: id(),
             domain: id(),
+            endpoint: id(),
             role: id(),
             consumer: id(),
             label: label(),
@@ -1007,6 +1026,7 @@ impl Ids {
             Of::Invitation => &self.invitation,
             Of::Passkey => &self.passkey,
             Of::Domain => &self.domain,
+            Of::Endpoint => &self.endpoint,
             Of::Role => &self.role,
             Of::Consumer => &self.consumer,
             Of::AnyConsumer => "sweep",
@@ -1029,6 +1049,7 @@ impl Ids {
             &self.invitation,
             &self.passkey,
             &self.domain,
+            &self.endpoint,
             &self.role,
             &self.consumer,
         ]
@@ -1053,6 +1074,17 @@ async fn domain(world: &World, tenant: &TenantWorld, label: &str) -> String {
     delete.execute(&mut world.database.admin().await).await.unwrap();
     let body = json!({"domain": format!("d{}.fresh-corp.com", label.to_lowercase())});
     make(world, tenant, "/api/v1/tenant/domains", &body).await
+}
+
+/// An endpoint of webhooks; those of former requests would fill the tenant's places.
+async fn endpoint(world: &World, tenant: &TenantWorld) -> String {
+    let sql = "DELETE FROM webhook_endpoints WHERE id IN (SELECT id FROM webhook_endpoints WHERE tenant_id = $1 \
+               ORDER BY created_at DESC, id OFFSET 20)";
+    let delete = sqlx::query(sql).bind(tenant.id.uuid());
+    delete.execute(&mut world.database.admin().await).await.unwrap();
+    let description = format!("secret of {}", tenant.slug);
+    let body = json!({"url": "https://hooks.example.com/", "description": description});
+    make(world, tenant, "/api/v1/webhooks/endpoints", &body).await
 }
 
 /// A passkey of the viewer, whom the sweeps log in by password.

@@ -116,4 +116,5 @@ mod user_import;
 mod users;
 mod views;
 mod webhook_receivers;
+mod webhook_endpoints;
 mod workspaces;

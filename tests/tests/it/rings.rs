@@ -109,6 +109,7 @@ entities! {
     usage_intake "usage_intake"
     usage_keys "usage_keys"
     users "users"
+    webhook_endpoints "webhook_endpoints"
 }
 
 mod tenants {
@@ -132,7 +133,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads audit_streams billing_accounts brandings custom_roles data_keys erasures event_consumers event_outbox event_progress events flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges notification_positions notification_preferences notifications passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads audit_streams billing_accounts brandings custom_roles data_keys erasures event_consumers event_outbox event_progress events flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges notification_positions notification_preferences notifications passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users webhook_endpoints)
     };
 }
 
@@ -1275,6 +1276,7 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
                     "api-keys" => "api_keys",
                     "alerts" => "security_alerts",
                     "domains" => "tenant_domains",
+                    "endpoints" => "webhook_endpoints",
                     "exports" | "export-links" => "tenant_exports",
                     "support-access" => "support_accesses",
                     noun => noun,
@@ -1311,6 +1313,8 @@ fn valid_body(world: &World, method: &str, template: &str) -> Option<serde_json:
         ("PATCH", "projects/{id}" | "api-keys/{id}" | "auth/passkeys/{id}") => Some(json!({"name": "x"})),
         ("PATCH", "roles/{name}") => Some(json!({"description": "x"})),
         ("POST", "api-keys/{id}/rotate") => Some(json!({"overlap_seconds": 0})),
+        ("PATCH", "webhooks/endpoints/{id}") => Some(json!({"description": "x"})),
+        ("POST", "webhooks/endpoints/{id}/rotate-secret") => Some(json!({"grace_period_seconds": 0})),
         ("POST", "users/{id}/erase") => Some(json!({"confirm_email": "nobody@of-no-tenant.example"})),
         ("POST", "projects/{id}/members") => Some(json!({"user_id": world.acme.viewer.id.uuid()})),
         ("POST", "projects/{id}/tasks") | ("PATCH", "tasks/{id}") => Some(json!({"title": "x"})),
@@ -2266,6 +2270,12 @@ const SEEDS: &[(&str, &str)] = &[
         "tenant_domains",
         "INSERT INTO tenant_domains (tenant_id, id, created_at, domain, state, token, claimed_until, updated_at, version) \
          SELECT id, gen_random_uuid(), now(), 'd' || md5(slug) || '.rings-corp.com', 'pending', 't', now(), now(), 1 FROM tenants",
+    ),
+    (
+        "webhook_endpoints",
+        "INSERT INTO webhook_endpoints (tenant_id, id, created_at, url, event_types, ordered, signature, header_names, sealed_credentials, \
+         enabled, updated_at, version) SELECT id, gen_random_uuid(), now(), 'https://hooks.example.com/' || md5(slug), '[]', false, 'v1', \
+         '[]', '', true, now(), 1 FROM tenants",
     ),
     (
         "tenant_exports",

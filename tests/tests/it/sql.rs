@@ -168,6 +168,7 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/security/alerts?state=open&rule=mass_reading&severity=high".to_owned(),
         "/api/v1/roles".to_owned(),
         "/api/v1/tenant/domains".to_owned(),
+        "/api/v1/webhooks/endpoints".to_owned(),
         "/api/v1/users".to_owned(),
         "/api/v1/users?custom_role=support".to_owned(),
         "/api/v1/invitations".to_owned(),
@@ -397,6 +398,7 @@ async fn write_everything(world: &World) {
     use_a_role(world).await;
     use_a_consumer(world).await;
     use_a_domain(world).await;
+    crate::webhook_endpoints::use_an_endpoint(world).await;
     write_quotas(world).await;
     write_invitations(world).await;
     let admin = &world.acme.admin;
@@ -982,6 +984,10 @@ async fn fill(world: &World) {
            SELECT id, gen_random_uuid(), now(), 'r' || g, '', 'member', '[]', now(), 1 FROM t, generate_series(1, 40) g;
          INSERT INTO tenant_domains (tenant_id, id, created_at, domain, state, token, claimed_until, updated_at, version)
            SELECT id, gen_random_uuid(), now(), 'd' || g || '.x.com', 'pending', 't', now(), now(), 1 FROM t, generate_series(1, 40) g;
+         INSERT INTO webhook_endpoints (tenant_id, id, created_at, url, event_types, ordered, signature, header_names, sealed_credentials,
+             enabled, updated_at, version)
+           SELECT id, gen_random_uuid(), now(), 'https://x.com/' || g, '[]', false, 'v1', '[]', decode(repeat('00', 60), 'hex'),
+             true, now(), 1 FROM t, generate_series(1, 40) g;
          INSERT INTO data_keys (tenant_id, created_at, number, sealed)
            SELECT id, now(), 1000 + g, decode(repeat('00', 60), 'hex') FROM t, generate_series(1, 20) g;
          INSERT INTO audit_events (tenant_id, id, created_at, category, action, target_type, actor_type, request_id)

@@ -20,6 +20,7 @@ const ENROLL: &str = "/api/v1/auth/mfa/enroll";
 const STEP_UP: &str = "/api/v1/auth/mfa/step-up";
 const SETTINGS: &str = "/api/v1/tenant/settings";
 const ME: &str = "/api/v1/auth/me";
+const ENDPOINTS: &str = "/api/v1/webhooks/endpoints";
 
 /// Gives the factor again, and returns the user with the fresh access token.
 async fn stepped_up(world: &World, who: &Person, app: &App) -> Person {
@@ -63,6 +64,10 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
         made.expect(201);
     }
     let erased = new_user(world, "ten", "member").await;
+    let body = json!({"url": "https://hooks.example.com/one"});
+    let endpoint = world.post(&world.acme.admin, ENDPOINTS, &body).await;
+    let endpoint = endpoint.expect(201).json()["id"].as_str().unwrap().to_owned();
+    let endpoint = format!("{ENDPOINTS}/{endpoint}");
     let patch = |path: &str, body| ("PATCH", path.to_owned(), body);
     let post = |path: &str, body| ("POST", path.to_owned(), body);
     let at_user = |id: &str| format!("/api/v1/users/{id}");
@@ -135,6 +140,25 @@ async fn sensitive(world: &World) -> Vec<(&'static str, &'static str, String, Va
                 &format!("/api/v1/api-keys/{key}/rotate"),
                 json!({"overlap_seconds": 0}),
             ),
+        ),
+        (
+            "create_webhook_endpoint",
+            post(ENDPOINTS, json!({"url": "https://hooks.example.com/two"})),
+        ),
+        (
+            "update_webhook_endpoint",
+            patch(&endpoint, json!({"url": "https://hooks.example.com/three"})),
+        ),
+        (
+            "rotate_webhook_secret",
+            post(
+                &format!("{endpoint}/rotate-secret"),
+                json!({"grace_period_seconds": 0}),
+            ),
+        ),
+        (
+            "open_webhook_portal",
+            post("/api/v1/webhooks/portal", json!({"expires_in": 60})),
         ),
         (
             "update_user",

@@ -478,6 +478,7 @@ mod tests {
             "user_requests_burst",
             "user_requests_per_minute",
             "users",
+            "webhook_endpoints",
         ];
         for plan in plans.all() {
             assert_eq!(plan.limits.keys().collect::<Vec<_>>(), limits, "{}", plan.name);

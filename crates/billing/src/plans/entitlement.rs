@@ -88,6 +88,7 @@ async fn count(what: Countable, cx: &Cx, work: &mut Work) -> Result<u64, StoreEr
         Countable::Users => Ok(work.users().count().await? + work.invitations().count_open(cx.now()).await?),
         Countable::Projects => work.projects().count().await,
         Countable::Domains => work.custom_domains().count().await,
+        Countable::WebhookEndpoints => work.webhook_endpoints().count().await,
     }
 }
 

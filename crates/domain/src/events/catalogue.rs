@@ -214,6 +214,25 @@ const ALERT: &[Field] = &[
     Field::choice("action", &["none", "step_up", "end_sessions"]),
 ];
 
+/// Of the URL the event has scheme, host and port: path and query may hold a token of the receiver.
+const WEBHOOK_ENDPOINT: &[Field] = &[
+    Field::id("id"),
+    Field::text("url", "https://hooks.example.com"),
+    Field::text("description", "Orders for the warehouse").nullable(),
+    Field::texts("event_types", &["task.*"]),
+    Field::integer("rate_limit", 50).nullable(),
+    Field::flag("ordered", false),
+    Field::choice("signature", &["v1", "v1a"]),
+    Field::text("public_key", "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=").usually_null(),
+    Field::texts("header_names", &["authorization"]),
+    Field::flag("enabled", true),
+    Field::text("disabled_reason", "failing").usually_null(),
+    Field::time("disabled_at").usually_null(),
+    Field::time("created_at"),
+    Field::time("updated_at"),
+    Field::integer("version", 1),
+];
+
 const SUPPORT_ACCESS: &[Field] = &[
     Field::id("id"),
     Field::id("support_access_id"),
@@ -366,6 +385,32 @@ pub(super) const PRODUCT: &[EventType] = &[
         DUNNING,
     )
     .emitted_by(&["billing.notice.recovered"]),
+    EventType::new(
+        "webhook_endpoint.created",
+        "An endpoint of webhooks was created. Events of endpoints are without secrets, and without path and query of the URL.",
+        WEBHOOK_ENDPOINT,
+    ),
+    EventType::new(
+        "webhook_endpoint.updated",
+        "An endpoint of webhooks was changed, or has a new secret.",
+        WEBHOOK_ENDPOINT,
+    )
+    .emitted_by(&["webhook_endpoint.updated", "webhook_endpoint.secret_rotated"]),
+    EventType::new(
+        "webhook_endpoint.deleted",
+        "An endpoint of webhooks was deleted.",
+        WEBHOOK_ENDPOINT,
+    ),
+    EventType::new(
+        "webhook_endpoint.disabled",
+        "An endpoint of webhooks was disabled, by an admin or after failures.",
+        WEBHOOK_ENDPOINT,
+    ),
+    EventType::new(
+        "webhook_endpoint.enabled",
+        "An endpoint of webhooks, which was disabled, was enabled.",
+        WEBHOOK_ENDPOINT,
+    ),
     EventType::new("security.alert", "A rule has found suspicious activity.", ALERT)
         .emitted_by(&["security.alert_raised"]),
     EventType::new(

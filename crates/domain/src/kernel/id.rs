@@ -92,6 +92,8 @@ typed_ids! {
     EventConsumerId;
     /// A custom domain of a tenant.
     DomainId;
+    /// An endpoint to which webhooks of a tenant are sent.
+    WebhookEndpointId;
     /// A project, which groups tasks and resources.
     ProjectId;
     /// A user's place in a project.

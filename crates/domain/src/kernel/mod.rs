@@ -49,7 +49,7 @@ pub use id::{
     JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, NotificationId, OperatorEventId, OperatorId,
     ParseIdError, PasskeyId, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId,
     ResourceId, ResourceVersionId, SecurityAlertId, SecurityDetectionId, SessionId, SupportAccessId,
-    SupportUseId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    SupportUseId, SystemJobId, TaskId, TenantId, UsageEventId, UserId, WebhookEndpointId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text, pointer_segment};
 pub use invalidation::{Change, InvalidatedCache, InvalidationPublisher};

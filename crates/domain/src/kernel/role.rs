@@ -146,6 +146,10 @@ permissions! {
     ConsumeEvents "events.consume" Admin reads scope "Store and delete positions in the feed of the tenant's events; works in a suspended tenant too.";
     KeepEvents "events.keep" None reads people "Publish events in the tenant's feed and delete old ones; only the system does.";
     KeepNotifications "notifications.keep" None reads people "Notify users of events, mail what they have chosen, and delete old notifications; only the system does.";
+    ReadEventTypes "event_types.read" Viewer reads scope "See the catalogue of the types of events.";
+    ReadWebhooks "webhooks.read" Admin reads scope "See the endpoints of webhooks, and what was sent to them.";
+    WriteWebhooks "webhooks.write" Admin writes scope "Create, change and delete endpoints of webhooks, and send to them again.";
+    OpenWebhookPortal "webhooks.open_portal" Admin writes people "Issue tokens for the pages on which endpoints of webhooks are managed.";
     ReadAlerts "security_alerts.read" Admin reads scope "See alerts about suspicious activity, and the rules that raise them.";
     AcknowledgeAlerts "security_alerts.acknowledge" Admin writes people "Acknowledge alerts about suspicious activity.";
     RaiseAlerts "security_alerts.raise" None reads people "Look for suspicious activity in the audit log and raise alerts; only the system does.";
@@ -162,6 +166,9 @@ impl Permission {
         Self::ManageOwnAccount,
         Self::EndSession,
     ];
+
+    /// What a portal token opens, as far as its issuer has it: the operations below `/webhooks`.
+    pub const OF_PORTAL: [Self; 3] = [Self::ReadEventTypes, Self::ReadWebhooks, Self::WriteWebhooks];
 
     /// The permission of a definition, for [`permission!`](crate::permission).
     pub const fn defined(definition: &'static PermissionDefinition) -> Self {

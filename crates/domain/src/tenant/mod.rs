@@ -9,6 +9,7 @@ mod data_key;
 mod domain_name;
 mod job_lease;
 mod lifecycle;
+mod portal;
 mod registry;
 mod rows;
 mod scope;
@@ -24,6 +25,7 @@ pub use custom_domain::{
 pub use data_key::{DataKey, DataKeys, SealEpoch, StoredDataKeys, TenantSeal, TenantSeals};
 pub use domain_name::{DomainName, ReservedDomains};
 pub use job_lease::{Initiator, JobLease};
+pub use portal::{PORTAL_TOKEN_SECONDS, PortalClaims, PortalTokens};
 pub use registry::TenantRegistry;
 pub use rows::{RowStep, RowTable, TenantRows};
 pub use scope::{

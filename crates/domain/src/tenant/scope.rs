@@ -35,6 +35,8 @@ pub struct TenantScope {
     factor_at: Option<Time>,
     /// SHA-256 of the secret that an API key was presented with.
     key_secret: Option<[u8; 32]>,
+    /// Whether a portal token leaves the user no more than [`Permission::OF_PORTAL`].
+    portal: bool,
     request: RequestId,
 }
 
@@ -288,10 +290,15 @@ impl TenantScope {
         self.factor_at
     }
 
+    /// Whether the user acts with a portal token.
+    pub const fn is_portal(&self) -> bool {
+        self.portal
+    }
+
     /// Whether the actor is an admin of the tenant, without a custom role. An API key is none, whoever created it: it can do what
-    /// its scopes say.
+    /// its scopes say. Nor is the bearer of a portal token.
     pub fn is_admin(&self) -> bool {
-        self.role() == Some(Role::Admin) && self.api_key().is_none()
+        self.role() == Some(Role::Admin) && self.api_key().is_none() && !self.portal
     }
 
     /// Whether the actor has a permission, also while a suspended tenant is without it.
@@ -306,12 +313,13 @@ impl TenantScope {
         }
     }
 
-    /// Whether the role has a permission, and the custom role leaves it.
+    /// Whether the role has a permission, and the custom role and a portal token leave it.
     fn user_has(&self, permission: Permission) -> bool {
         let least = permission.least_role();
         let by_role = least.is_some_and(|least| self.role.is_some_and(|role| role >= least));
         let is_left = |narrowing: &Narrowing| narrowing.leaves(permission);
-        by_role && self.narrowing.as_ref().is_none_or(is_left)
+        let is_open = !self.portal || Permission::OF_PORTAL.contains(&permission);
+        by_role && is_open && self.narrowing.as_ref().is_none_or(is_left)
     }
 
     /// Whether the API key has a permission: it is among its scopes, and its creator still has it. A service account's key has no

@@ -25,7 +25,7 @@ named_enum! {
 
 impl SupportLevel {
     /// What support with read access may do.
-    pub const READS: [Permission; 9] = [
+    pub const READS: [Permission; 10] = [
         Permission::ReadTenant,
         Permission::ReadUsers,
         Permission::ReadRoles,
@@ -35,6 +35,7 @@ impl SupportLevel {
         Permission::ReadResources,
         Permission::ReadFeatures,
         Permission::ReadUsage,
+        Permission::ReadEventTypes,
     ];
 
     /// What write access adds.
@@ -51,7 +52,7 @@ impl SupportLevel {
 
     /// What support never may: who may do what, credentials, the security policy, money, exports, the audit log, and the end of the
     /// tenant. A permission that is in none of the three lists is refused as well; a test demands a decision about each.
-    pub const NEVER: [Permission; 49] = [
+    pub const NEVER: [Permission; 52] = [
         Permission::ManageTenant,
         Permission::DeleteTenant,
         // The security policy is a part of the settings, and so are values that only admins see.
@@ -97,6 +98,10 @@ impl SupportLevel {
         Permission::ConsumeEvents,
         Permission::KeepEvents,
         Permission::KeepNotifications,
+        // Who writes endpoints is sent all events of the tenant, and attempts show what was sent.
+        Permission::ReadWebhooks,
+        Permission::WriteWebhooks,
+        Permission::OpenWebhookPortal,
         Permission::ExportTenant,
         Permission::RunExport,
         Permission::ExportAudit,

@@ -81,6 +81,11 @@ impl CustomHeaders {
         check.verdict().map(|()| Self(found))
     }
 
+    /// Headers that were checked before they were stored.
+    pub const fn stored(headers: BTreeMap<String, String>) -> Self {
+        Self(headers)
+    }
+
     /// The headers, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))

@@ -10,7 +10,7 @@ const LONGEST_LABEL: usize = 63;
 /// Which URLs an endpoint may have, by the server's configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EndpointRules {
-    /// The ports that an endpoint may listen on.
+    /// The ports that an endpoint may listen on; every port when empty, which is for development.
     pub ports: Vec<u16>,
     /// Whether `http` is accepted as well. It is for development: anybody on the way can read and change what is sent.
     pub allow_http: bool,
@@ -104,7 +104,7 @@ impl EndpointRules {
         if url.0.fragment().is_some() {
             return Err(EndpointUrlError::Fragment);
         }
-        if !self.ports.contains(&url.port()) {
+        if !self.ports.is_empty() && !self.ports.contains(&url.port()) {
             return Err(EndpointUrlError::Port(self.ports.clone()));
         }
         let may_lead_out = match url.host() {
@@ -122,6 +122,13 @@ impl EndpointRules {
 }
 
 impl EndpointUrl {
+    /// A URL that was accepted before it was stored; `None` when the text is no such URL. The present rules may refuse it:
+    /// [`EndpointRules::check`].
+    pub fn stored(text: &str) -> Option<Self> {
+        let url = Url::parse(text).ok()?;
+        url.has_host().then_some(Self(url))
+    }
+
     /// The URL in its normal form, as it is stored.
     pub fn as_str(&self) -> &str {
         self.0.as_str()

@@ -1,10 +1,11 @@
-//! Outgoing webhooks: which URLs and events an endpoint has, its secrets, what became of an attempt, when the next one is due, and when
+//! Outgoing webhooks: endpoints, which URLs and events they have, their secrets, what became of an attempt, when the next one is due, and when
 //! an endpoint is disabled. The port that sends is here too; what happens on the network is in `tenantry-webhooks`.
 //!
 //! May use: `kernel`, `identity`.
 
 mod custom_headers;
 mod disabling;
+mod endpoint;
 mod endpoint_url;
 mod event_filter;
 mod message_id;
@@ -17,6 +18,10 @@ mod sender;
 
 pub use custom_headers::CustomHeaders;
 pub use disabling::{DisableReason, DisablingRule, EndpointStep, FailureStreak};
+pub use endpoint::{
+    EndpointCredentials, EndpointState, NewWebhookEndpoint, WebhookEndpoint, WebhookEndpointPatch,
+    WebhookEndpoints,
+};
 pub use endpoint_url::{EndpointRules, EndpointUrl, EndpointUrlError};
 pub use event_filter::{EventFilter, EventPattern, EventType};
 pub use message_id::MessageId;

@@ -18,5 +18,5 @@ permissions! {
     ReadTenant ManageTenant DeleteTenant ReadSettingHistory ManageSettings ManageBranding ReadUsers ManageUsers ReadInvitations RevokeInvitations EditSelf ManageOwnAccount EndSession EndUserSessions ReadRoles ManageRoles ReadDomains ManageDomains ReadApiKeys ManageApiKeys RevokeApiKeys RotateApiKeys ReadProjects WriteProjects
     ReadDeletedProjects RestoreProjects ReadTasks WriteTasks ReadResources WriteResources
     ReadFeatures ExplainFeatures ManageFeatures ReadUsage RecordUsage InvalidateUsage ReserveQuota
-    ReadBilling ManageBilling ReadAlerts AcknowledgeAlerts ReadAudit ReadEvents ConsumeEvents ExportAudit ReadSupportAccess ManageSupportAccess ExportTenant
+    ReadBilling ManageBilling ReadAlerts AcknowledgeAlerts ReadAudit ReadEvents ConsumeEvents ReadEventTypes ReadWebhooks WriteWebhooks OpenWebhookPortal ExportAudit ReadSupportAccess ManageSupportAccess ExportTenant
 }

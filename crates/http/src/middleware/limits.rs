@@ -36,7 +36,7 @@ const WRITE: u32 = 2;
 /// What a request takes from each of its buckets, where that is not [`READ`] or [`WRITE`]. Whatever hashes a
 /// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind. Billing costs a unit for
 /// each call of the payment provider, those of the job that it leaves behind included.
-const COSTS: [(Method, &str, u32); 34] = [
+const COSTS: [(Method, &str, u32); 37] = [
     // They are POST for the sake of their bodies, and read only.
     (Method::POST, "/ofrep/v1/evaluate/flags", READ),
     (Method::POST, "/ofrep/v1/evaluate/flags/{key}", READ),
@@ -64,6 +64,9 @@ const COSTS: [(Method, &str, u32); 34] = [
     // The second asks name servers that the caller chooses; the first makes one more domain that can be asked about at once.
     (Method::POST, "/api/v1/tenant/domains", 5),
     (Method::POST, "/api/v1/tenant/domains/{id}/verify", 10),
+    (Method::POST, "/api/v1/webhooks/endpoints", 3),
+    (Method::POST, "/api/v1/webhooks/endpoints/{id}/rotate-secret", 3),
+    (Method::POST, "/api/v1/webhooks/portal", 3),
     (Method::DELETE, "/api/v1/projects/{id}", 3),
     // They read the whole log.
     (Method::GET, "/api/v1/audit-events/export", 20),

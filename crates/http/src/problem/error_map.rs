@@ -14,6 +14,7 @@ use tenantry_domain::kernel::{ErrorCode, Failure, Invalid, KeyTaken, StoreError,
 use tenantry_domain::operations::QuotaRefusal;
 use tenantry_domain::tenant::{CustomDomain, Denied, Refused};
 use tenantry_domain::usage::QuotaExceeded;
+use tenantry_domain::webhooks::WebhookEndpoint;
 use tenantry_tenancy::admin::operator::OperatorError;
 use tenantry_tenancy::admin::operator_job::OperatorJobReason;
 use tenantry_tenancy::admin::operator_rows::RowReason;
@@ -39,6 +40,7 @@ use tenantry_tenancy::tenant::TenantReason;
 use tenantry_tenancy::tenant::custom_domain::DomainReason;
 use tenantry_tenancy::tenant::support_access::SupportReason;
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleReason, provision::SignUpError};
+use tenantry_tenancy::webhooks::endpoint::WebhookEndpointReason;
 use tenantry_tenancy::work::{project::ProjectReason, reference::ReferenceReason};
 use tenantry_tenancy::{NoReason, OwnReason, Stale, UseCaseError};
 
@@ -307,6 +309,22 @@ impl From<DomainReason> for ApiError {
             DomainReason::TooManyChecks(seconds) => Self::new(ErrorCode::RateLimited)
                 .with_detail(format!("The tenant has asked for too many checks of domains. Try again in {seconds} seconds."))
                 .with_header(header::RETRY_AFTER, seconds.into()),
+        }
+    }
+}
+
+impl From<WebhookEndpointReason> for ApiError {
+    fn from(reason: WebhookEndpointReason) -> Self {
+        let conflict = |detail: String| Self::new(ErrorCode::Conflict).with_detail(detail);
+        match reason {
+            WebhookEndpointReason::TooMany => conflict(format!(
+                "The tenant has {} webhook endpoints, which is the maximum: delete one first.",
+                WebhookEndpoint::MOST
+            )),
+            WebhookEndpointReason::Unreadable => conflict(
+                "The secrets of the endpoint cannot be opened by any key of the server: delete the endpoint and create another."
+                    .into(),
+            ),
         }
     }
 }

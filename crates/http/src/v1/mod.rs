@@ -15,6 +15,7 @@ pub(crate) mod plans;
 pub(crate) mod security;
 pub(crate) mod tenant;
 pub(crate) mod usage;
+pub(crate) mod webhooks;
 pub(crate) mod work;
 
 use actix_web::web::ServiceConfig;
@@ -61,6 +62,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(notifications::unsubscribe::routes)
         .configure(notifications::notification::routes)
         .configure(notifications::preferences::routes)
+        .configure(webhooks::endpoint::routes)
+        .configure(webhooks::portal::routes)
         .configure(audit::event::routes)
         .configure(audit::export::routes);
 }

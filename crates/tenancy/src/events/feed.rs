@@ -46,7 +46,7 @@ pub struct FeedPage {
 /// # Errors
 /// [`EventError`].
 pub fn types(cx: &Cx) -> Result<&[EventType], EventError> {
-    cx.require(Permission::ReadTenant)?;
+    cx.require(Permission::ReadEventTypes)?;
     Ok(cx.ports().event_types.all())
 }
 

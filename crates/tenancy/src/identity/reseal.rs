@@ -8,9 +8,10 @@ use tenantry_domain::tenant::DataKey;
 
 use crate::customization::setting::{Resealed, SettingError};
 use crate::identity::mfa;
+use crate::webhooks::delivery_state;
 use crate::{Cx, OperatorCx};
 
-/// Seals a tenant's data keys with the server's present key, and its secrets, those of its users' second factors included, under its
+/// Seals a tenant's data keys with the server's present key, and its secrets, those of webhook endpoints and of its users' second factors included, under its
 /// newest data key, so that earlier keys are not needed for them. A tenant without a data key gets one. A second run changes nothing.
 ///
 /// Second factors are sealed anew a few hundred in each transaction. A run that is interrupted is done again.
@@ -56,6 +57,7 @@ pub(crate) async fn reseal_in(cx: &Cx) -> Result<Resealed, SettingError> {
             let mut done = Resealed::default();
             data_keys(cx, work, &mut done).await?;
             secrets(cx, work, &mut done).await?;
+            delivery_state::reseal(cx, work, &mut done).await?;
             record(cx, work, &done).await?;
             Ok::<_, SettingError>(done)
         })

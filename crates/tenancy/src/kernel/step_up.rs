@@ -220,6 +220,8 @@ impl Cx {
 
     async fn recent_factor(&self) -> Result<Given, StoreError> {
         match self.scope().session() {
+            // It was given for the token.
+            Some(_) if self.scope().is_portal() => Ok(Given::Recently),
             Some(_) => self.read(async |work| given(self, work).await).await,
             None => Ok(Given::Recently),
         }

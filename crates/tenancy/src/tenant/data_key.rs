@@ -11,6 +11,7 @@ use tenantry_domain::tenant::DataKey;
 use crate::customization::setting::{Resealed, SettingError};
 use crate::identity::{mfa, reseal};
 use crate::operations::job::{self, JobFailure, JobHandler, Nothing, Terms};
+use crate::webhooks::delivery_state;
 use crate::{Cx, OperatorCx, Origin, OwnReason, Tenancy, UseCaseError};
 
 /// Errors of the use cases of data keys.
@@ -154,6 +155,9 @@ async fn keys_and_settings(cx: &Cx, work: &mut Work) -> Result<Vec<String>, Stor
         if seal.open(&place, &secret.sealed).is_none() {
             found.push(format!("no known key opens the setting {key}"));
         }
+    }
+    for endpoint in delivery_state::unreadable(cx, work).await? {
+        found.push(format!("no known key opens the webhook endpoint {endpoint}"));
     }
     Ok(found)
 }

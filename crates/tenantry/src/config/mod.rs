@@ -38,6 +38,7 @@ mod tracing;
 mod transport;
 mod url;
 mod views;
+mod webhooks;
 
 use std::path::Path;
 
@@ -82,6 +83,7 @@ pub use tenants::Tenants;
 pub use tracing::{OtlpSignal, Tracing};
 pub use url::check_url;
 pub use views::Views;
+pub use webhooks::Webhooks;
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -99,6 +101,8 @@ pub struct Configuration {
     pub signup: Signup,
     pub tenants: Tenants,
     pub domains: Domains,
+    /// Outgoing webhooks.
+    pub webhooks: Webhooks,
     /// The audit log of tenants and operators.
     pub audit: Audit,
     /// Events of tenants.
@@ -167,6 +171,7 @@ impl Configuration {
             &mut config.redis.ca_file,
             &mut config.plans.file,
             &mut config.mail.smtp.ca_file,
+            &mut config.webhooks.ca_file,
         ];
         let paths = optional.into_iter().flatten();
         let paths = paths
@@ -192,6 +197,7 @@ impl Configuration {
         self.signup.check(self.profile)?;
         self.tenants.check()?;
         self.domains.check()?;
+        self.webhooks.check(self.profile)?;
         self.views.check()?;
         self.metering.check()?;
         self.cache.check()?;

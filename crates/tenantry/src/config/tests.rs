@@ -220,6 +220,53 @@ fn a_number_out_of_range_is_named_with_its_range() {
 }
 
 #[test]
+fn where_webhooks_may_go_is_checked() {
+    let with = |profile, change: fn(&mut Webhooks)| {
+        let mut config = complete();
+        config.profile = profile;
+        change(&mut config.webhooks);
+        complaint(&config)
+    };
+    let open: fn(&mut Webhooks) = |webhooks| {
+        webhooks.allow_http = true;
+        webhooks.ports = Vec::new();
+        webhooks.allowed_networks = vec!["127.0.0.0/8".into(), "::1".into()];
+    };
+    assert_eq!(with(Profile::Development, open), "");
+    assert!(with(Profile::Production, open).contains("webhooks.allow_http: must be false in production"));
+    let cases: [(fn(&mut Webhooks), &str); 6] = [
+        (
+            |webhooks| webhooks.ports = Vec::new(),
+            "webhooks.ports: must list ports",
+        ),
+        (
+            |webhooks| webhooks.ports = vec![0],
+            "webhooks.ports: must be a list",
+        ),
+        (
+            |webhooks| webhooks.allowed_networks = vec!["8.8.8.0/24".into()],
+            "webhooks.allowed_networks: `8.8.8.0/24` cannot be allowed",
+        ),
+        (
+            |webhooks| webhooks.allowed_networks = vec!["inside".into()],
+            "webhooks.allowed_networks: `inside` is not a network",
+        ),
+        (
+            |webhooks| webhooks.denied_networks = vec!["10.0.0.1/8".into()],
+            "webhooks.denied_networks: `10.0.0.1/8` is not a network",
+        ),
+        (
+            |webhooks| webhooks.connect_timeout_ms = 1,
+            "webhooks.connect_timeout_ms: must be in 100..=30000",
+        ),
+    ];
+    for (change, expected) in cases {
+        let said = with(Profile::Production, change);
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn relying_party_of_passkeys_is_checked() {
     let with = |rp_id: &str, origins: &[&str]| {
         let mut config = complete();
@@ -670,7 +717,8 @@ fn readme_names_what_a_profile_sets_differently() {
             let row = readme.lines().filter(|line| line.starts_with("| `")).find(of);
             let row = row.unwrap_or_else(|| panic!("README has no row of {name}"));
             assert!(row.contains(&format!("in {profile}")), "{profile}: {name}: {row}");
-            let shown = value.as_array().map_or(&value, |list| &list[0]).to_string();
+            let first = value.as_array().and_then(|list| list.first());
+            let shown = first.unwrap_or(&value).to_string();
             let shown = shown.trim_matches('"');
             assert!(row.contains(&format!("`{shown}`")), "{shown}: {row}");
         }

@@ -14,8 +14,8 @@ use crate::kernel::{
 };
 use crate::plans::Subscription;
 use crate::tenant::{
-    Capability, DomainName, Initiator, JobLease, Slug, SupportClaims, SupportLevel, SupportTokens,
-    TenantStatus,
+    Capability, DomainName, Initiator, JobLease, PortalTokens, Slug, SupportClaims, SupportLevel,
+    SupportTokens, TenantStatus,
 };
 
 /// How a tenant is named from outside when no credential names it.
@@ -264,6 +264,7 @@ pub struct Gate {
     directory: Arc<dyn Directory>,
     tokens: Arc<dyn AccessTokens>,
     support_tokens: Arc<dyn SupportTokens>,
+    portal_tokens: Arc<dyn PortalTokens>,
     ids: Arc<dyn IdSource>,
 }
 
@@ -279,36 +280,60 @@ impl Gate {
         directory: Arc<dyn Directory>,
         tokens: Arc<dyn AccessTokens>,
         support_tokens: Arc<dyn SupportTokens>,
+        portal_tokens: Arc<dyn PortalTokens>,
         ids: Arc<dyn IdSource>,
     ) -> Self {
         Self {
             directory,
             tokens,
             support_tokens,
+            portal_tokens,
             ids,
         }
     }
 
     /// Admits the bearer of an access token: the token must be ours, and tenant, user and session still stand. The token may also be an
-    /// operator's for this tenant; then the access that it names must be in force.
+    /// operator's for this tenant; then the access that it names must be in force. With a portal token the user has a few permissions.
     ///
     /// # Errors
     /// [`Denied`].
     pub async fn bearer(&self, token: &str, request: RequestId) -> Result<Admission, Denied> {
-        let claims = match self.tokens.verify(token) {
-            Ok(claims) => claims,
-            Err(TokenError::Invalid) => {
-                return self.support(self.support_tokens.verify(token)?, request).await;
+        match self.tokens.verify(token) {
+            Ok(claims) => {
+                let who = (claims.tenant, claims.user, claims.session);
+                let mut admission = self.user(who, request).await?;
+                admission.scope.factor_at = claims.factor_at;
+                Ok(admission)
             }
+            Err(TokenError::Invalid) => self.other_bearer(token, request).await,
+            Err(TokenError::Expired) => Err(TokenError::Expired.into()),
+        }
+    }
+
+    /// The same for what is no access token of a user.
+    async fn other_bearer(&self, token: &str, request: RequestId) -> Result<Admission, Denied> {
+        match self.support_tokens.verify(token) {
+            Ok(claims) => return self.support(claims, request).await,
+            Err(TokenError::Invalid) => {}
             Err(TokenError::Expired) => return Err(TokenError::Expired.into()),
-        };
-        let facts = self
-            .directory
-            .membership(claims.tenant, claims.user, claims.session)
-            .await?;
+        }
+        let claims = self.portal_tokens.verify(token)?;
+        let who = (claims.tenant, claims.user, claims.session);
+        let mut admission = self.user(who, request).await?;
+        admission.scope.portal = true;
+        Ok(admission)
+    }
+
+    /// Admits a user in a session that still stands.
+    async fn user(
+        &self,
+        (tenant, user, session): (TenantId, UserId, SessionId),
+        request: RequestId,
+    ) -> Result<Admission, Denied> {
+        let facts = self.directory.membership(tenant, user, session).await?;
         let Some(facts) = facts else {
             // The deletion of a tenant marks its users as well.
-            let tenant = self.directory.tenant(&TenantSelector::Id(claims.tenant)).await?;
+            let tenant = self.directory.tenant(&TenantSelector::Id(tenant)).await?;
             let status = tenant.map(|tenant| admit(tenant.status, Capability::Read));
             return Err(status.and_then(Result::err).unwrap_or(Denied::Revoked));
         };
@@ -316,21 +341,11 @@ impl Gate {
         if !facts.is_active || !facts.session_is_live {
             return Err(Denied::Revoked);
         }
-        let actor = Actor::User {
-            id: claims.user,
-            session: claims.session,
-        };
+        let actor = Actor::User { id: user, session };
         let scope = TenantScope {
-            tenant: facts.tenant.id,
-            status,
-            actor,
             role: Some(facts.role),
             narrowing: facts.narrowing,
-            grants: PermissionSet::default(),
-            subscription: Some(Arc::clone(&facts.tenant.subscription)),
-            factor_at: claims.factor_at,
-            key_secret: None,
-            request,
+            ..admitted(&facts.tenant, status, actor, request)
         };
         Ok(Admission {
             scope,
@@ -341,7 +356,10 @@ impl Gate {
     /// The tenant that an access token of a user, or of an operator for a tenant, was issued for; also after it has expired.
     pub fn issued_to(&self, token: &str) -> Option<TenantId> {
         let of_user = self.tokens.issued_to(token);
-        of_user.or_else(|| self.support_tokens.issued_to(token))
+        let of_support = || self.support_tokens.issued_to(token);
+        of_user
+            .or_else(of_support)
+            .or_else(|| self.portal_tokens.issued_to(token))
     }
 
     /// Admits an operator to the tenant that has approved it: the access is in force, and the operator and their tokens still stand.
@@ -409,6 +427,7 @@ impl Gate {
             subscription: Some(Arc::clone(&facts.tenant.subscription)),
             factor_at: None,
             key_secret: Some(presented.secret_hash),
+            portal: false,
             request,
         };
         Ok(Admission {
@@ -568,6 +587,7 @@ impl Gate {
             subscription: None,
             factor_at: None,
             key_secret: None,
+            portal: false,
             request,
         }
     }
@@ -602,6 +622,7 @@ fn admitted(tenant: &TenantFacts, status: TenantStatus, actor: Actor, request: R
         subscription: Some(Arc::clone(&tenant.subscription)),
         factor_at: None,
         key_secret: None,
+        portal: false,
         request,
     }
 }

@@ -5,7 +5,7 @@ use tenantry_domain::events::EventType;
 use tenantry_tenancy::events::feed;
 use utoipa::ToSchema;
 
-use crate::{Answer, Ctx, Endpoint, NoFilter, PageView, Query, permission::ReadTenant};
+use crate::{Answer, Ctx, Endpoint, NoFilter, PageView, Query, permission::ReadEventTypes};
 
 /// A type of events, as the catalogue has it.
 #[derive(Debug, Serialize, ToSchema)]
@@ -53,7 +53,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     security(("bearer" = []), ("api_key" = [])),
     extensions(("x-errors" = json!(["validation_failed"]))),
 )]
-pub(crate) async fn list(cx: Ctx<ReadTenant>, _: Query<NoFilter>) -> Answer {
+pub(crate) async fn list(cx: Ctx<ReadEventTypes>, _: Query<NoFilter>) -> Answer {
     let types = feed::types(&cx)?.iter();
     Ok(HttpResponse::Ok().json(PageView {
         data: types.map(EventTypeView::from).collect(),

@@ -79,6 +79,10 @@ enums! {
     "The kind of actor of an entry of the operators' log. `system`: a command on the server, or the server itself. `guest`: a caller who has \
      not logged in."
     OperatorActorKind = domain::operations::OperatorEventActor::ALL.map(domain::operations::OperatorEventActor::as_str);
+    "How webhooks are signed. `v1`: HMAC-SHA256 with a secret that both sides have. `v1a`: Ed25519; the receiver has the public key."
+    WebhookSignature = domain::webhooks::SignatureKind::ALL.map(domain::webhooks::SignatureKind::as_str);
+    "Why the server has disabled an endpoint of webhooks. `failing`: every attempt of five days has failed. `gone`: the receiver answered 410."
+    WebhookDisableReason = domain::webhooks::DisableReason::ALL.map(domain::webhooks::DisableReason::as_str);
     "The format of an export." ExportFormat = ["ndjson", "csv"];
     "Why a feature flag has its value, as in OpenFeature." FlagReason = domain::flags::Reason::ALL.map(domain::flags::Reason::as_str);
     "The outcome of a rule." RuleOutcome = domain::flags::RuleOutcome::ALL.map(domain::flags::RuleOutcome::as_str);

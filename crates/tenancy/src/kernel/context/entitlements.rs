@@ -93,11 +93,13 @@ pub enum Countable {
     Projects,
     /// Custom domains that are not released.
     Domains,
+    /// Endpoints of webhooks.
+    WebhookEndpoints,
 }
 
 impl Countable {
     /// Everything that is counted.
-    pub const ALL: [Self; 3] = [Self::Users, Self::Projects, Self::Domains];
+    pub const ALL: [Self; 4] = [Self::Users, Self::Projects, Self::Domains, Self::WebhookEndpoints];
 
     /// The limit's name in the plan catalogue.
     pub const fn limit(self) -> &'static str {
@@ -105,6 +107,7 @@ impl Countable {
             Self::Users => "users",
             Self::Projects => "projects",
             Self::Domains => "domains",
+            Self::WebhookEndpoints => "webhook_endpoints",
         }
     }
 }

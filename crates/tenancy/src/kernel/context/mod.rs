@@ -36,10 +36,11 @@ use tenantry_domain::plans::PlanCatalogue;
 use tenantry_domain::security::RuleChanges;
 use tenantry_domain::store::{Units, Work};
 use tenantry_domain::tenant::{
-    Actor, Denied, Dns, Gate, Refused, ReservedDomains, Settings, SupportTokens, TenantRegistry, TenantRows,
-    TenantScope, TenantSeals,
+    Actor, Denied, Dns, Gate, PortalTokens, Refused, ReservedDomains, Settings, SupportTokens,
+    TenantRegistry, TenantRows, TenantScope, TenantSeals,
 };
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
+use tenantry_domain::webhooks::{EndpointRules, WebhookKeys, WebhookSender};
 use uuid::Uuid;
 
 use self::entitlements::Entitlements;
@@ -73,6 +74,8 @@ pub struct Ports {
     pub operator_tokens: Arc<dyn OperatorTokens>,
     /// Operators' access tokens for one tenant.
     pub support_tokens: Arc<dyn SupportTokens>,
+    /// Admins' tokens for the pages on which endpoints of webhooks are managed.
+    pub portal_tokens: Arc<dyn PortalTokens>,
     /// Password hashing.
     pub passwords: Arc<dyn PasswordHasher>,
     /// The keys that sign and verify tokens in this process.
@@ -163,6 +166,10 @@ pub struct Ports {
     pub operator_outbox: Arc<dyn OperatorOutbox>,
     /// DNS as the internet sees it, for custom domains; there are none where it is absent.
     pub dns: Option<Arc<dyn Dns>>,
+    /// Makes the secrets of webhook endpoints.
+    pub webhook_keys: Arc<dyn WebhookKeys>,
+    /// Signs and sends webhooks; none are sent where it is absent.
+    pub webhook_sender: Option<Arc<dyn WebhookSender>>,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Source of new ids (UUIDv7).
@@ -208,6 +215,8 @@ pub struct Policy {
     pub billing: BillingPolicy,
     /// What the operator decided about host names.
     pub domains: DomainPolicy,
+    /// Which URLs endpoints of webhooks may have.
+    pub webhooks: EndpointRules,
     /// Keys whose signatures of archives are refused: the names of own keys, or public keys in hexadecimal digits.
     pub distrusted_keys: Vec<String>,
 }
@@ -238,6 +247,7 @@ impl Default for Policy {
             alert_rules: RuleChanges::default(),
             billing: BillingPolicy::default(),
             domains: DomainPolicy::default(),
+            webhooks: EndpointRules::default(),
             distrusted_keys: Vec::new(),
         }
     }

@@ -1,0 +1,3 @@
+//! Outgoing webhooks: the endpoints of a tenant.
+
+pub(crate) mod endpoint;
