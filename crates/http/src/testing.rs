@@ -442,7 +442,7 @@ impl SecretSource for Fake {
 
 impl WebhookKeys for Fake {
     fn generate(&self, _: SignatureKind) -> Result<NewSecret, SecretError> {
-        self.read("whsec_c2VjcmV0")
+        WebhookKeys::read(self, "whsec_c2VjcmV0")
     }
 
     fn read(&self, text: &str) -> Result<NewSecret, SecretError> {
