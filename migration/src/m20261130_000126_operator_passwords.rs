@@ -3,7 +3,7 @@ use sea_orm_migration::prelude::*;
 use crate::PLATFORM_ROLE;
 use crate::tenant_table::execute_all;
 
-/// When the password of an operator expires that somebody else chose. Passwords of before never expire: of these nobody knows who chose
+/// When the password of an operator expires that the operator did not choose. Passwords of before never expire: it is not known who chose
 /// them.
 #[derive(DeriveMigrationName)]
 pub struct Migration;

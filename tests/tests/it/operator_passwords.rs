@@ -114,7 +114,7 @@ async fn first_passwords_of_operators_expire() {
         .problem(401, "invalid_credentials");
 }
 
-/// A change ends all tokens of the operator, those of a thief among them, and of nobody else. The answer has the one to go on with.
+/// A change ends all tokens of the operator, those of a thief among them, and of no other operator. The answer has the one to go on with.
 #[actix_web::test]
 async fn changed_password_ends_the_operators_other_tokens() {
     let world = World::new().await;

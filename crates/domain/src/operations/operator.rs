@@ -33,7 +33,7 @@ pub struct Operator {
     /// What the password hasher returned; the password itself is never stored.
     #[serde(skip)]
     pub password_hash: PasswordHash,
-    /// When the password expires, because somebody else chose it; `None` for one that the operator chose.
+    /// When the password expires, which the operator did not choose; `None` for a password that the operator chose.
     pub password_expires_at: Option<Time>,
     /// Counts how often all tokens of the operator were ended; a token of another count is refused.
     pub epoch: i64,
@@ -109,7 +109,7 @@ impl Operator {
         Ok(after)
     }
 
-    /// Sets another password, which expires then if somebody else chose it. Ends all tokens.
+    /// Sets another password, and when it expires if the operator did not choose it. Ends all tokens.
     pub fn set_password(&mut self, hash: PasswordHash, expires_at: Option<Time>, now: Time) {
         self.password_hash = hash;
         self.password_expires_at = expires_at;

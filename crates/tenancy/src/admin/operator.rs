@@ -175,7 +175,7 @@ pub struct NewOperator {
     pub role: OperatorRole,
     /// The password; generated when absent.
     pub password: Option<String>,
-    /// Whether the operator chose that password. One that somebody else chose, or that is generated, expires.
+    /// Whether the operator chose that password. A password that another operator chose, or that is generated, expires.
     pub is_own_password: bool,
 }
 

@@ -131,8 +131,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 ///
 /// Returns an access token for the operations below `/api/v1/admin`. An operator with a second factor gets 401 `mfa_required`
 /// with an `mfa_token` for `POST /admin/mfa/verify`, unless `totp_code` has the code already. Where operators need a factor
-/// (`auth.operator_mfa_required`), one without it gets an `mfa_token` for `POST /admin/mfa/required/enroll`. A password that somebody else
-/// chose expires (`operator.password_expires_at`) and is a wrong one then: an owner or a command on the server resets it.
+/// (`auth.operator_mfa_required`), one without it gets an `mfa_token` for `POST /admin/mfa/required/enroll`. A password that the
+/// operator did not choose expires (`operator.password_expires_at`) and is a wrong one then: an owner or a command on the server resets it.
 #[utoipa::path(
     post, path = "/api/v1/admin/login", operation_id = "login_operator", tag = "Operators",
     request_body = OperatorLoginBody,
