@@ -26,7 +26,7 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 59] = [
+const HIGH: [&str; 63] = [
     "account.locked",
     "api_key.created",
     "api_key.rotated",
@@ -86,10 +86,14 @@ const HIGH: [&str; 59] = [
     "user.imported",
     "user.password_reset",
     "users",
+    "webhook_endpoint.created",
+    "webhook_endpoint.secret_rotated",
+    "webhook_endpoint.updated",
+    "webhooks.portal_opened",
 ];
 
 /// Actions of medium risk, in the same way.
-const MEDIUM: [&str; 19] = [
+const MEDIUM: [&str; 20] = [
     "account_link",
     "api_key",
     "billing",
@@ -109,6 +113,7 @@ const MEDIUM: [&str; 19] = [
     "settings",
     "tenant",
     "user",
+    "webhook_endpoint",
 ];
 
 impl Risk {
