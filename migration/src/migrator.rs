@@ -161,6 +161,7 @@ in_order! {
     m20261130_000111_row_places
     m20261130_000120_events
     m20261130_000121_webhook_endpoints
+    m20261130_000122_webhook_deliveries
 }
 
 /// The names of the migrations of a migrator, in order.

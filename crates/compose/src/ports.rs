@@ -10,7 +10,7 @@ use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
 use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
-    PgCustomers, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry,
+    PgCustomers, PgDueLanes, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgQuotaUpkeep, PgRegistry,
     PgSentMails, PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUnpublishedEvents, PgUnsentAudit,
     PgUsageUpkeep, PgWorkspaces,
 };
@@ -78,6 +78,7 @@ pub fn ports(
         permissions: Arc::clone(&base.permissions),
         event_types: Arc::clone(&base.event_types),
         unpublished_events: Arc::new(PgUnpublishedEvents::new(platform.clone())),
+        due_lanes: Arc::new(PgDueLanes::new(platform.clone())),
         passkeys: None,
         passwords: Arc::clone(&base.passwords),
         key_ring: tokens.ring,

@@ -68,7 +68,7 @@ use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
     UsageUpkeep,
 };
-use tenantry_domain::webhooks::{NewSecret, SecretError, SignatureKind, SigningSecret, WebhookKeys};
+use tenantry_domain::webhooks::{Backlog, DueLanes, NewSecret, SecretError, SignatureKind, SigningSecret, WebhookKeys};
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::plans::Feature;
 use tenantry_tenancy::{BillingPolicy, DomainPolicy, NoTraces, Policy, Ports, Tenancy};
@@ -136,6 +136,7 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         permissions: Arc::default(),
         event_types: Arc::default(),
         unpublished_events: fake.clone(),
+        due_lanes: fake.clone(),
         configurations: fake.clone(),
         resolver: fake.clone(),
         audit_receiver: None,
@@ -1001,6 +1002,22 @@ impl UnpublishedEvents for Fake {
         _: Option<TenantId>,
         _: u32,
     ) -> Result<Vec<TenantId>, StoreError> {
+        away()
+    }
+}
+
+#[async_trait]
+impl DueLanes for Fake {
+    async fn tenants(
+        &self,
+        _: SystemScope,
+        _: (u32, &[TenantId]),
+        _: Time,
+    ) -> Result<Vec<TenantId>, StoreError> {
+        away()
+    }
+
+    async fn backlog(&self, _: SystemScope, _: Time) -> Result<Backlog, StoreError> {
         away()
     }
 }

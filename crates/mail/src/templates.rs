@@ -12,7 +12,7 @@ use tenantry_domain::kernel::{Language, Message, Recipient};
 use tenantry_domain::operations::{Look, MailTemplates, RenderedMail, TemplateError};
 
 /// Each template with its source, for each part of a mail.
-const SOURCES: [(&str, &str); 20] = [
+const SOURCES: [(&str, &str); 22] = [
     ("en/account_link", include_str!("../templates/en/account_link.j2")),
     (
         "en/account_notice",
@@ -30,6 +30,10 @@ const SOURCES: [(&str, &str); 20] = [
     (
         "en/security_notice",
         include_str!("../templates/en/security_notice.j2"),
+    ),
+    (
+        "en/webhook_disabled",
+        include_str!("../templates/en/webhook_disabled.j2"),
     ),
     ("en/workspaces", include_str!("../templates/en/workspaces.j2")),
     ("de/account_link", include_str!("../templates/de/account_link.j2")),
@@ -49,6 +53,10 @@ const SOURCES: [(&str, &str); 20] = [
     (
         "de/security_notice",
         include_str!("../templates/de/security_notice.j2"),
+    ),
+    (
+        "de/webhook_disabled",
+        include_str!("../templates/de/webhook_disabled.j2"),
     ),
     ("de/workspaces", include_str!("../templates/de/workspaces.j2")),
 ];

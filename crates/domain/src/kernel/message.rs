@@ -54,13 +54,15 @@ pub enum MailTemplate {
     SecurityAlert,
     /// Something that happened to what protects an account.
     SecurityNotice,
+    /// An endpoint of webhooks was disabled.
+    WebhookDisabled,
     /// The workspaces of an address.
     Workspaces,
 }
 
 impl MailTemplate {
     /// Every template.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AccountLink,
         Self::AccountNotice,
         Self::ApiKeys,
@@ -70,6 +72,7 @@ impl MailTemplate {
         Self::Quota,
         Self::SecurityAlert,
         Self::SecurityNotice,
+        Self::WebhookDisabled,
         Self::Workspaces,
     ];
 
@@ -85,6 +88,7 @@ impl MailTemplate {
             Self::Quota => "quota",
             Self::SecurityAlert => "security_alert",
             Self::SecurityNotice => "security_notice",
+            Self::WebhookDisabled => "webhook_disabled",
             Self::Workspaces => "workspaces",
         }
     }

@@ -39,7 +39,7 @@ use tenantry_domain::tenant::{
     TenantRegistry, TenantRows, TenantScope, TenantSeals,
 };
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
-use tenantry_domain::webhooks::{EndpointRules, WebhookKeys, WebhookSender};
+use tenantry_domain::webhooks::{DueLanes, EndpointRules, WebhookKeys, WebhookSender};
 use uuid::Uuid;
 
 use self::entitlements::Entitlements;
@@ -147,6 +147,8 @@ pub struct Ports {
     pub event_types: Arc<EventTypes>,
     /// Tenants with events to publish.
     pub unpublished_events: Arc<dyn UnpublishedEvents>,
+    /// Tenants with webhooks to deliver.
+    pub due_lanes: Arc<dyn DueLanes>,
     /// What tenants have set, and how they look.
     pub configurations: Arc<dyn Configurations>,
     /// What host names mean.
