@@ -109,5 +109,6 @@ mod usage;
 mod user_import;
 mod users;
 mod views;
+mod webhook_deliveries;
 mod webhook_endpoints;
 mod workspaces;

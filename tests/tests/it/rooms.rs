@@ -79,7 +79,7 @@ const TENANCY: Layer = Layer {
         ("operations", &["kernel", "audit"]),
         ("customization", &["kernel", "audit"]),
         ("events", &["kernel", "operations", "customization"]),
-        ("webhooks", &["kernel", "customization"]),
+        ("webhooks", &["kernel", "operations", "customization"]),
         ("archive", &["kernel", "audit", "operations", "customization"]),
         (
             "identity",
