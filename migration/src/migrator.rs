@@ -168,6 +168,7 @@ in_order! {
     m20261130_000124_event_feed
     m20261130_000125_complete_erasures
     m20261130_000126_operator_passwords
+    m20261130_000122_webhook_deliveries
 }
 
 /// The names of the migrations of a migrator, in order.

@@ -10,7 +10,7 @@ use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
 use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
-    PgCustomers, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgPublishedEvents, PgQuotaUpkeep,
+    PgCustomers, PgDueLanes, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgPublishedEvents, PgQuotaUpkeep,
     PgRegistry, PgSentMails, PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUnpublishedEvents,
     PgUnsentAudit, PgUsageUpkeep, PgWorkspaces,
 };
@@ -81,6 +81,7 @@ pub fn ports(
         unpublished_events: Arc::new(PgUnpublishedEvents::new(platform.clone())),
         published_events: Arc::new(PgPublishedEvents::new(platform.clone())),
         event_export: None,
+        due_lanes: Arc::new(PgDueLanes::new(platform.clone())),
         passkeys: None,
         passwords: Arc::clone(&base.passwords),
         key_ring: tokens.ring,

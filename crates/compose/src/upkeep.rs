@@ -9,6 +9,7 @@ use tenantry_tenancy::audit::{chain, refusal, stream};
 use tenantry_tenancy::events::{export, log, publish};
 use tenantry_tenancy::identity::{signing_key, workspace};
 use tenantry_tenancy::security::detection;
+use tenantry_tenancy::webhooks::dispatcher::{Dispatcher, DispatcherConfig};
 use tenantry_tenancy::{Flushed, Tenancy};
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep};
 
@@ -66,6 +67,7 @@ impl Upkeep {
             () = stream_audit(Arc::clone(app)) => unreachable!("it streams for ever"),
             () = publish_events(Arc::clone(app)) => unreachable!("it publishes for ever"),
             () = export_events(Arc::clone(app)) => unreachable!("it exports for ever"),
+            () = deliver_webhooks(Arc::clone(app)) => unreachable!("it delivers for ever"),
             () = storing => unreachable!("it stores for ever"),
         };
         app.refusals().end_all();
@@ -74,7 +76,7 @@ impl Upkeep {
     }
 }
 
-/// Runs a service, and while it runs reads the stored signing keys, mails lists of workspaces, publishes and exports events, chains audit entries, searches them for suspicious activity, and stores what is counted in memory:
+/// Runs a service, and while it runs reads the stored signing keys, mails lists of workspaces, publishes and exports events, delivers webhooks, chains audit entries, searches them for suspicious activity, and stores what is counted in memory:
 /// calls, views, uses of API keys, refusals; once more when it has ended. The stock server has loops of its own for that.
 pub async fn beside<T>(app: &Arc<Tenancy>, service: impl Future<Output = T>) -> T {
     Upkeep::default().beside(app, service).await
@@ -203,6 +205,15 @@ pub async fn export_events(app: Arc<Tenancy>) {
             () = sleep(PUBLISH_EVERY) => {}
         }
     }
+}
+
+/// Delivers the webhooks of all tenants, where the ports have a sender. Any number of processes may do so. Requests that are in flight when the
+/// future is dropped are sent again later; [`Dispatcher::run`] waits for them.
+pub async fn deliver_webhooks(app: Arc<Tenancy>) {
+    let Some(dispatcher) = Dispatcher::new(app, DispatcherConfig::default()) else {
+        return std::future::pending().await;
+    };
+    dispatcher.run(std::future::pending()).await;
 }
 
 /// Ticks that come late after a long round, rather than all at once.

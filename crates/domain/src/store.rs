@@ -117,6 +117,10 @@ macro_rules! repositories {
             notice_preferences: $crate::notifications::NoticePreferences,
             /// Endpoints of webhooks.
             webhook_endpoints: $crate::webhooks::WebhookEndpoints,
+            /// Deliveries of webhooks, and their attempts.
+            webhook_deliveries: $crate::webhooks::WebhookDeliveries,
+            /// The lanes in which the messages of endpoints are sent.
+            webhook_lanes: $crate::webhooks::WebhookLanes,
             /// Alerts about suspicious activity.
             security_alerts: $crate::security::Alerts,
             /// What the security rules have counted.

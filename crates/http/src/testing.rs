@@ -69,7 +69,7 @@ use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
     UsageUpkeep,
 };
-use tenantry_domain::webhooks::{NewSecret, SecretError, SignatureKind, SigningSecret, WebhookKeys};
+use tenantry_domain::webhooks::{Backlog, DueLanes, NewSecret, SecretError, SignatureKind, SigningSecret, WebhookKeys};
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::plans::Feature;
 use tenantry_tenancy::{BillingPolicy, DomainPolicy, NoTraces, Policy, Ports, Tenancy};
@@ -140,6 +140,7 @@ pub(crate) fn api(config: HttpConfig) -> Api {
         unpublished_events: fake.clone(),
         published_events: fake.clone(),
         event_export: None,
+        due_lanes: fake.clone(),
         configurations: fake.clone(),
         resolver: fake.clone(),
         audit_receiver: None,
@@ -1041,6 +1042,22 @@ impl PublishedEvents for Fake {
     }
 
     async fn backlog(&self, _: SystemScope) -> Result<ExportBacklog, StoreError> {
+        away()
+    }
+}
+
+#[async_trait]
+impl DueLanes for Fake {
+    async fn tenants(
+        &self,
+        _: SystemScope,
+        _: (u32, &[TenantId]),
+        _: Time,
+    ) -> Result<Vec<TenantId>, StoreError> {
+        away()
+    }
+
+    async fn backlog(&self, _: SystemScope, _: Time) -> Result<Backlog, StoreError> {
         away()
     }
 }

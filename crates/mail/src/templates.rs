@@ -35,6 +35,10 @@ const SOURCES: [(&str, &str); 22] = [
         "en/security_notice",
         include_str!("../templates/en/security_notice.j2"),
     ),
+    (
+        "en/webhook_disabled",
+        include_str!("../templates/en/webhook_disabled.j2"),
+    ),
     ("en/workspaces", include_str!("../templates/en/workspaces.j2")),
     ("de/account_link", include_str!("../templates/de/account_link.j2")),
     (
@@ -57,6 +61,10 @@ const SOURCES: [(&str, &str); 22] = [
     (
         "de/security_notice",
         include_str!("../templates/de/security_notice.j2"),
+    ),
+    (
+        "de/webhook_disabled",
+        include_str!("../templates/de/webhook_disabled.j2"),
     ),
     ("de/workspaces", include_str!("../templates/de/workspaces.j2")),
 ];

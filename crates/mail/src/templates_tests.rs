@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::json;
 use tenantry_domain::billing::{
-    ApiKeyNotice, DomainNotice, DunningNotice, DunningStep, EndingKey, Notice, OpenInvoice, QuotaNotice,
+    ApiKeyNotice, DomainNotice, DunningNotice, DunningStep, EndingKey, Notice, OpenInvoice, QuotaNotice, WebhookNotice,
 };
 use tenantry_domain::identity::{
     AccountNotice, Email, Invitation, InvitationMail, LinkPurpose, NewInvitation, SecurityNotice, Workspace,
@@ -96,6 +96,14 @@ fn domain(release_at: Option<Time>) -> Notice {
         record: "_tenantry-verify.portal.acme.com".into(),
         value: "tenant-verification=token".into(),
         release_at,
+    })
+}
+
+fn webhook(description: Option<&str>, failing_since: Option<Time>) -> Notice {
+    Notice::Webhook(WebhookNotice {
+        origin: "https://hooks.acme.com".into(),
+        description: description.map(str::to_owned),
+        failing_since,
     })
 }
 
@@ -337,6 +345,7 @@ fn all() -> Vec<Message> {
     }
     for release_at in [Some(now), None] {
         all.push(domain(release_at).message(&recipient));
+        all.push(webhook(release_at.map(|_| "Orders"), release_at).message(&recipient));
     }
     all
 }

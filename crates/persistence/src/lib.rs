@@ -117,6 +117,7 @@ pub use tenant::registry::PgRegistry;
 pub use tenant::rows::PgTenantRows;
 pub use usage::quota_upkeep::PgQuotaUpkeep;
 pub use usage::usage_upkeep::PgUsageUpkeep;
+pub use webhooks::lane::PgDueLanes;
 
 #[doc(hidden)]
 pub use sea_orm as __sea_orm;

@@ -46,6 +46,8 @@ mod restoring;
 mod serving;
 #[path = "cli/tour.rs"]
 mod tour;
+#[path = "cli/webhook_faults.rs"]
+mod webhook_faults;
 
 use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -29,6 +29,7 @@ pub use identity::api_key_use::KeyUses;
 pub use kernel::audit_marks::AuditMarks;
 pub use kernel::changed::{Audited, Changed};
 pub use kernel::context::{BillingPolicy, Cx, DomainPolicy, Origin, Policy, Ports, Tenancy};
+pub use kernel::delivery_signals::DeliverySignals;
 pub use kernel::event_signals::{EventListener, EventSignals};
 pub use kernel::forwarding::Forwarding;
 pub use kernel::operator_context::OperatorCx;

@@ -70,6 +70,7 @@ pub fn register(metrics: &Metrics, booted: &Booted) {
     mails(metrics, booted);
     audit(metrics, booted);
     events(metrics, booted);
+    webhooks(metrics, booted);
     audit_stream(metrics, booted);
     alerts(metrics, booted);
 }
@@ -124,6 +125,43 @@ fn event_export(metrics: &Metrics, booted: &Booted) {
     let help = "Events that are published and not exported yet, of all tenants";
     metrics.register("event_export_waiting", help, move || {
         Reading::Level(export.backlog().events as f64)
+    });
+}
+
+/// Adds what became of webhooks, and how far behind their delivery is.
+fn webhooks(metrics: &Metrics, booted: &Booted) {
+    let signals = booted.app.delivery_signals();
+    let help = "Attempts to deliver webhooks that this server has made, by outcome";
+    metrics.register_labelled("webhook_attempts", help, MetricType::Counter, move || {
+        let attempts = signals.attempts().into_iter();
+        attempts
+            .map(|(outcome, count)| (vec![("outcome", outcome.to_owned())], count))
+            .collect()
+    });
+    let signals = booted.app.delivery_signals();
+    let help = "Webhooks that this server has delivered, given up or canceled, by state";
+    metrics.register_labelled("webhook_deliveries", help, MetricType::Counter, move || {
+        let ended = signals.ended().into_iter();
+        ended
+            .map(|(state, count)| (vec![("state", state.to_owned())], count))
+            .collect()
+    });
+    let signals = booted.app.delivery_signals();
+    let help = "Requests to receivers of webhooks that are in flight";
+    metrics.register("webhook_requests_in_flight", help, move || {
+        Reading::Level(signals.in_flight() as f64)
+    });
+    let signals = booted.app.delivery_signals();
+    let help = "Webhook endpoints of all tenants with a message that is due";
+    metrics.register("webhook_due_endpoints", help, move || {
+        Reading::Level(signals.backlog().endpoints as f64)
+    });
+    let app = Arc::clone(&booted.app);
+    let help = "How long the oldest due webhook of all tenants has waited";
+    metrics.register("webhook_lag_seconds", help, move || {
+        let since = app.delivery_signals().backlog().since;
+        let waiting = since.map_or(0, |since| (app.ports.clock.now() - since).num_milliseconds());
+        Reading::Level(waiting.max(0) as f64 / 1_000.0)
     });
 }
 

@@ -11,6 +11,7 @@ use tenantry_http::{Api, HealthCheck, HttpConfig, ListenConfig, Quotas, Readines
 use tenantry_persistence::Pool;
 use tenantry_tenancy::Tenancy;
 use tenantry_tenancy::operations::worker::Worker;
+use tenantry_tenancy::webhooks::dispatcher::Dispatcher;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -19,7 +20,7 @@ use crate::boot::{Booted, boot};
 use crate::config::{Configuration, Http, Profile, Server};
 use crate::guard::Guard;
 use crate::otlp_metrics::MetricsExport;
-use crate::{CommandError, billing_command, health, jobs, mail, metrics, otlp};
+use crate::{CommandError, billing_command, health, jobs, mail, metrics, otlp, webhooks};
 
 /// Serves until it is told to stop.
 pub async fn run(config: &Configuration) -> Result<(), CommandError> {
@@ -118,6 +119,7 @@ pub async fn serve(
     let every = Duration::from_secs(config.guard.every_minutes * 60);
     let mut watching = tokio::spawn(guard.watch(every, hangup));
     let jobs = JobsRunning::start(worker);
+    let sending = Sending::start(webhooks::dispatcher(&booted, config));
     tracing::info!(%address, workers, "serving");
 
     tokio::select! {
@@ -130,7 +132,7 @@ pub async fn serve(
     readiness.drain();
     // The load balancer looks at readiness from time to time, and sends requests until it has.
     tokio::time::sleep(Duration::from_secs(config.server.drain_seconds)).await;
-    tokio::join!(jobs.stop(), handle.stop(true));
+    tokio::join!(jobs.stop(), sending.stop(), handle.stop(true));
     running
         .await
         .map_err(|error| CommandError::Other(error.to_string()))?
@@ -342,6 +344,31 @@ impl JobsRunning {
         let _ = stop.send(());
         if let Err(error) = running.await {
             tracing::error!(%error, "the worker has failed; leases of its jobs will run out");
+        }
+    }
+}
+
+/// The dispatcher of webhooks of this server, when it has one.
+struct Sending(Option<(oneshot::Sender<()>, JoinHandle<()>)>);
+
+impl Sending {
+    fn start(dispatcher: Option<Dispatcher>) -> Self {
+        Self(dispatcher.map(|dispatcher| {
+            let (stop, stopped) = oneshot::channel();
+            let running = dispatcher.run(async {
+                // An error means that the sender is gone, which comes to the same.
+                let _ = stopped.await;
+            });
+            (stop, tokio::spawn(running))
+        }))
+    }
+
+    /// No more requests are begun; those in flight may finish, and are sent again otherwise.
+    async fn stop(self) {
+        let Some((stop, running)) = self.0 else { return };
+        let _ = stop.send(());
+        if let Err(error) = running.await {
+            tracing::error!(%error, "the dispatcher of webhooks has failed; its leases will run out");
         }
     }
 }

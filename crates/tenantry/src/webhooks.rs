@@ -5,9 +5,17 @@ use std::time::Duration;
 
 use tenantry_dns::{DnsConfig, HickoryDns};
 use tenantry_domain::webhooks::WebhookSender;
+use tenantry_tenancy::webhooks::dispatcher::{Dispatcher, DispatcherConfig};
 use tenantry_webhooks::{HttpWebhookSender, SenderConfig, SenderSetupError, Timeouts};
 
+use crate::boot::Booted;
 use crate::config::{Configuration, ConfigurationError};
+
+/// The part of the connections that the dispatcher may use: one of so many.
+const CONNECTIONS: usize = 4;
+
+/// The most transactions of the dispatcher at once.
+const MOST_TRANSACTIONS: usize = 8;
 
 /// What signs and sends webhooks. A machine without name servers or CA certificates of its own has none: that is logged, and everything
 /// else works.
@@ -46,6 +54,19 @@ pub fn sender(config: &Configuration) -> Result<Option<Arc<dyn WebhookSender>>, 
         Err(error @ SenderSetupError::NoAuthorities) => Ok(without(&error)),
         Err(error) => Err(ConfigurationError::invalid("webhooks.ca_file", error.to_string())),
     }
+}
+
+/// The dispatcher of a server that has a worker.
+pub fn dispatcher(booted: &Booted, config: &Configuration) -> Option<Dispatcher> {
+    if !config.jobs.enabled {
+        return None;
+    }
+    let transactions = (config.database.pool_size / CONNECTIONS).clamp(1, MOST_TRANSACTIONS);
+    let settings = DispatcherConfig {
+        transactions,
+        ..DispatcherConfig::default()
+    };
+    Dispatcher::new(Arc::clone(&booted.app), settings)
 }
 
 fn without(error: &dyn std::fmt::Display) -> Option<Arc<dyn WebhookSender>> {

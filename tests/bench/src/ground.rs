@@ -1,5 +1,6 @@
 //! What is measured on: a private PostgreSQL, many tenants with many tasks, and a token for each tenant.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -237,6 +238,37 @@ impl Ground {
         );
         let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
         run(&mut admin, &sql).await
+    }
+
+    /// Adds so many events to the outbox of each of these tenants, as changes of tasks leave them.
+    pub async fn add_events(&self, tenants: Range<usize>, events: usize) -> Result<(), Failure> {
+        let (first, last) = (FIRST + tenants.start, FIRST + tenants.end - 1);
+        let sql = format!(
+            "INSERT INTO event_outbox (tenant_id, id, created_at, kind, actor_kind, entity, entity_id, data)
+             SELECT ('{TENANT_PREFIX}' || t)::uuid, gen_random_uuid(), now(), 'task.updated', 'system', 'task', gen_random_uuid(),
+                    '{{\"object\": {{\"title\": \"A changed task\", \"status\": \"done\", \"version\": 2}}}}'
+               FROM generate_series({first}, {last}) t, generate_series(1, {events})"
+        );
+        let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
+        run(&mut admin, &sql).await
+    }
+
+    /// How many webhooks of a tenant wait for an attempt.
+    pub async fn queued_webhooks(&self, tenant: usize) -> Result<usize, Failure> {
+        let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
+        let sql = "SELECT count(*) FROM webhook_deliveries WHERE tenant_id = $1 AND state = 'pending'";
+        let count = sqlx::query_scalar::<_, i64>(sql).bind(tenant_id(tenant));
+        Ok(usize::try_from(count.fetch_one(&mut admin).await?)?)
+    }
+
+    /// Removes endpoints of webhooks, with everything that was queued for them, and events.
+    pub async fn forget_webhooks(&self) -> Result<(), Failure> {
+        let mut admin = PgConnection::connect(&self.cluster.admin_url(DATABASE)).await?;
+        run(
+            &mut admin,
+            "TRUNCATE webhook_attempts, webhook_deliveries, webhook_lanes, webhook_endpoints, event_outbox, events",
+        )
+        .await
     }
 
     /// As a superuser, whom row-level security does not bind: a million rows, so many tenants in one transaction.

@@ -11,6 +11,7 @@ mod report;
 mod scenario;
 mod server;
 mod sink;
+mod webhooks;
 mod yardstick;
 
 use std::io::Write as _;
@@ -42,7 +43,7 @@ struct Args {
     #[arg(long)]
     quick: bool,
     /// Only these scenarios, with a comma between them; `flatness`, `fairness`, `login_fairness`, `overload`, `guard`,
-    /// `export`, `purge` and `audit_cost` are eight more.
+    /// `export`, `purge`, `audit_cost` and `webhooks` are nine more.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How many rounds; 3, or 2 when quick.
@@ -80,6 +81,7 @@ const GUARD: &str = "guard";
 const EXPORT: &str = "export";
 const PURGE: &str = "purge";
 const AUDIT_COST: &str = "audit_cost";
+const WEBHOOKS: &str = "webhooks";
 
 /// How many connections there are for each that full load has, when there are too many.
 const TOO_MANY: usize = 64;
@@ -125,6 +127,7 @@ impl Args {
             EXPORT,
             PURGE,
             AUDIT_COST,
+            WEBHOOKS,
         ]);
         match self.only.iter().find(|only| !names.contains(&only.as_str())) {
             Some(unknown) => Err(format!("--only {unknown}: there are {}", names.join(", ")).into()),
@@ -213,6 +216,7 @@ impl Bench<'_> {
         let startup_ms = server.startup.as_millis();
         drop(server);
         let audit_cost = self.wanted(AUDIT_COST, self.audit_cost(tokens)).await?;
+        let webhooks = self.wanted(WEBHOOKS, self.webhooks()).await?;
         // It also takes the large tenant away again.
         let purge = if needs_large {
             Some(self.purge().await?)
@@ -244,6 +248,7 @@ impl Bench<'_> {
             export,
             purge,
             audit_cost,
+            webhooks,
             rss_mb,
             rss_after_all_mb,
             startup_ms,

@@ -19,6 +19,7 @@ pub struct Report {
     pub export: Option<Exported>,
     pub purge: Option<Purged>,
     pub audit_cost: Option<AuditCost>,
+    pub webhooks: Option<Webhooks>,
     /// What the server has in memory after the lists, of which the goal speaks, in MiB.
     pub rss_mb: u64,
     /// The same after the last scenario, ingest with its thousand events in a request.
@@ -69,6 +70,33 @@ pub struct AuditCost {
     pub chain_ratio: f64,
     /// With a receiver for each without.
     pub stream_ratio: f64,
+}
+
+/// What becomes of webhooks.
+#[derive(Debug, Serialize)]
+pub struct Webhooks {
+    pub deliveries: usize,
+    /// From events in the outbox of twenty tenants to a receiver on the same machine.
+    pub per_second: f64,
+    /// How many messages of one tenant fail while other tenants are watched.
+    pub failing: usize,
+    /// From a change of another tenant to its arrival, the change included.
+    pub other_p50_ms: f64,
+    pub other_p99_ms: f64,
+    /// How many messages of one tenant wait in its queue.
+    pub queued: usize,
+    /// What the server has in memory then, in MiB.
+    pub rss_mb: u64,
+}
+
+impl Webhooks {
+    fn sentence(&self) -> String {
+        format!(
+            "\nwebhooks: {:.0} deliveries/s; beside one tenant with {} that fail: p50 {:.0} ms, p99 {:.0} ms from a change of \
+             another to its arrival; {} MiB with {} in a queue\n",
+            self.per_second, self.failing, self.other_p50_ms, self.other_p99_ms, self.rss_mb, self.queued
+        )
+    }
 }
 
 impl Exported {
@@ -256,6 +284,7 @@ impl Report {
             .as_ref()
             .map(AuditCost::sentence)
             .unwrap_or_default();
+        text += &self.webhooks.as_ref().map(Webhooks::sentence).unwrap_or_default();
         text += &format!(
             "\nresident memory {} MiB after the lists, {} MiB after the last scenario; ready {} ms after the start\n",
             self.rss_mb, self.rss_after_all_mb, self.startup_ms

@@ -160,6 +160,8 @@ fn fill(world: &World, template: &str) -> String {
         "/api/v1/support-access/" | "/api/v1/admin/support-access/" => acme.id.to_string(),
         "/api/v1/tenant/domains/" => DOMAIN.to_owned(),
         "/api/v1/webhooks/endpoints/" => ENDPOINT.to_owned(),
+        // Of no message.
+        "/api/v1/webhooks/messages/" => acme.id.to_string(),
         "/api/v1/invitations/" => INVITATION.to_owned(),
         "/api/v1/api-keys/" => API_KEY.to_owned(),
         _ => String::new(),
@@ -168,6 +170,7 @@ fn fill(world: &World, template: &str) -> String {
     let rest = rest.replace("{user_id}", &acme.viewer.id.to_string());
     // Of no export: a job writes them.
     let rest = rest.replace("{export_id}", &acme.id.to_string());
+    let rest = rest.replace("{endpoint_id}", ENDPOINT);
     let path = format!("{prefix}{id}{rest}").replace("{code}", "not_found");
     ["{n}", "{a}", "{b}"]
         .iter()

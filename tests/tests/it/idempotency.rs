@@ -232,6 +232,18 @@ const WITHOUT_KEY: [(&str, &str); 74] = [
     ),
     ("/api/v1/tenant/domains/{id}/verify", "it makes nothing"),
     (
+        "/api/v1/webhooks/endpoints/{id}/test",
+        "a test is a request to a receiver, of which there may be any number",
+    ),
+    (
+        "/api/v1/webhooks/endpoints/{id}/recover",
+        "repeated, it queues what is left",
+    ),
+    (
+        "/api/v1/webhooks/messages/{id}/endpoints/{endpoint_id}/resend",
+        "repeated, it queues the same message",
+    ),
+    (
         "/api/v1/webhooks/portal",
         "tokens are stored nowhere, and one session may have any number",
     ),

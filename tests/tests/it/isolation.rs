@@ -55,6 +55,8 @@ enum Of {
     Domain,
     /// An endpoint of webhooks.
     Endpoint,
+    /// A message of webhooks, which is queued for that endpoint.
+    Message,
     /// The name of a custom role.
     Role,
     /// The name of a consumer of the feed of events.
@@ -63,7 +65,7 @@ enum Of {
     AnyConsumer,
 }
 use Of::{
-    ApiKey, DeletedProject, Domain, Endpoint, First, Flag, Invitation, Member, Meter, Note, Passkey, Project,
+    ApiKey, DeletedProject, Domain, Endpoint, First, Flag, Invitation, Member, Message, Meter, Note, Passkey, Project,
     Reservation, Resource, Session, Task, UsageEvent, User,
 };
 
@@ -107,6 +109,7 @@ struct Ids {
     passkey: String,
     domain: String,
     endpoint: String,
+    message: String,
     role: String,
     consumer: String,
     /// Something that makes names unique.
@@ -434,6 +437,15 @@ fn table() -> Vec<Operation> {
         at(&post, "/api/v1/webhooks/endpoints/{id}/rotate-secret", admin)
             .ids(&[Endpoint])
             .body(|_| json!({"grace_period_seconds": 60})),
+        at(&post, "/api/v1/webhooks/endpoints/{id}/test", admin).ids(&[Endpoint]),
+        at(&post, "/api/v1/webhooks/endpoints/{id}/recover", admin)
+            .ids(&[Endpoint])
+            .body(|_| json!({"since": "2026-01-01T00:00:00Z"})),
+        at(&get, "/api/v1/webhooks/endpoints/{id}/attempts", admin).ids(&[Endpoint]),
+        at(&get, "/api/v1/webhooks/endpoints/{id}/stats", admin).ids(&[Endpoint]),
+        at(&get, "/api/v1/webhooks/messages", admin),
+        at(&get, "/api/v1/webhooks/messages/{id}", admin).ids(&[Message]),
+        at(&post, "/api/v1/webhooks/messages/{id}/endpoints/{endpoint_id}/resend", admin).ids(&[Message, Endpoint]),
         at(&post, "/api/v1/webhooks/portal", admin).body(|_| json!({"expires_in": 60})),
         at(&get, "/api/v1/tenant/exports", admin),
         // One is under way at a time, so the second one conflicts.
@@ -929,6 +941,7 @@ impl Ids {
             passkey: passkey(world, tenant).await,
             domain: domain(world, tenant, &label).await,
             endpoint: endpoint(world, tenant).await,
+            message: message(world, tenant).await,
             role,
             consumer,
             label,
@@ -1002,6 +1015,7 @@ impl Ids {
             passkey: id(),
             domain: id(),
             endpoint: id(),
+            message: id(),
             role: id(),
             consumer: id(),
             label: label(),
@@ -1027,13 +1041,14 @@ impl Ids {
             Of::Passkey => &self.passkey,
             Of::Domain => &self.domain,
             Of::Endpoint => &self.endpoint,
+            Of::Message => &self.message,
             Of::Role => &self.role,
             Of::Consumer => &self.consumer,
             Of::AnyConsumer => "sweep",
         }
     }
 
-    fn all(&self) -> [&str; 16] {
+    fn all(&self) -> [&str; 17] {
         [
             &self.user,
             &self.outsider,
@@ -1050,6 +1065,7 @@ impl Ids {
             &self.passkey,
             &self.domain,
             &self.endpoint,
+            &self.message,
             &self.role,
             &self.consumer,
         ]
@@ -1085,6 +1101,18 @@ async fn endpoint(world: &World, tenant: &TenantWorld) -> String {
     let description = format!("secret of {}", tenant.slug);
     let body = json!({"url": "https://hooks.example.com/", "description": description});
     make(world, tenant, "/api/v1/webhooks/endpoints", &body).await
+}
+
+/// An event that is queued for the newest endpoint of the tenant.
+async fn message(world: &World, tenant: &TenantWorld) -> String {
+    let sql = "WITH e AS (INSERT INTO events (tenant_id, id, created_at, kind, actor_kind, entity, data, position) \
+               VALUES ($1, gen_random_uuid(), now(), 'task.updated', 'system', 'task', '{}', 1000000 + floor(random() * 1e12)::bigint) \
+               RETURNING id, created_at, kind, position) \
+               INSERT INTO webhook_deliveries (tenant_id, created_at, message_id, endpoint_id, kind, position, state, next_attempt_at) \
+               SELECT $1, e.created_at, e.id, p.id, e.kind, e.position, 'pending', now() FROM e, (SELECT id FROM webhook_endpoints \
+               WHERE tenant_id = $1 ORDER BY created_at DESC, id DESC LIMIT 1) p RETURNING message_id::text";
+    let query = sqlx::query_scalar(sql).bind(tenant.id.uuid());
+    query.fetch_one(&mut world.database.admin().await).await.unwrap()
 }
 
 /// A passkey of the viewer, whom the sweeps log in by password.

@@ -116,5 +116,6 @@ mod user_import;
 mod users;
 mod views;
 mod webhook_receivers;
+mod webhook_deliveries;
 mod webhook_endpoints;
 mod workspaces;

@@ -109,7 +109,10 @@ entities! {
     usage_intake "usage_intake"
     usage_keys "usage_keys"
     users "users"
+    webhook_attempts "webhook_attempts"
+    webhook_deliveries "webhook_deliveries"
     webhook_endpoints "webhook_endpoints"
+    webhook_lanes "webhook_lanes"
 }
 
 mod tenants {
@@ -133,7 +136,7 @@ mod tenants {
 /// Hands their names on.
 macro_rules! for_every_entity {
     ($then:ident) => {
-        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads audit_streams billing_accounts brandings custom_roles data_keys erasures event_consumers event_outbox event_progress events flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges notification_positions notification_preferences notifications passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users webhook_endpoints)
+        $then!(account_links account_notices api_keys audit_blocks audit_events audit_heads audit_streams billing_accounts brandings custom_roles data_keys erasures event_consumers event_outbox event_progress events flag_overrides idempotency_keys invitations invoices jobs lockouts meter_outbox mfa_challenges notification_positions notification_preferences notifications passkey_ceremonies passkeys project_members projects quota_alerts quota_counters quota_leases quota_reservations recovery_codes refresh_sessions resource_versions resources security_alerts security_detections storage_usage support_access_uses support_accesses tasks tenant_domains tenant_exports tenant_setting_versions tenant_settings tenants totp_factors trusted_devices usage_days usage_dirty usage_events usage_hours usage_intake usage_keys users webhook_attempts webhook_deliveries webhook_endpoints webhook_lanes)
     };
 }
 
@@ -1269,6 +1272,11 @@ async fn with_victims_ids(world: &World, template: &str) -> (String, bool) {
                 let globex = sqlx::query_scalar(sql).bind(world.globex.id.uuid());
                 globex.fetch_one(&mut world.database.admin().await).await.unwrap()
             }
+            ("messages", "{id}") => {
+                let sql = "SELECT message_id::text FROM webhook_deliveries WHERE tenant_id = $1 LIMIT 1";
+                let globex = sqlx::query_scalar(sql).bind(world.globex.id.uuid());
+                globex.fetch_one(&mut world.database.admin().await).await.unwrap()
+            }
             (noun, parameter) if parameter.starts_with('{') => {
                 // Of the path's nouns these alone are not their tables.
                 let table = match noun {
@@ -1314,6 +1322,7 @@ fn valid_body(world: &World, method: &str, template: &str) -> Option<serde_json:
         ("PATCH", "roles/{name}") => Some(json!({"description": "x"})),
         ("POST", "api-keys/{id}/rotate") => Some(json!({"overlap_seconds": 0})),
         ("PATCH", "webhooks/endpoints/{id}") => Some(json!({"description": "x"})),
+        ("POST", "webhooks/endpoints/{id}/recover") => Some(json!({"since": "2026-01-01T00:00:00Z"})),
         ("POST", "webhooks/endpoints/{id}/rotate-secret") => Some(json!({"grace_period_seconds": 0})),
         ("POST", "users/{id}/erase") => Some(json!({"confirm_email": "nobody@of-no-tenant.example"})),
         ("POST", "projects/{id}/members") => Some(json!({"user_id": world.acme.viewer.id.uuid()})),
@@ -2276,6 +2285,20 @@ const SEEDS: &[(&str, &str)] = &[
         "INSERT INTO webhook_endpoints (tenant_id, id, created_at, url, event_types, ordered, signature, header_names, sealed_credentials, \
          enabled, updated_at, version) SELECT id, gen_random_uuid(), now(), 'https://hooks.example.com/' || md5(slug), '[]', false, 'v1', \
          '[]', '', true, now(), 1 FROM tenants",
+    ),
+    (
+        "webhook_deliveries",
+        "INSERT INTO webhook_deliveries (tenant_id, created_at, message_id, endpoint_id, kind, position, state) \
+         SELECT tenant_id, now(), gen_random_uuid(), id, 'task.created', 1, 'failed' FROM webhook_endpoints",
+    ),
+    (
+        "webhook_attempts",
+        "INSERT INTO webhook_attempts (tenant_id, created_at, delivery_id, endpoint_id, number, outcome, latency_ms) \
+         SELECT tenant_id, now(), id, endpoint_id, 1, 'refused', 5 FROM webhook_deliveries",
+    ),
+    (
+        "webhook_lanes",
+        "INSERT INTO webhook_lanes (tenant_id, created_at, endpoint_id, send_window) SELECT tenant_id, now(), id, 8 FROM webhook_endpoints",
     ),
     (
         "tenant_exports",

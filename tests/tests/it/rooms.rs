@@ -85,7 +85,7 @@ const TENANCY: Layer = Layer {
             "events",
             &["kernel", "operations", "customization", "notifications"],
         ),
-        ("webhooks", &["kernel", "customization"]),
+        ("webhooks", &["kernel", "operations", "customization"]),
         ("archive", &["kernel", "audit", "operations", "customization"]),
         (
             "identity",

@@ -100,6 +100,7 @@ async fn world() -> (World, Arc<Inbox>) {
         payments: Some(Payments(payments.clone())),
         clock: Some(clock.clone()),
         mailer: Some(Mailing(inbox.clone())),
+        webhooks: crate::webhook_deliveries::options().webhooks,
         audit_stream: AuditStream {
             kind: AuditStreamKind::Http,
             url: HttpSiem::default().url("http"),
@@ -132,9 +133,10 @@ async fn statements((world, inbox): &(World, Arc<Inbox>)) -> (BTreeSet<String>, 
     let consumer = world.put(&world.acme.admin, "/api/v1/events/consumers/read", &cursor);
     consumer.await.expect(200);
     let reservation = reserve(world).await;
+    let webhooks = crate::webhook_deliveries::readable(world).await;
     let seen = Statements::default();
     let _guard = tenantry_tests::listen(tracing_subscriber::registry().with(seen.clone()));
-    read_everything(world, &reservation, &invitation).await;
+    read_everything(world, &reservation, &invitation, &webhooks).await;
     let reads = seen.taken();
     write_everything(world).await;
     crate::notifications::use_everything(world).await;
@@ -145,7 +147,7 @@ async fn statements((world, inbox): &(World, Arc<Inbox>)) -> (BTreeSet<String>, 
     (reads, seen.taken())
 }
 
-async fn read_everything(world: &World, reservation: &str, invitation: &str) {
+async fn read_everything(world: &World, reservation: &str, invitation: &str, webhooks: &[String]) {
     let acme = &world.acme;
     let first = world
         .get(&acme.admin, "/api/v1/tasks?limit=1")
@@ -169,6 +171,7 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/roles".to_owned(),
         "/api/v1/tenant/domains".to_owned(),
         "/api/v1/webhooks/endpoints".to_owned(),
+        "/api/v1/webhooks/messages".to_owned(),
         "/api/v1/users".to_owned(),
         "/api/v1/users?custom_role=support".to_owned(),
         "/api/v1/invitations".to_owned(),
@@ -215,6 +218,7 @@ async fn read_everything(world: &World, reservation: &str, invitation: &str) {
         "/api/v1/auth/me/preferences".to_owned(),
         "/api/v1/events?after=latest&types=task.created,task.updated".to_owned(),
     ];
+    paths.extend(webhooks.iter().cloned());
     paths.push(format!(
         "/api/v1/tasks?limit=1&cursor={}",
         first["next_cursor"].as_str().unwrap()
@@ -399,6 +403,7 @@ async fn write_everything(world: &World) {
     use_a_consumer(world).await;
     use_a_domain(world).await;
     crate::webhook_endpoints::use_an_endpoint(world).await;
+    crate::webhook_deliveries::use_deliveries(world).await;
     write_quotas(world).await;
     write_invitations(world).await;
     let admin = &world.acme.admin;
@@ -717,6 +722,7 @@ const OF_WORKERS: [&str; 26] = [
     "SELECT usage_events_partitions(",
     "WITH RECURSIVE next AS ((SELECT u.tenant_id FROM usage_dirty u ",
     "WITH RECURSIVE round (tenant_id, step) AS (",
+    "SELECT l.tenant_id FROM webhook_lanes l JOIN tenants t ON t.id = l.tenant_id ",
 ];
 
 /// What is done as the platform role, for everybody: the runtime role has no grant on these tables.
@@ -988,6 +994,13 @@ async fn fill(world: &World) {
              enabled, updated_at, version)
            SELECT id, gen_random_uuid(), now(), 'https://x.com/' || g, '[]', false, 'v1', '[]', decode(repeat('00', 60), 'hex'),
              true, now(), 1 FROM t, generate_series(1, 40) g;
+         INSERT INTO webhook_deliveries (tenant_id, created_at, message_id, endpoint_id, kind, position, state)
+           SELECT tenant_id, now() - g * interval '1 minute', gen_random_uuid(), id, 'task.created', g, 'succeeded'
+           FROM webhook_endpoints, generate_series(1, 3) g;
+         INSERT INTO webhook_attempts (tenant_id, created_at, delivery_id, endpoint_id, number, outcome, latency_ms)
+           SELECT tenant_id, created_at, id, endpoint_id, 1, 'delivered', 5 FROM webhook_deliveries;
+         INSERT INTO webhook_lanes (tenant_id, created_at, endpoint_id, send_window) SELECT tenant_id, now(), id, 8 FROM webhook_endpoints
+           ON CONFLICT DO NOTHING;
          INSERT INTO data_keys (tenant_id, created_at, number, sealed)
            SELECT id, now(), 1000 + g, decode(repeat('00', 60), 'hex') FROM t, generate_series(1, 20) g;
          INSERT INTO audit_events (tenant_id, id, created_at, category, action, target_type, actor_type, request_id)

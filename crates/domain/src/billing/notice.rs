@@ -20,6 +20,19 @@ pub enum Notice {
     ApiKeys(ApiKeyNotice),
     /// The proof of a custom domain is gone.
     Domain(DomainNotice),
+    /// An endpoint of webhooks was disabled.
+    Webhook(WebhookNotice),
+}
+
+/// An endpoint of webhooks was disabled by the server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookNotice {
+    /// Scheme, host and port of its URL: path and query may hold a token.
+    pub origin: String,
+    /// What the admins call it.
+    pub description: Option<String>,
+    /// Since when all attempts have failed; `None` where the receiver wants no more messages.
+    pub failing_since: Option<Time>,
 }
 
 /// The proof of a custom domain is gone.
@@ -116,6 +129,7 @@ impl Notice {
             Self::Dunning(notice) => notice.message(recipient),
             Self::ApiKeys(notice) => notice.message(recipient),
             Self::Domain(notice) => notice.message(recipient),
+            Self::Webhook(notice) => notice.message(recipient),
         }
     }
 }
@@ -184,6 +198,22 @@ impl DomainNotice {
             .with(
                 "release_at",
                 self.release_at.map(|at| wall_clock(at, &recipient.zone)),
+            )
+    }
+}
+
+impl WebhookNotice {
+    fn message(&self, recipient: &Recipient) -> Message {
+        let description = self.description.as_deref();
+        Message::new(MailTemplate::WebhookDisabled)
+            .with("origin", Line::of(&self.origin))
+            .with(
+                "description",
+                description.map(|text| Line::within(text, Line::SHORT)),
+            )
+            .with(
+                "failing_since",
+                self.failing_since.map(|at| wall_clock(at, &recipient.zone)),
             )
     }
 }

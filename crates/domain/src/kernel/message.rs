@@ -56,6 +56,8 @@ pub enum MailTemplate {
     SecurityAlert,
     /// Something that happened to what protects an account.
     SecurityNotice,
+    /// An endpoint of webhooks was disabled.
+    WebhookDisabled,
     /// The workspaces of an address.
     Workspaces,
 }
@@ -73,6 +75,7 @@ impl MailTemplate {
         Self::Quota,
         Self::SecurityAlert,
         Self::SecurityNotice,
+        Self::WebhookDisabled,
         Self::Workspaces,
     ];
 
@@ -89,6 +92,7 @@ impl MailTemplate {
             Self::Quota => "quota",
             Self::SecurityAlert => "security_alert",
             Self::SecurityNotice => "security_notice",
+            Self::WebhookDisabled => "webhook_disabled",
             Self::Workspaces => "workspaces",
         }
     }

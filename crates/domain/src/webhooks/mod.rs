@@ -4,10 +4,12 @@
 //! May use: `kernel`, `identity`.
 
 mod custom_headers;
+mod deliveries;
 mod disabling;
 mod endpoint;
 mod endpoint_url;
 mod event_filter;
+mod lane;
 mod message_id;
 mod network_rules;
 mod outcome;
@@ -17,6 +19,10 @@ mod secret;
 mod sender;
 
 pub use custom_headers::CustomHeaders;
+pub use deliveries::{
+    AttemptLatency, AttemptResult, DeliveryState, DeliveryStats, DueDelivery, MessageDelivery, RecordedAttempt,
+    Recovery, TEST_MESSAGE, WebhookDeliveries, WebhookMessage, message_body, test_data,
+};
 pub use disabling::{DisableReason, DisablingRule, EndpointStep, FailureStreak};
 pub use endpoint::{
     EndpointCredentials, EndpointState, NewWebhookEndpoint, WebhookEndpoint, WebhookEndpointPatch,
@@ -24,6 +30,7 @@ pub use endpoint::{
 };
 pub use endpoint_url::{EndpointRules, EndpointUrl, EndpointUrlError};
 pub use event_filter::{EventFilter, EventPattern, EventType};
+pub use lane::{Backlog, DueLanes, Lane, LaneLease, LaneState, WebhookLanes};
 pub use message_id::MessageId;
 pub use network_rules::{NetworkRules, NetworkRulesError};
 pub use outcome::{Answer, ConnectionFault, DeliveryOutcome, DeliveryPhase, excerpt};

@@ -36,7 +36,7 @@ const WRITE: u32 = 2;
 /// What a request takes from each of its buckets, where that is not [`READ`] or [`WRITE`]. Whatever hashes a
 /// password takes a core for tens of milliseconds, and founding a tenant leaves the most behind. Billing costs a unit for
 /// each call of the payment provider, those of the job that it leaves behind included.
-const COSTS: [(Method, &str, u32); 37] = [
+const COSTS: [(Method, &str, u32); 41] = [
     // They are POST for the sake of their bodies, and read only.
     (Method::POST, "/ofrep/v1/evaluate/flags", READ),
     (Method::POST, "/ofrep/v1/evaluate/flags/{key}", READ),
@@ -68,6 +68,12 @@ const COSTS: [(Method, &str, u32); 37] = [
     (Method::POST, "/api/v1/webhooks/endpoints/{id}/rotate-secret", 3),
     (Method::POST, "/api/v1/webhooks/portal", 3),
     (Method::DELETE, "/api/v1/projects/{id}", 3),
+    // They count many rows, or queue up to 10,000 messages.
+    (Method::GET, "/api/v1/webhooks/endpoints/{id}/stats", 5),
+    (Method::POST, "/api/v1/webhooks/endpoints/{id}/recover", 20),
+    // Each sends a request to where the tenant says.
+    (Method::POST, "/api/v1/webhooks/endpoints/{id}/test", 5),
+    (Method::POST, "/api/v1/webhooks/messages/{id}/endpoints/{endpoint_id}/resend", 5),
     // They read the whole log.
     (Method::GET, "/api/v1/audit-events/export", 20),
     (Method::GET, "/api/v1/audit-events/verify", 20),

@@ -40,6 +40,7 @@ use tenantry_tenancy::tenant::TenantReason;
 use tenantry_tenancy::tenant::custom_domain::DomainReason;
 use tenantry_tenancy::tenant::support_access::SupportReason;
 use tenantry_tenancy::tenant::{access::AccessError, lifecycle::LifecycleReason, provision::SignUpError};
+use tenantry_tenancy::webhooks::delivery::DeliveryReason;
 use tenantry_tenancy::webhooks::endpoint::WebhookEndpointReason;
 use tenantry_tenancy::work::{project::ProjectReason, reference::ReferenceReason};
 use tenantry_tenancy::{NoReason, OwnReason, Stale, UseCaseError};
@@ -325,6 +326,15 @@ impl From<WebhookEndpointReason> for ApiError {
                 "The secrets of the endpoint cannot be opened by any key of the server: delete the endpoint and create another."
                     .into(),
             ),
+        }
+    }
+}
+
+impl From<DeliveryReason> for ApiError {
+    fn from(reason: DeliveryReason) -> Self {
+        match reason {
+            DeliveryReason::Disabled => Self::new(ErrorCode::Conflict)
+                .with_detail("The webhook endpoint is disabled: enable it with PATCH, then send again."),
         }
     }
 }

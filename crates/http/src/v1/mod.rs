@@ -64,6 +64,8 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
         .configure(notifications::preferences::routes)
         .configure(webhooks::endpoint::routes)
         .configure(webhooks::portal::routes)
+        .configure(webhooks::delivery::routes)
+        .configure(webhooks::message::routes)
         .configure(audit::event::routes)
         .configure(audit::export::routes);
 }

@@ -1,3 +1,5 @@
-//! Outgoing webhooks: the endpoints of a tenant.
+//! Outgoing webhooks: the endpoints of a tenant, their deliveries and their lanes.
 
+pub(crate) mod delivery;
 pub(crate) mod endpoint;
+pub(crate) mod lane;

@@ -19,6 +19,9 @@ pub type EventError = UseCaseError;
 /// How many events are moved in one transaction.
 const MOVED_AT_ONCE: u32 = 500;
 
+/// How many transactions of a tenant a round makes.
+const BATCHES_OF_A_ROUND: u32 = 4;
+
 /// How many tenants a round looks at.
 const TENANTS: u32 = 100;
 
@@ -28,8 +31,29 @@ const TENANTS_AT_ONCE: usize = 2;
 const BECAUSE: SystemScope = SystemScope::because("events are published");
 
 /// Publishes the events of the tenants that have some, whichever process has recorded them. Returns how many were published.
+///
+/// A tenant with many has a part of them published in each round, so that the events of others do not wait for all of them.
 pub async fn publish_due(app: &Arc<Tenancy>) -> u64 {
-    let (mut all, mut after) = (0, None);
+    let mut all = 0;
+    loop {
+        let round = publish_round(app).await;
+        all += round.published;
+        if !round.is_more {
+            return all;
+        }
+    }
+}
+
+/// What was published.
+#[derive(Clone, Copy, Default)]
+struct Published {
+    published: u64,
+    /// Whether a tenant has more.
+    is_more: bool,
+}
+
+async fn publish_round(app: &Arc<Tenancy>) -> Published {
+    let (mut all, mut after) = (Published::default(), None);
     loop {
         let tenants = match app
             .ports
@@ -40,30 +64,35 @@ pub async fn publish_due(app: &Arc<Tenancy>) -> u64 {
             Ok(tenants) => tenants,
             Err(error) => {
                 tracing::warn!(%error, "tenants with events to publish could not be found, trying again");
-                return all;
+                return Published { is_more: false, ..all };
             }
         };
         let is_last = tenants.len() < TENANTS as usize;
         after = tenants.last().copied();
         let published = iter(tenants).map(async |tenant| publish_one(app, tenant).await);
         let published = published.buffer_unordered(TENANTS_AT_ONCE);
-        all += published.fold(0, async |sum, one| sum + one).await;
+        all = published
+            .fold(all, async |all, one| Published {
+                published: all.published + one.published,
+                is_more: all.is_more || one.is_more,
+            })
+            .await;
         if is_last {
             return all;
         }
     }
 }
 
-async fn publish_one(app: &Arc<Tenancy>, tenant: TenantId) -> u64 {
+async fn publish_one(app: &Arc<Tenancy>, tenant: TenantId) -> Published {
     let published = async {
         match Cx::enter(app, BECAUSE, tenant).await? {
-            Some(cx) => publish(&cx).await,
-            None => Ok(0),
+            Some(cx) => publish_batches(&cx, BATCHES_OF_A_ROUND).await,
+            None => Ok(Published::default()),
         }
     };
-    published.await.unwrap_or_else(|error| {
+    published.await.unwrap_or_else(|error: EventError| {
         tracing::warn!(%tenant, %error, "events could not be published, trying again");
-        0
+        Published::default()
     })
 }
 
@@ -72,27 +101,44 @@ async fn publish_one(app: &Arc<Tenancy>, tenant: TenantId) -> u64 {
 /// # Errors
 /// [`EventError`].
 pub async fn publish(cx: &Cx) -> Result<u64, EventError> {
+    Ok(publish_batches(cx, u32::MAX).await?.published)
+}
+
+/// The same, up to so many transactions.
+async fn publish_batches(cx: &Cx, most: u32) -> Result<Published, EventError> {
     cx.require(Permission::KeepEvents)?;
-    let mut all = 0;
-    loop {
-        let moved: Result<u64, StoreError> = cx
+    let mut all = Published::default();
+    for batch in 1..=most {
+        let moved: Result<(u64, u64), StoreError> = cx
             .write(async |work| {
                 let moved = work.events().publish(MOVED_AT_ONCE).await?;
                 if moved > 0 {
                     fan_out::wake(cx, work, moved).await?;
                 }
                 Ok(moved)
+            }?;
+                // In this transaction, so that a webhook is queued exactly if its event is in the feed.
+                let queued = match moved {
+                    0 => 0,
+                    moved => work.webhook_deliveries().queue_published(moved, cx.now()).await?,
+                };
+                Ok((moved, queued))
             })
             .await;
-        let moved = moved?;
+        let (moved, queued) = moved?;
+        if queued > 0 {
+            cx.app().delivery_signals().note_queued();
+        }
         if moved > 0 {
             cx.app()
                 .event_signals()
                 .note_published(cx.scope().tenant(), moved);
         }
-        all += moved;
-        if moved < u64::from(MOVED_AT_ONCE) {
-            return Ok(all);
+        all.published += moved;
+        all.is_more = moved == u64::from(MOVED_AT_ONCE);
+        if !all.is_more || batch == most {
+            break;
         }
     }
+    Ok(all)
 }

@@ -1,4 +1,4 @@
-//! The daily upkeep of events: what is left unpublished, and the retention.
+//! The daily upkeep of events: what is left unpublished, and the retention of events and of their deliveries by webhooks.
 
 use chrono::Duration;
 use tenantry_domain::kernel::Permission;
@@ -12,7 +12,10 @@ use crate::operations::job::{JobFailure, JobHandler, Nothing};
 /// How many events are deleted in one transaction.
 const DELETED_AT_ONCE: u32 = 5_000;
 
-/// Publishes a tenant's events, and deletes those that are older than the setting `retention.events_days`.
+/// How many deliveries are deleted in one transaction, with their attempts.
+const DELIVERIES_AT_ONCE: u32 = 1_000;
+
+/// Publishes a tenant's events, and deletes those that are older than the setting `retention.events_days`, with their deliveries.
 #[derive(Debug, Clone, Copy)]
 pub struct KeepEvents;
 
@@ -31,6 +34,12 @@ impl JobHandler for KeepEvents {
             return Ok(());
         };
         let before = cx.now() - Duration::days(days.clamp(1, 3_650));
+        let batch = u64::from(DELIVERIES_AT_ONCE);
+        while cx
+            .write(async |work| work.webhook_deliveries().delete_before(before, DELIVERIES_AT_ONCE).await)
+            .await?
+            == batch
+        {}
         let batch = u64::from(DELETED_AT_ONCE);
         while cx
             .write(async |work| work.events().delete_before(before, DELETED_AT_ONCE).await)

@@ -6,6 +6,7 @@ pub(crate) mod audit_marks;
 pub(crate) mod carries_store_error;
 pub(crate) mod changed;
 pub(crate) mod context;
+pub(crate) mod delivery_signals;
 pub(crate) mod event_signals;
 pub(crate) mod forwarding;
 pub(crate) mod job_failure;

@@ -12,7 +12,7 @@ use tenantry_domain::webhooks::{
 
 use crate::kernel::step_up::RecentFactor;
 use crate::plans::Countable;
-use crate::webhooks::{acting, delivery_state};
+use crate::webhooks::{acting, delivery, delivery_state};
 use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError, audited};
 
 audited!(WebhookEndpoint, "webhook_endpoint");
@@ -130,6 +130,10 @@ pub async fn update(
             keep(cx, work, &mut endpoint, &credentials).await?;
         }
         work.webhook_endpoints().update(&endpoint).await?;
+        if !endpoint.state.is_enabled() {
+            // The dispatcher cancels what is queued.
+            delivery::wake(cx, work, id).await?;
+        }
         let action = action_of(&before, &endpoint);
         cx.record(work, Changed::with(action, Some(&before), &endpoint))
             .await?;

@@ -1,6 +1,12 @@
-//! Outgoing webhooks: the endpoints of a tenant, what deliveries mean for them, and tokens for the pages on which they are managed.
+//! Outgoing webhooks: the endpoints of a tenant, deliveries and what they mean for endpoints, the dispatcher that makes them, and tokens for
+//! the pages on which endpoints are managed.
 
 mod acting;
+pub mod delivery;
 pub mod delivery_state;
+pub(crate) mod disabled_notice;
+pub mod dispatcher;
 pub mod endpoint;
+pub(crate) mod lane;
+pub(crate) mod places;
 pub mod portal;

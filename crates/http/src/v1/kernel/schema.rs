@@ -41,6 +41,8 @@ enums! {
     "The state of a custom domain. `pending`: claimed. `verified`: proven, and no other tenant can have it; DNS does not lead here yet. \
      `active`: requests for it lead to the tenant. `failing`: the TXT record is missing. `released`: given up; claim it again to use it."
     DomainState = domain::tenant::DomainState::ALL.map(domain::tenant::DomainState::as_str);
+    "How far a message is on its way to an endpoint. `canceled`: the endpoint was disabled before, or the event is not kept any more."
+    DeliveryState = domain::webhooks::DeliveryState::ALL.map(domain::webhooks::DeliveryState::as_str);
     "Why a custom domain was released. `claim_expired`: it was not proven in time. `proof_gone`: the TXT record was missing for too long."
     DomainReleaseReason = domain::tenant::ReleaseReason::ALL.map(domain::tenant::ReleaseReason::as_str);
     "What a check of the TXT record found. Only `not_found` and `other_value` make a domain fail."

@@ -40,7 +40,7 @@ use tenantry_domain::tenant::{
     TenantRegistry, TenantRows, TenantScope, TenantSeals,
 };
 use tenantry_domain::usage::{CallSpool, QuotaUpkeep, UsageUpkeep};
-use tenantry_domain::webhooks::{EndpointRules, WebhookKeys, WebhookSender};
+use tenantry_domain::webhooks::{DueLanes, EndpointRules, WebhookKeys, WebhookSender};
 use uuid::Uuid;
 
 use self::entitlements::Entitlements;
@@ -154,6 +154,8 @@ pub struct Ports {
     pub published_events: Arc<dyn PublishedEvents>,
     /// Where events are exported to; nowhere where it is absent.
     pub event_export: Option<EventExport>,
+    /// Tenants with webhooks to deliver.
+    pub due_lanes: Arc<dyn DueLanes>,
     /// What tenants have set, and how they look.
     pub configurations: Arc<dyn Configurations>,
     /// What host names mean.
