@@ -101,11 +101,11 @@ mod m20261130_000109_first_passwords;
 mod m20261130_000111_row_places;
 mod m20261130_000120_events;
 mod m20261130_000121_webhook_endpoints;
+mod m20261130_000122_webhook_deliveries;
 mod m20261130_000123_notifications;
 mod m20261130_000124_event_feed;
 mod m20261130_000125_complete_erasures;
 mod m20261130_000126_operator_passwords;
-mod m20261130_000122_webhook_deliveries;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

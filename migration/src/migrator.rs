@@ -164,11 +164,11 @@ in_order! {
     m20261130_000111_row_places
     m20261130_000120_events
     m20261130_000121_webhook_endpoints
+    m20261130_000122_webhook_deliveries
     m20261130_000123_notifications
     m20261130_000124_event_feed
     m20261130_000125_complete_erasures
     m20261130_000126_operator_passwords
-    m20261130_000122_webhook_deliveries
 }
 
 /// The names of the migrations of a migrator, in order.
