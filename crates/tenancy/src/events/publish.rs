@@ -112,16 +112,12 @@ async fn publish_batches(cx: &Cx, most: u32) -> Result<Published, EventError> {
         let moved: Result<(u64, u64), StoreError> = cx
             .write(async |work| {
                 let moved = work.events().publish(MOVED_AT_ONCE).await?;
-                if moved > 0 {
-                    fan_out::wake(cx, work, moved).await?;
+                if moved == 0 {
+                    return Ok((0, 0));
                 }
-                Ok(moved)
-            }?;
+                fan_out::wake(cx, work, moved).await?;
                 // In this transaction, so that a webhook is queued exactly if its event is in the feed.
-                let queued = match moved {
-                    0 => 0,
-                    moved => work.webhook_deliveries().queue_published(moved, cx.now()).await?,
-                };
+                let queued = work.webhook_deliveries().queue_published(moved, cx.now()).await?;
                 Ok((moved, queued))
             })
             .await;
