@@ -12,7 +12,7 @@ use tenantry_domain::kernel::{Language, Message, Recipient};
 use tenantry_domain::operations::{Look, MailTemplates, RenderedMail, TemplateError};
 
 /// Each template with its source, for each part of a mail.
-const SOURCES: [(&str, &str); 22] = [
+const SOURCES: [(&str, &str); 24] = [
     ("en/account_link", include_str!("../templates/en/account_link.j2")),
     (
         "en/account_notice",

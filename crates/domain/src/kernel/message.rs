@@ -64,7 +64,7 @@ pub enum MailTemplate {
 
 impl MailTemplate {
     /// Every template.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AccountLink,
         Self::AccountNotice,
         Self::ApiKeys,
