@@ -211,7 +211,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 71] = [
+const WITHOUT_KEY: [(&str, &str); 72] = [
     (
         "/api/v1/security/alerts/{id}/acknowledge",
         "repeated, it answers with the alert as it is",
