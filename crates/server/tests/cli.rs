@@ -32,6 +32,8 @@ mod lifecycle;
 mod mail;
 #[path = "cli/metering.rs"]
 mod metering;
+#[path = "cli/notifications.rs"]
+mod notifications;
 #[path = "cli/operating.rs"]
 mod operating;
 #[path = "cli/provisioning.rs"]

@@ -1,10 +1,11 @@
 //! The types of notifications. Users' choices refer to the names: add, and rename nothing.
 
+use crate::events::Event;
 use crate::kernel::Permission;
 use crate::notifications::notice_type::{Audience, MailDefault, NoticeType};
 
 /// Every type. Where admins get a mail of the event anyway, a notification sends no second one.
-pub(super) const PRODUCT: &[NoticeType] = &[
+const PRODUCT: &[NoticeType] = &[
     NoticeType {
         name: "task.assigned",
         about: "A task was assigned to you.",
@@ -123,6 +124,38 @@ const fn of_admins(name: &'static str, about: &'static str, needs: Permission) -
 }
 
 impl NoticeType {
+    /// Every type.
+    pub const fn all() -> &'static [Self] {
+        PRODUCT
+    }
+
+    /// The type of that name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        PRODUCT.iter().find(|one| one.name == name)
+    }
+
+    /// All types of events that notify somebody.
+    pub fn all_event_types() -> Vec<&'static str> {
+        PRODUCT.iter().flat_map(Self::event_types).collect()
+    }
+
+    /// The type of the notifications of an event; `None` of one that notifies nobody. A change of a task notifies when it has changed
+    /// the assignee.
+    pub fn of_event(event: &Event) -> Option<&'static Self> {
+        let found = PRODUCT
+            .iter()
+            .find(|one| one.event_types().contains(&event.kind.as_str()))?;
+        match found.audience {
+            Audience::Admins => Some(found),
+            Audience::Member(_) => found.user(event).map(|_| found),
+            Audience::Assignee(field) => {
+                let is_change = event.kind.ends_with(".updated");
+                let has_changed = event.data["previous_attributes"].get(field).is_some();
+                (found.user(event).is_some() && (has_changed || !is_change)).then_some(found)
+            }
+        }
+    }
+
     const fn with(self, parts: &'static [&'static str], mail: MailDefault) -> Self {
         Self { parts, mail, ..self }
     }

@@ -32,7 +32,7 @@ impl NotificationMail<'_> {
     }
 }
 
-/// A part that the notification does not have is empty.
+/// A status that the notification does not have is empty, and a name is `…`, so that no sentence ends before it.
 fn values(item: &Notification, recipient: &Recipient) -> Value {
     let part = |name: &str| {
         let value = item.parts.get(name).map(|value| match value {
@@ -41,12 +41,14 @@ fn values(item: &Notification, recipient: &Recipient) -> Value {
         });
         Line::within(&value.unwrap_or_default(), Line::SHORT)
     };
+    let name = |name: &str| Some(part(name)).filter(|line| !line.as_str().is_empty());
+    let named = |part: &str| name(part).unwrap_or_else(|| Line::of("…"));
     json!({
         "kind": item.kind,
-        "title": part("title"),
+        "title": named("title"),
         "status": part("status"),
-        "domain": part("domain"),
-        "operator": part("operator_name"),
+        "domain": named("domain"),
+        "operator": named("operator_name"),
         "at": wall_clock(item.occurred_at, &recipient.zone),
     })
 }

@@ -3,7 +3,6 @@ use serde_json::{Map, Value};
 use crate::events::Event;
 use crate::identity::{CustomRole, Narrowing, User};
 use crate::kernel::{Line, Permission, UserId};
-use crate::notifications::catalogue::PRODUCT;
 
 /// A type of notifications: which events notify whom, and of what.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -62,43 +61,11 @@ impl NoticeType {
     /// The longest part of a notification, in characters.
     const LONGEST_PART: usize = Line::LONGEST;
 
-    /// Every type.
-    pub const fn all() -> &'static [Self] {
-        PRODUCT
-    }
-
-    /// The type of that name.
-    pub fn find(name: &str) -> Option<&'static Self> {
-        PRODUCT.iter().find(|one| one.name == name)
-    }
-
     /// The types of events that notify.
     pub fn event_types(&self) -> Vec<&'static str> {
         match self.events {
             [] => vec![self.name],
             events => events.to_vec(),
-        }
-    }
-
-    /// All types of events that notify somebody.
-    pub fn all_event_types() -> Vec<&'static str> {
-        PRODUCT.iter().flat_map(Self::event_types).collect()
-    }
-
-    /// The type of the notifications of an event; `None` of one that notifies nobody. A change of a task notifies when it has changed
-    /// the assignee.
-    pub fn of_event(event: &Event) -> Option<&'static Self> {
-        let found = PRODUCT
-            .iter()
-            .find(|one| one.event_types().contains(&event.kind.as_str()))?;
-        match found.audience {
-            Audience::Admins => Some(found),
-            Audience::Member(_) => found.user(event).map(|_| found),
-            Audience::Assignee(field) => {
-                let is_change = event.kind.ends_with(".updated");
-                let has_changed = event.data["previous_attributes"].get(field).is_some();
-                (found.user(event).is_some() && (has_changed || !is_change)).then_some(found)
-            }
         }
     }
 

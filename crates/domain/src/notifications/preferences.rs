@@ -224,9 +224,6 @@ pub trait NoticePreferences: Send {
     /// The preferences of a user; `None` when nothing was ever chosen.
     async fn find(&mut self, user: UserId) -> Result<Option<Preferences>, StoreError>;
 
-    /// The same, locked until the transaction ends.
-    async fn find_for_update(&mut self, user: UserId) -> Result<Option<Preferences>, StoreError>;
-
     /// Stores preferences of version 1, which are new, or of a later version.
     async fn store(&mut self, preferences: &Preferences) -> Result<(), StoreError>;
 }

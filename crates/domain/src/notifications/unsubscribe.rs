@@ -79,7 +79,7 @@ mod tests {
         let all: Vec<_> = UnsubscribeFrom::all().collect();
         let tags: BTreeSet<_> = all
             .iter()
-            .flat_map(|from| emails.iter().map(|email| from.tag(email)))
+            .flat_map(|from| emails.iter().map(move |email| from.tag(email)))
             .collect();
         assert_eq!(tags.len(), 2 * all.len());
         assert!(!all.contains(&UnsubscribeFrom::Type("security.alert")));

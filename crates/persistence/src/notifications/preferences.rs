@@ -4,7 +4,6 @@ use tenantry_domain::kernel::{StoreError, UserId};
 use tenantry_domain::notifications::{NoticePreferences, Preferences};
 
 use crate::kernel::store::{PgStore, exactly_one};
-use crate::kernel::tx::{Find, Lock};
 
 mod entity {
     use sea_orm::entity::prelude::*;
@@ -35,12 +34,8 @@ use entity::{ActiveModel, Column, Entity, Model};
 #[async_trait]
 impl NoticePreferences for PgStore {
     async fn find(&mut self, user: UserId) -> Result<Option<Preferences>, StoreError> {
-        one(self.tx.find::<Entity>().filter(Column::UserId.eq(user.uuid()))).await
-    }
-
-    async fn find_for_update(&mut self, user: UserId) -> Result<Option<Preferences>, StoreError> {
         let find = self.tx.find::<Entity>().filter(Column::UserId.eq(user.uuid()));
-        one(find.lock(Lock::Update)).await
+        find.one().await?.map(Preferences::try_from).transpose()
     }
 
     async fn store(&mut self, preferences: &Preferences) -> Result<(), StoreError> {
@@ -56,10 +51,6 @@ impl NoticePreferences for PgStore {
         let of_user = Column::UserId.eq(preferences.user_id.uuid());
         exactly_one(update.filter(of_user).run().await?)
     }
-}
-
-async fn one(find: Find<'_, Entity>) -> Result<Option<Preferences>, StoreError> {
-    find.one().await?.map(Preferences::try_from).transpose()
 }
 
 fn changes(preferences: &Preferences) -> Result<ActiveModel, StoreError> {

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::Cx;
 use crate::notifications::digest;
-use crate::notifications::mail_terms::{MailTerms, preferences_of};
+use crate::notifications::mail_terms::{MailTerms, preferences_of, role_of};
 use crate::notifications::send::{self, NotificationsTo};
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
 use crate::operations::mail;
@@ -266,14 +266,6 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// The custom role of a user.
-pub(super) async fn role_of(work: &mut Work, user: &User) -> Result<Option<CustomRole>, StoreError> {
-    match &user.custom_role {
-        Some(name) => work.custom_roles().find(name).await,
-        None => Ok(None),
     }
 }
 

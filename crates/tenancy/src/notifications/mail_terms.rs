@@ -1,5 +1,6 @@
-//! What a tenant has set for mails of notifications.
+//! What decides whether and how a user is notified: what the tenant has set, what the user has chosen, and the custom role.
 
+use tenantry_domain::identity::{CustomRole, User};
 use tenantry_domain::kernel::{StoreError, UserId};
 use tenantry_domain::notifications::{DigestSchedule, MailChoice, Preferences};
 use tenantry_domain::store::Work;
@@ -43,12 +44,21 @@ pub(super) async fn preferences_of(
     Ok(found.unwrap_or_else(|| Preferences::new(user, cx.now())))
 }
 
-/// The same, locked until the transaction ends.
+/// The same, locked until the transaction ends. The lock is on the user: there may be no preferences yet.
 pub(super) async fn preferences_for_update(
     cx: &Cx,
     work: &mut Work,
     user: UserId,
 ) -> Result<Preferences, StoreError> {
-    let found = work.notice_preferences().find_for_update(user).await?;
+    work.users().find_for_update(user).await?;
+    let found = work.notice_preferences().find(user).await?;
     Ok(found.unwrap_or_else(|| Preferences::new(user, cx.now())))
+}
+
+/// The custom role of a user.
+pub(super) async fn role_of(work: &mut Work, user: &User) -> Result<Option<CustomRole>, StoreError> {
+    match &user.custom_role {
+        Some(name) => work.custom_roles().find(name).await,
+        None => Ok(None),
+    }
 }

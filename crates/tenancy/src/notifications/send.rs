@@ -10,8 +10,7 @@ use tenantry_domain::operations::{MailDecision, MailError, OutgoingMail};
 use tenantry_domain::store::Work;
 
 use crate::Cx;
-use crate::notifications::fan_out::role_of;
-use crate::notifications::mail_terms::{MailTerms, preferences_for_update, preferences_of};
+use crate::notifications::mail_terms::{MailTerms, preferences_for_update, preferences_of, role_of};
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
 use crate::operations::mail::{self, MOST_ATTEMPTS, To};
 

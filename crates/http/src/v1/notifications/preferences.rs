@@ -98,7 +98,6 @@ pub(crate) async fn read(cx: Ctx<ManageOwnAccount>, seen: IfNoneMatch) -> Answer
     params(IfMatch), request_body = ChangeBody,
     responses((status = 200, description = "The preferences.", body = PreferencesView, headers(("ETag")))),
     security(("bearer" = [])),
-    extensions(("x-errors" = json!(["conflict"]))),
 )]
 pub(crate) async fn update(cx: Ctx<ManageOwnAccount>, when: IfMatch, body: Body<ChangeBody>) -> Answer {
     let patch = body.0.notifications.into_iter();
