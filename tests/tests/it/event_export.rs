@@ -27,7 +27,7 @@ use crate::events::{feed, number, publish_all, rename};
 enum Answer {
     #[default]
     Taken,
-    /// It has taken the events, and nobody learns of it.
+    /// It has taken the events, and its answer is lost.
     Lost,
     Away,
 }

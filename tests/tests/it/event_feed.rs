@@ -185,7 +185,7 @@ async fn open_stream_gets_events_and_ends_with_its_session() {
     server.stop(false).await;
 }
 
-/// A client that reads nothing keeps its own stream waiting and nobody else.
+/// A client that reads nothing keeps its own stream waiting and no other.
 #[actix_web::test]
 async fn slow_client_of_a_stream_holds_up_no_other() {
     let world = World::with(long_streams()).await;

@@ -193,7 +193,7 @@ async fn numbers_of_the_log_are_committed_in_their_order() {
     let waiting = actix_web::rt::spawn(async move { log::append_due(&app).await });
     let deadline = Instant::now() + DEADLINE;
     while world.waiting_for_locks().await == 0 {
-        assert!(Instant::now() < deadline, "nobody waits for the lock");
+        assert!(Instant::now() < deadline, "no transaction waits for the lock");
         tokio::task::yield_now().await;
     }
     let (none, next) = follow(&world, &token, &start, 100).await;
@@ -320,7 +320,7 @@ async fn each_page_is_recorded_and_an_empty_look_is_not() {
 }
 
 #[actix_web::test]
-async fn waiting_request_of_an_operator_is_answered_by_the_next_event() {
+async fn waiting_operator_is_answered_by_the_next_event() {
     let world = World::new().await;
     let token = support(&world).await;
     log_all(&world).await;
@@ -337,7 +337,7 @@ async fn waiting_request_of_an_operator_is_answered_by_the_next_event() {
 }
 
 #[actix_web::test]
-async fn old_entries_of_the_log_are_deleted_and_their_cursors_expire() {
+async fn old_entries_of_the_log_expire_with_their_cursors() {
     let world = World::new().await;
     let token = support(&world).await;
     log_all(&world).await;
@@ -386,7 +386,7 @@ async fn events_that_are_gone_hold_up_no_reader() {
 
 /// A tenant takes its entries of the log with it, and its numbers are not given again.
 #[actix_web::test]
-async fn purged_tenant_leaves_no_entry_and_its_numbers_are_not_given_again() {
+async fn purged_tenant_leaves_no_entry_and_no_number_to_reuse() {
     let world = World::new().await;
     let token = support(&world).await;
     log_all(&world).await;

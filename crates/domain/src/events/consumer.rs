@@ -113,7 +113,7 @@ pub trait EventConsumers: Send {
     async fn insert(&mut self, consumer: &EventConsumer) -> Result<(), StoreError>;
     /// Stores the new position of one.
     async fn update(&mut self, consumer: &EventConsumer) -> Result<(), StoreError>;
-    /// Deletes one.
+    /// Deletes one; its name is free then.
     async fn delete(&mut self, consumer: &EventConsumer) -> Result<(), StoreError>;
 }
 

@@ -53,7 +53,7 @@ pub struct ExportBacklog {
 ///
 /// The transaction that publishes events notes their tenant. Later, one transaction at a time gives the noted tenants numbers in the log, and
 /// holds a lock until its commit. So an entry that commits late gets a later number, and a reader that goes on from a number passes over
-/// nothing; and nobody waits for an open transaction of a publisher.
+/// nothing; and no reader and no other publisher waits for an open transaction of a publisher.
 #[async_trait]
 pub trait PublishedEvents: Send + Sync {
     /// Adds what was published since then to the log, of up to `limit` tenants, and deletes some entries from before `expired`. Returns

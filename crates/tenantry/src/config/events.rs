@@ -17,7 +17,7 @@ pub struct Events {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Export {
-    /// What it is.
+    /// Off, or the product that the broker is.
     pub kind: ExportKind,
     /// Of `redis`: the key of the stream.
     pub stream: String,
