@@ -77,7 +77,10 @@ fn attempts() -> TenantTable {
         .column("latency_ms", "integer NOT NULL")
         .column("excerpt", "text")
         .check("webhook_attempts_number_check", "number > 0 AND latency_ms >= 0")
-        .index("webhook_attempts_endpoint_idx", &["endpoint_id", "created_at", "id"])
+        .index(
+            "webhook_attempts_endpoint_idx",
+            &["endpoint_id", "created_at", "id"],
+        )
 }
 
 /// The lane of each endpoint that had a delivery: when the next one is due, and which server has leased it.
@@ -93,7 +96,10 @@ fn lanes() -> TenantTable {
         .column("lease_id", "uuid")
         .column("lease_until", "timestamptz")
         .check("webhook_lanes_send_window_check", "send_window > 0")
-        .check("webhook_lanes_lease_check", "(lease_id IS NULL) = (lease_until IS NULL)")
+        .check(
+            "webhook_lanes_lease_check",
+            "(lease_id IS NULL) = (lease_until IS NULL)",
+        )
         .unique("webhook_lanes_endpoint_key", &["endpoint_id"])
         .index_where("webhook_lanes_due_idx", &["due_at"], "due_at IS NOT NULL")
 }

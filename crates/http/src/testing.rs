@@ -69,7 +69,9 @@ use tenantry_domain::usage::{
     Aggregation, Call as Noted, CallSpool, Meter, MeterKey, MeterTerms, Meters, QuotaUpkeep, SpoolTally,
     UsageUpkeep,
 };
-use tenantry_domain::webhooks::{Backlog, DueLanes, NewSecret, SecretError, SignatureKind, SigningSecret, WebhookKeys};
+use tenantry_domain::webhooks::{
+    Backlog, DueLanes, NewSecret, SecretError, SignatureKind, SigningSecret, WebhookKeys,
+};
 use tenantry_tenancy::customization::product_settings;
 use tenantry_tenancy::plans::Feature;
 use tenantry_tenancy::{BillingPolicy, DomainPolicy, NoTraces, Policy, Ports, Tenancy};

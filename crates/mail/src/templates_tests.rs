@@ -1,7 +1,8 @@
 use proptest::prelude::*;
 use serde_json::json;
 use tenantry_domain::billing::{
-    ApiKeyNotice, DomainNotice, DunningNotice, DunningStep, EndingKey, Notice, OpenInvoice, QuotaNotice, WebhookNotice,
+    ApiKeyNotice, DomainNotice, DunningNotice, DunningStep, EndingKey, Notice, OpenInvoice, QuotaNotice,
+    WebhookNotice,
 };
 use tenantry_domain::identity::{
     AccountNotice, Email, Invitation, InvitationMail, LinkPurpose, NewInvitation, SecurityNotice, Workspace,

@@ -67,7 +67,8 @@ impl Bench<'_> {
         say(&format!("webhooks: {deliveries} deliveries of {TENANTS} tenants"));
         for tenant in 0..TENANTS {
             for number in 0..ENDPOINTS {
-                self.add_endpoint(tenant, &receiver.url(&format!("ok/{number}"))).await?;
+                self.add_endpoint(tenant, &receiver.url(&format!("ok/{number}")))
+                    .await?;
             }
         }
         let before = receiver.accepted();
@@ -82,12 +83,17 @@ impl Bench<'_> {
     /// How long the events of ten tenants take to the receiver while another one has many that fail.
     async fn beside_failing(&self, receiver: &Receiver) -> Result<Vec<Duration>, Failure> {
         let failing = TENANTS;
-        say(&format!("webhooks: {} messages that fail, and other tenants", self.failing_messages()));
+        say(&format!(
+            "webhooks: {} messages that fail, and other tenants",
+            self.failing_messages()
+        ));
         self.add_endpoint(failing, &receiver.url("fail")).await?;
         for tenant in 0..OTHERS {
             self.add_endpoint(tenant, &receiver.url("watch")).await?;
         }
-        self.ground.add_events(failing..failing + 1, self.failing_messages()).await?;
+        self.ground
+            .add_events(failing..failing + 1, self.failing_messages())
+            .await?;
         let began = Instant::now();
         let mut sent = Vec::new();
         while began.elapsed() < WATCHED {
@@ -130,7 +136,8 @@ impl Bench<'_> {
     async fn rename(&self, tenant: usize, title: &str) -> Result<(), Failure> {
         let (prefix, first) = (ground::TASK_PREFIX, ground::FIRST);
         let patch = format!("PATCH /api/v1/tasks/{prefix}{}{first}", first + tenant);
-        self.call(tenant, &patch, &format!("{{\"title\":\"{title}\"}}")).await
+        self.call(tenant, &patch, &format!("{{\"title\":\"{title}\"}}"))
+            .await
     }
 
     /// A request of the admin of a tenant, which succeeds.
@@ -193,7 +200,9 @@ impl Receiver {
         let began = Instant::now();
         while self.accepted() < accepted {
             if began.elapsed() > PATIENCE {
-                return Err("webhooks are not delivered after ten minutes: see target/bench/server.log".into());
+                return Err(
+                    "webhooks are not delivered after ten minutes: see target/bench/server.log".into(),
+                );
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -65,8 +65,8 @@ enum Of {
     AnyConsumer,
 }
 use Of::{
-    ApiKey, DeletedProject, Domain, Endpoint, First, Flag, Invitation, Member, Message, Meter, Note, Passkey, Project,
-    Reservation, Resource, Session, Task, UsageEvent, User,
+    ApiKey, DeletedProject, Domain, Endpoint, First, Flag, Invitation, Member, Message, Meter, Note, Passkey,
+    Project, Reservation, Resource, Session, Task, UsageEvent, User,
 };
 
 /// What the tests know of an operation: how to build a request that succeeds, out of ids of one tenant.
@@ -445,7 +445,12 @@ fn table() -> Vec<Operation> {
         at(&get, "/api/v1/webhooks/endpoints/{id}/stats", admin).ids(&[Endpoint]),
         at(&get, "/api/v1/webhooks/messages", admin),
         at(&get, "/api/v1/webhooks/messages/{id}", admin).ids(&[Message]),
-        at(&post, "/api/v1/webhooks/messages/{id}/endpoints/{endpoint_id}/resend", admin).ids(&[Message, Endpoint]),
+        at(
+            &post,
+            "/api/v1/webhooks/messages/{id}/endpoints/{endpoint_id}/resend",
+            admin,
+        )
+        .ids(&[Message, Endpoint]),
         at(&post, "/api/v1/webhooks/portal", admin).body(|_| json!({"expires_in": 60})),
         at(&get, "/api/v1/tenant/exports", admin),
         // One is under way at a time, so the second one conflicts.

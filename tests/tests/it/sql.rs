@@ -695,7 +695,7 @@ async fn override_a_flag(world: &World) {
 
 /// How the statements begin with which workers look, as the platform role, which tenants have something to do, and do the
 /// system's own jobs.
-const OF_WORKERS: [&str; 26] = [
+const OF_WORKERS: [&str; 27] = [
     "SELECT s.id FROM tenant_tombstones ",
     "DELETE FROM workspace_requests ",
     "WITH present AS (SELECT (SELECT count(*) FROM (SELECT FROM workspace_requests ",

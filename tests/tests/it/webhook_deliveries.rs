@@ -69,7 +69,13 @@ async fn endpoint(world: &World, tenant: &TenantWorld, sink: &HookSink, path: &s
     endpoint_with(world, tenant, sink, path, json!({})).await
 }
 
-async fn endpoint_with(world: &World, tenant: &TenantWorld, sink: &HookSink, path: &str, with: Value) -> String {
+async fn endpoint_with(
+    world: &World,
+    tenant: &TenantWorld,
+    sink: &HookSink,
+    path: &str,
+    with: Value,
+) -> String {
     let mut body = json!({"url": sink.url(path), "event_types": ["task.*"]});
     for (name, value) in with.as_object().unwrap() {
         body[name] = value.clone();
@@ -96,7 +102,10 @@ async fn states(world: &World, tenant: &TenantWorld) -> Vec<(String, i64)> {
         tenant.id
     );
     let mut admin = world.database.admin().await;
-    sqlx::query_as(AssertSqlSafe(sql)).fetch_all(&mut admin).await.unwrap()
+    sqlx::query_as(AssertSqlSafe(sql))
+        .fetch_all(&mut admin)
+        .await
+        .unwrap()
 }
 
 fn all(state: &str, count: i64) -> Vec<(String, i64)> {
@@ -150,7 +159,10 @@ pub(crate) async fn use_deliveries(world: &World) {
     let since = world.clock.now() - Span::hours(1);
     post(world, &format!("{at}/recover"), &json!({"since": since})).await;
     let message = get(world, &format!("{MESSAGES}?limit=1")).await["data"][0]["id"].clone();
-    let resend = format!("{MESSAGES}/{}/endpoints/{endpoint}/resend", message.as_str().unwrap());
+    let resend = format!(
+        "{MESSAGES}/{}/endpoints/{endpoint}/resend",
+        message.as_str().unwrap()
+    );
     post(world, &resend, &json!({})).await;
     sink.answer("statements", HookReply::Status(410));
     dispatcher(&world.app).run_once().await;
@@ -163,7 +175,8 @@ async fn delivery_exists_exactly_if_its_event_is_published() {
     endpoint(&world, acme, &sink, "acme").await;
     let cx = world.cx(&acme.admin).await;
     let undone = cx.write(async |work| {
-        cx.record(work, Changed::new("task.updated", acme.task.uuid())).await?;
+        cx.record(work, Changed::new("task.updated", acme.task.uuid()))
+            .await?;
         Err::<(), _>(StoreError::Other("undone".into()))
     });
     assert!(undone.await.is_err());
@@ -191,9 +204,30 @@ async fn endpoint_gets_the_events_of_its_filter_and_tenant_only() {
     let (world, sink) = world().await;
     let (acme, globex) = (&world.acme, &world.globex);
     endpoint(&world, acme, &sink, "tasks").await;
-    endpoint_with(&world, acme, &sink, "projects", json!({"event_types": ["project.*"]})).await;
-    endpoint_with(&world, acme, &sink, "one", json!({"event_types": ["task.updated"]})).await;
-    endpoint_with(&world, acme, &sink, "other", json!({"event_types": ["task.created"]})).await;
+    endpoint_with(
+        &world,
+        acme,
+        &sink,
+        "projects",
+        json!({"event_types": ["project.*"]}),
+    )
+    .await;
+    endpoint_with(
+        &world,
+        acme,
+        &sink,
+        "one",
+        json!({"event_types": ["task.updated"]}),
+    )
+    .await;
+    endpoint_with(
+        &world,
+        acme,
+        &sink,
+        "other",
+        json!({"event_types": ["task.created"]}),
+    )
+    .await;
     endpoint_with(&world, acme, &sink, "off", json!({"enabled": false})).await;
     endpoint(&world, globex, &sink, "globex").await;
     emit(&world, acme, 2).await;
@@ -267,8 +301,14 @@ async fn gone_receiver_disables_its_endpoint_at_once() {
     assert_eq!(states(&world, acme).await, expected);
     let at = format!("{ENDPOINTS}/{id}");
     let shown = get(&world, &at).await;
-    assert_eq!((&shown["enabled"], &shown["disabled_reason"]), (&json!(false), &json!("gone")));
-    let mails = format!("SELECT count(*) FROM jobs WHERE kind = 'mail.send' AND tenant_id = '{}'", acme.id);
+    assert_eq!(
+        (&shown["enabled"], &shown["disabled_reason"]),
+        (&json!(false), &json!("gone"))
+    );
+    let mails = format!(
+        "SELECT count(*) FROM jobs WHERE kind = 'mail.send' AND tenant_id = '{}'",
+        acme.id
+    );
     assert_eq!(number(&world, &mails).await, 1);
     let told = "SELECT count(*) FROM event_outbox WHERE kind = 'webhook_endpoint.disabled'";
     assert_eq!(number(&world, told).await, 1);
@@ -276,12 +316,22 @@ async fn gone_receiver_disables_its_endpoint_at_once() {
     emit(&world, acme, 1).await;
     assert_eq!(states(&world, acme).await, expected);
     for path in [format!("{at}/test"), format!("{at}/recover")] {
-        let body = if path.ends_with("test") { json!({}) } else { json!({"since": "2026-01-01T00:00:00Z"}) };
-        world.post(&acme.admin, &path, &body).await.problem(409, "conflict");
+        let body = if path.ends_with("test") {
+            json!({})
+        } else {
+            json!({"since": "2026-01-01T00:00:00Z"})
+        };
+        world
+            .post(&acme.admin, &path, &body)
+            .await
+            .problem(409, "conflict");
     }
 
     sink.answer("x", HookReply::Status(200));
-    world.patch(&acme.admin, &at, &json!({"enabled": true})).await.expect(200);
+    world
+        .patch(&acme.admin, &at, &json!({"enabled": true}))
+        .await
+        .expect(200);
     let since = world.clock.now() - Span::minutes(5);
     let recover = async || post(&world, &format!("{at}/recover"), &json!({"since": since})).await;
     let recovered = recover().await;
@@ -311,9 +361,17 @@ async fn days_of_failures_disable_an_endpoint() {
     // Five days have passed since the first failure.
     emit(&world, acme, 1).await;
     send(&world).await;
-    let failing = format!("SELECT count(*) FROM webhook_endpoints WHERE id = '{id}' AND disabled_reason = 'failing'");
+    let failing =
+        format!("SELECT count(*) FROM webhook_endpoints WHERE id = '{id}' AND disabled_reason = 'failing'");
     assert_eq!(number(&world, &failing).await, 1);
-    assert_eq!(number(&world, "SELECT count(*) FROM webhook_deliveries WHERE state = 'pending'").await, 0);
+    assert_eq!(
+        number(
+            &world,
+            "SELECT count(*) FROM webhook_deliveries WHERE state = 'pending'"
+        )
+        .await,
+        0
+    );
 }
 
 #[actix_web::test]
@@ -326,7 +384,10 @@ async fn admins_see_and_repeat_what_was_sent() {
     let test = post(&world, &format!("{at}/test"), &json!({})).await;
     send(&world).await;
     let received = sink.received("x");
-    assert_eq!((received.len(), &received[0].body["type"]), (1, &json!("webhook.test")));
+    assert_eq!(
+        (received.len(), &received[0].body["type"]),
+        (1, &json!("webhook.test"))
+    );
     assert_eq!(json!(received[0].id), test["webhook_id"]);
     let attempts = get(&world, &format!("{at}/attempts")).await["data"].clone();
     assert_eq!(attempts.as_array().unwrap().len(), 1);
@@ -336,7 +397,10 @@ async fn admins_see_and_repeat_what_was_sent() {
         (&one["outcome"], &one["status"], &one["response"], &one["number"]),
         (&json!("refused"), &json!(503), &json!("ok"), &json!(1))
     );
-    assert_eq!((&one["delivery_state"], &one["next_attempt_at"]), (&json!("failed"), &Value::Null));
+    assert_eq!(
+        (&one["delivery_state"], &one["next_attempt_at"]),
+        (&json!("failed"), &Value::Null)
+    );
 
     // The event of a task passes no filter of the endpoint, and is sent to it all the same when an admin says so.
     emit(&world, acme, 1).await;
@@ -353,14 +417,21 @@ async fn admins_see_and_repeat_what_was_sent() {
     let stats = get(&world, &format!("{at}/stats")).await;
     let counts = ["success", "pending", "failed", "canceled"].map(|name| stats[name].as_i64().unwrap());
     assert_eq!(counts, [2, 0, 0, 0], "{stats}");
-    assert!(stats["latency_ms"]["p99"].is_u64() && stats["failing_since"].is_null(), "{stats}");
+    assert!(
+        stats["latency_ms"]["p99"].is_u64() && stats["failing_since"].is_null(),
+        "{stats}"
+    );
 
     let first = get(&world, &format!("{MESSAGES}?limit=1")).await;
     let next = first["next_cursor"].as_str().unwrap();
     let second = get(&world, &format!("{MESSAGES}?limit=1&cursor={next}")).await;
     let listed = [&first, &second].map(|page| page["data"][0]["id"].clone());
     assert_eq!(listed, [event["id"].clone(), test["id"].clone()]);
-    let shown = get(&world, &format!("{MESSAGES}/{}", test["webhook_id"].as_str().unwrap())).await;
+    let shown = get(
+        &world,
+        &format!("{MESSAGES}/{}", test["webhook_id"].as_str().unwrap()),
+    )
+    .await;
     assert_eq!(shown["body"], sink.received("x")[0].body);
     assert_eq!(
         shown["deliveries"],
@@ -382,10 +453,20 @@ async fn admins_see_and_repeat_what_was_sent() {
     let messages = world.get(&globex.admin, MESSAGES).await.expect(200).json();
     assert_eq!(messages["data"], json!([]));
     let actions = world.audit(acme).await.into_iter().map(|(action, _)| action);
-    let actions: Vec<_> = actions.filter(|action| action.starts_with("webhook_endpoint.")).collect();
+    let actions: Vec<_> = actions
+        .filter(|action| action.starts_with("webhook_endpoint."))
+        .collect();
     let resent = "webhook_endpoint.message_resent";
-    let expected = ["webhook_endpoint.created", "webhook_endpoint.tested", resent, resent];
-    assert_eq!(BTreeSet::from_iter(actions.iter().map(String::as_str)), BTreeSet::from(expected));
+    let expected = [
+        "webhook_endpoint.created",
+        "webhook_endpoint.tested",
+        resent,
+        resent,
+    ];
+    assert_eq!(
+        BTreeSet::from_iter(actions.iter().map(String::as_str)),
+        BTreeSet::from(expected)
+    );
 }
 
 #[actix_web::test]
@@ -396,13 +477,19 @@ async fn another_tenants_event_never_reaches_an_endpoint() {
     let foreign = endpoint(&world, globex, &sink, "globex").await;
     emit(&world, globex, 1).await;
     // An admin who knows the id of a foreign event does not get it.
-    let sql = format!("SELECT id FROM events WHERE tenant_id = '{}' ORDER BY position DESC LIMIT 1", globex.id);
+    let sql = format!(
+        "SELECT id FROM events WHERE tenant_id = '{}' ORDER BY position DESC LIMIT 1",
+        globex.id
+    );
     let event: uuid::Uuid = sqlx::query_scalar(AssertSqlSafe(sql))
         .fetch_one(&mut world.database.admin().await)
         .await
         .unwrap();
     let resend = format!("{MESSAGES}/{event}/endpoints/{own}/resend");
-    world.post(&acme.admin, &resend, &json!({})).await.problem(404, "not_found");
+    world
+        .post(&acme.admin, &resend, &json!({}))
+        .await
+        .problem(404, "not_found");
     let forge = |tenant: &TenantWorld, endpoint: &str| {
         format!(
             "BEGIN; SET LOCAL app.current_tenant = '{}'; INSERT INTO webhook_deliveries (tenant_id, created_at, message_id, endpoint_id, \
@@ -415,7 +502,10 @@ async fn another_tenants_event_never_reaches_an_endpoint() {
         (forge(acme, &foreign), "webhook_deliveries_endpoint_id_fkey"),
     ] {
         let mut app = world.database.app().await;
-        let error = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut app).await.unwrap_err();
+        let error = sqlx::raw_sql(AssertSqlSafe(sql))
+            .execute(&mut app)
+            .await
+            .unwrap_err();
         assert!(error.to_string().contains(refused), "{error}");
     }
     // A delivery of the own tenant that names a foreign event has nothing to send.
@@ -428,7 +518,10 @@ async fn another_tenants_event_never_reaches_an_endpoint() {
     );
     world.sql(forged).await;
     send(&world).await;
-    assert_eq!((sink.received("acme").len(), sink.received("globex").len()), (0, 1));
+    assert_eq!(
+        (sink.received("acme").len(), sink.received("globex").len()),
+        (0, 1)
+    );
     assert_eq!(states(&world, acme).await, all("canceled", 1));
 }
 
@@ -442,7 +535,11 @@ async fn two_dispatchers_send_each_message_once() {
         endpoint(&world, &world.acme, &sink, path).await;
     }
     emit(&world, &world.acme, EVENTS).await;
-    join(dispatcher(&world.app).run_once(), dispatcher(&other.app).run_once()).await;
+    join(
+        dispatcher(&world.app).run_once(),
+        dispatcher(&other.app).run_once(),
+    )
+    .await;
     until("all are delivered", async || {
         send(&world).await;
         states(&world, &world.acme).await == all("succeeded", 240)
@@ -460,7 +557,9 @@ async fn lapsed_lease_is_taken_over() {
     endpoint(&world, &world.acme, &sink, "x").await;
     emit(&world, &world.acme, 1).await;
     let lease = |until: &str| {
-        format!("UPDATE webhook_lanes SET lease_id = gen_random_uuid(), lease_until = now() + interval '{until}'")
+        format!(
+            "UPDATE webhook_lanes SET lease_id = gen_random_uuid(), lease_until = now() + interval '{until}'"
+        )
     };
     assert_eq!(world.sql(lease("1 hour")).await, 1);
     assert_eq!((send(&world).await, sink.received("x").len()), (0, 0));
@@ -478,14 +577,17 @@ async fn result_of_a_lost_lease_is_not_stored() {
     emit(&world, &world.acme, 1).await;
     let lose = async {
         sink.wait("x", 1).await;
-        let lost = "UPDATE webhook_lanes SET lease_id = gen_random_uuid(), lease_until = now() + interval '1 hour'";
+        let lost =
+            "UPDATE webhook_lanes SET lease_id = gen_random_uuid(), lease_until = now() + interval '1 hour'";
         world.sql(lost).await;
         sink.release();
     };
     join(send(&world), lose).await;
     assert_eq!(states(&world, &world.acme).await, all("pending", 1));
     assert_eq!(number(&world, "SELECT count(*) FROM webhook_attempts").await, 0);
-    world.sql("UPDATE webhook_lanes SET lease_until = now() - interval '1 second'").await;
+    world
+        .sql("UPDATE webhook_lanes SET lease_until = now() - interval '1 second'")
+        .await;
     send(&world).await;
     let received = sink.received("x");
     assert_eq!((received.len(), ids(&received).len()), (2, 1));
@@ -530,7 +632,10 @@ async fn suspended_tenant_gets_webhooks_and_deleted_one_does_not() {
     world.set_status(&world.acme, "suspended").await;
     world.set_status(&world.globex, "deleted").await;
     send(&world).await;
-    assert_eq!((sink.received("acme").len(), sink.received("globex").len()), (1, 0));
+    assert_eq!(
+        (sink.received("acme").len(), sink.received("globex").len()),
+        (1, 0)
+    );
     world.set_status(&world.globex, "active").await;
     send(&world).await;
     assert_eq!(sink.received("globex").len(), 1);
@@ -564,7 +669,10 @@ async fn ordered_endpoint_waits_for_the_message_before() {
     let events = get(&world, "/api/v1/events?types=task.updated").await["data"].clone();
     let in_order = events.as_array().unwrap().iter();
     let in_order = in_order.map(|event| format!("msg_{}", event["id"].as_str().unwrap().replace('-', "")));
-    assert!(received[1..].iter().map(|hook| hook.id.clone()).eq(in_order), "{received:?}");
+    assert!(
+        received[1..].iter().map(|hook| hook.id.clone()).eq(in_order),
+        "{received:?}"
+    );
     assert_eq!(sink.most_at_once(), 1);
 }
 
@@ -597,7 +705,10 @@ async fn deleting_an_endpoint_stops_what_is_queued() {
         .await
         .expect(200);
     send(&world).await;
-    assert_eq!((sink.received("deleted").len(), sink.received("disabled").len()), (0, 0));
+    assert_eq!(
+        (sink.received("deleted").len(), sink.received("disabled").len()),
+        (0, 0)
+    );
     assert_eq!(states(&world, acme).await, all("canceled", 2));
 }
 
@@ -607,7 +718,12 @@ async fn deliveries_are_kept_as_long_as_their_events() {
     endpoint(&world, &world.acme, &sink, "x").await;
     emit(&world, &world.acme, 3).await;
     send(&world).await;
-    let keep = async || KeepEvents.run(&system(&world, &world.acme).await, Nothing {}).await.unwrap();
+    let keep = async || {
+        KeepEvents
+            .run(&system(&world, &world.acme).await, Nothing {})
+            .await
+            .unwrap()
+    };
     keep().await;
     assert_eq!(states(&world, &world.acme).await, all("succeeded", 3));
     world.clock.advance(Span::days(31));

@@ -126,7 +126,10 @@ const TABLES: [(&str, Content); 63] = [
     ("usage_intake", Record(MEASURED)),
     ("usage_keys", Record(MEASURED)),
     ("users", Data),
-    ("webhook_attempts", LeftOut("what a receiver has answered, for some days")),
+    (
+        "webhook_attempts",
+        LeftOut("what a receiver has answered, for some days"),
+    ),
     (
         "webhook_deliveries",
         Record("what was sent from here is not sent a second time"),

@@ -64,7 +64,9 @@ impl DueDelivery {
         (schedule, random): (&RetrySchedule, u32),
         now: Time,
     ) -> (DeliveryState, Option<Time>) {
-        let made = usize::try_from(self.tries).unwrap_or(usize::MAX).saturating_add(1);
+        let made = usize::try_from(self.tries)
+            .unwrap_or(usize::MAX)
+            .saturating_add(1);
         match schedule.after(made, outcome, random) {
             NextStep::Done => (DeliveryState::Succeeded, None),
             NextStep::Retry(wait) if !self.once => (DeliveryState::Pending, Some(now + wait)),
@@ -303,8 +305,12 @@ mod tests {
     #[test]
     fn failed_attempt_is_retried_until_the_schedule_ends() {
         let schedule = RetrySchedule::new(vec![Duration::from_secs(10)]).unwrap();
-        let after = |due: DueDelivery, status| due.after(&answer(status), (&schedule, u32::MAX), Time::UNIX_EPOCH);
-        let retried = (DeliveryState::Pending, Some(Time::UNIX_EPOCH + Duration::from_secs(12)));
+        let after =
+            |due: DueDelivery, status| due.after(&answer(status), (&schedule, u32::MAX), Time::UNIX_EPOCH);
+        let retried = (
+            DeliveryState::Pending,
+            Some(Time::UNIX_EPOCH + Duration::from_secs(12)),
+        );
         assert_eq!(after(due(0, false), 500), retried);
         assert_eq!(after(due(1, false), 500), (DeliveryState::Failed, None));
         assert_eq!(after(due(0, true), 500), (DeliveryState::Failed, None));

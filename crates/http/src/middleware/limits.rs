@@ -73,7 +73,11 @@ const COSTS: [(Method, &str, u32); 41] = [
     (Method::POST, "/api/v1/webhooks/endpoints/{id}/recover", 20),
     // Each sends a request to where the tenant says.
     (Method::POST, "/api/v1/webhooks/endpoints/{id}/test", 5),
-    (Method::POST, "/api/v1/webhooks/messages/{id}/endpoints/{endpoint_id}/resend", 5),
+    (
+        Method::POST,
+        "/api/v1/webhooks/messages/{id}/endpoints/{endpoint_id}/resend",
+        5,
+    ),
     // They read the whole log.
     (Method::GET, "/api/v1/audit-events/export", 20),
     (Method::GET, "/api/v1/audit-events/verify", 20),

@@ -2,9 +2,7 @@ use async_trait::async_trait;
 use chrono::DateTime;
 use sea_orm::{ColumnTrait as _, QueryResult};
 use serde_json::{Value, json};
-use tenantry_domain::kernel::{
-    EventId, Page, PageRequest, Position, StoreError, Time, WebhookEndpointId,
-};
+use tenantry_domain::kernel::{EventId, Page, PageRequest, Position, StoreError, Time, WebhookEndpointId};
 use tenantry_domain::webhooks::{
     AttemptLatency, AttemptResult, DeliveryState, DeliveryStats, DueDelivery, MessageDelivery,
     RecordedAttempt, Recovery, TEST_MESSAGE, WebhookDeliveries, WebhookMessage,
@@ -326,7 +324,10 @@ impl WebhookDeliveries for PgStore {
         let ids = page.items.iter().map(|message| message.id.uuid());
         let find = self.tx.find::<Entity>().filter(Column::MessageId.is_in(ids));
         for row in find.order_by_asc(Column::EndpointId).all().await? {
-            let of = page.items.iter_mut().find(|message| message.id.uuid() == row.message_id);
+            let of = page
+                .items
+                .iter_mut()
+                .find(|message| message.id.uuid() == row.message_id);
             if let Some(message) = of {
                 message.deliveries.push(delivery(row)?);
             }

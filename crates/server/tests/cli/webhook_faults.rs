@@ -22,7 +22,10 @@ const SETTINGS: [(&str, &str); 3] = [
 fn killed_servers_lose_no_webhook_and_invent_none() {
     let folder = Folder::new("webhooks");
     let sink = HookSink::default();
-    let dev = Dev::start_with(&folder.0, &[&SETTINGS[..], &[("TENANTRY__JOBS__ENABLED", "false")]].concat());
+    let dev = Dev::start_with(
+        &folder.0,
+        &[&SETTINGS[..], &[("TENANTRY__JOBS__ENABLED", "false")]].concat(),
+    );
     let token = dev.login("acme");
     let header = format!("Authorization: Bearer {token}\r\n");
     let endpoint = json!({"url": sink.url("acme"), "event_types": ["task.updated"]}).to_string();
@@ -72,7 +75,9 @@ fn killed_servers_lose_no_webhook_and_invent_none() {
     expected.extend((0..3).flat_map(|round| (0..4).map(move |number| format!("Held {round}-{number}"))));
     expected.extend((0..4).flat_map(|round| (0..4).map(move |number| format!("Title {round}-{number}"))));
     // A lease of a killed server stands for half a minute.
-    until("every message has arrived", || titles(&sink).is_superset(&expected));
+    until("every message has arrived", || {
+        titles(&sink).is_superset(&expected)
+    });
     let left = "SELECT count(*), count(*) FILTER (WHERE state = 'succeeded') FROM webhook_deliveries";
     until("every result is stored", || {
         let (all, delivered): (i64, i64) = row(&folder.0, left);
@@ -87,7 +92,9 @@ fn killed_servers_lose_no_webhook_and_invent_none() {
     let arrived: BTreeSet<&str> = received.iter().map(|hook| hook.id.as_str()).collect();
     assert_eq!(arrived, queued);
     for title in &expected {
-        let of_title = received.iter().filter(|hook| hook.body["data"]["object"]["title"] == json!(title));
+        let of_title = received
+            .iter()
+            .filter(|hook| hook.body["data"]["object"]["title"] == json!(title));
         let ids: BTreeSet<&str> = of_title.map(|hook| hook.id.as_str()).collect();
         assert_eq!(ids.len(), 1, "{title}");
     }

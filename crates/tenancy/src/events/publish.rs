@@ -64,7 +64,10 @@ async fn publish_round(app: &Arc<Tenancy>) -> Published {
             Ok(tenants) => tenants,
             Err(error) => {
                 tracing::warn!(%error, "tenants with events to publish could not be found, trying again");
-                return Published { is_more: false, ..all };
+                return Published {
+                    is_more: false,
+                    ..all
+                };
             }
         };
         let is_last = tenants.len() < TENANTS as usize;

@@ -36,7 +36,11 @@ impl JobHandler for KeepEvents {
         let before = cx.now() - Duration::days(days.clamp(1, 3_650));
         let batch = u64::from(DELIVERIES_AT_ONCE);
         while cx
-            .write(async |work| work.webhook_deliveries().delete_before(before, DELIVERIES_AT_ONCE).await)
+            .write(async |work| {
+                work.webhook_deliveries()
+                    .delete_before(before, DELIVERIES_AT_ONCE)
+                    .await
+            })
             .await?
             == batch
         {}

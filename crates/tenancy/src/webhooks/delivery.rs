@@ -105,7 +105,12 @@ pub async fn recover(
         until: until.unwrap_or_else(|| cx.now()),
     };
     if recovery.since > recovery.until {
-        return Err(Invalid::one("/since", "out_of_range", "must not be after `until`, nor in the future").into());
+        return Err(Invalid::one(
+            "/since",
+            "out_of_range",
+            "must not be after `until`, nor in the future",
+        )
+        .into());
     }
     let queued = cx.write(async |work| {
         enabled(work, endpoint).await?;
@@ -177,7 +182,9 @@ pub async fn messages(cx: &Cx, page: PageRequest) -> Result<Page<WebhookMessage>
 pub async fn message(cx: &Cx, id: EventId) -> Result<MessageWithBody, DeliveryError> {
     cx.require(Permission::ReadWebhooks)?;
     let found = cx.read(async |work| work.webhook_deliveries().message(id).await);
-    let found: Option<_> = found.await.map_err(|error: StoreError| DeliveryError::from(error))?;
+    let found: Option<_> = found
+        .await
+        .map_err(|error: StoreError| DeliveryError::from(error))?;
     let (message, data) = found.ok_or(DeliveryError::NotFound)?;
     let body = data.map(|data| message_body(&message.kind, message.at, &data));
     Ok(MessageWithBody { message, body })

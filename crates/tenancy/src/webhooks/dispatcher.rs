@@ -174,7 +174,7 @@ impl Dispatcher {
         let _turn = self.places.transaction().await;
         let valid_until = Instant::now() + lasts;
         let taken: Vec<(_, Loaded)> = cx
-            .write(async |work| {
+            .write_behind(async |work| {
                 let now = cx.now();
                 let mut taken = Vec::new();
                 for lane in work.webhook_lanes().take(lease, rows(limit), now).await? {

@@ -13,17 +13,18 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Capability;
 use tenantry_domain::webhooks::{
     AttemptResult, ConnectionFault, Delivery, DeliveryOutcome, DeliveryState, DisablingRule, DueDelivery,
-    EndpointCredentials, EndpointStep, Lane, LaneLease, MessageId, SendError, WebhookEndpoint, WebhookRequest,
+    EndpointCredentials, EndpointStep, Lane, LaneLease, MessageId, SendError, WebhookEndpoint,
+    WebhookRequest,
 };
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use uuid::Uuid;
 
+use crate::Cx;
 use crate::webhooks::delivery_state::{credentials, settle};
 use crate::webhooks::disabled_notice;
 use crate::webhooks::places::{BECAUSE, Places};
-use crate::Cx;
 
 /// How many deliveries are read at once: what one endpoint has in memory.
 const READ_AT_ONCE: u32 = 32;
@@ -87,10 +88,16 @@ pub(crate) async fn load(
     } else {
         queue.due(lane.endpoint, (READ_AT_ONCE, except), now).await?
     };
-    let lost: Vec<Uuid> = due.iter().filter(|one| one.data.is_none()).map(|one| one.id).collect();
+    let lost: Vec<Uuid> = due
+        .iter()
+        .filter(|one| one.data.is_none())
+        .map(|one| one.id)
+        .collect();
     if !lost.is_empty() {
         let canceled = work.webhook_deliveries().cancel_these(&lost).await?;
-        cx.app().delivery_signals().note_ended(DeliveryState::Canceled, canceled);
+        cx.app()
+            .delivery_signals()
+            .note_ended(DeliveryState::Canceled, canceled);
         due.retain(|one| one.data.is_some());
     }
     Ok(Loaded {
@@ -237,7 +244,11 @@ impl LaneRun {
     fn beat(&self) -> Instant {
         let beat = self.valid_until - self.places.config.lease * 2 / 3;
         let takes_more = !self.ends && self.queue.is_empty() && self.sending.len() < self.window();
-        if takes_more { beat.min(Instant::now() + self.places.config.poll) } else { beat }
+        if takes_more {
+            beat.min(Instant::now() + self.places.config.poll)
+        } else {
+            beat
+        }
     }
 
     /// How many requests may be in flight.
@@ -332,7 +343,8 @@ impl LaneRun {
     async fn store_once(&self) -> Result<Goes, StoreError> {
         let (cx, lane) = (&self.cx, &self.lane);
         let rule = &self.places.config.rule;
-        cx.write(async |work| {
+        // It need not outlast a crash of the database: what is undone is sent again, as after a crash of this process.
+        cx.write_behind(async |work| {
             // The endpoint before the lane: whoever deletes an endpoint locks them in this order.
             let found = work.webhook_endpoints().find_for_update(lane.endpoint).await?;
             if !work.webhook_lanes().hold(lane.endpoint, self.lease).await? {
@@ -355,12 +367,16 @@ impl LaneRun {
     /// Reads what is due, or gives the lane back when there is nothing and nothing is in flight.
     async fn go_on(&self, work: &mut Work, found: Option<WebhookEndpoint>) -> Result<Goes, StoreError> {
         let (cx, lane, is_idle) = (&self.cx, &self.lane, self.sending.is_empty());
-        let (rate, ordered) = found.as_ref().map_or((None, false), |found| (found.rate_limit, found.ordered));
+        let (rate, ordered) = found
+            .as_ref()
+            .map_or((None, false), |found| (found.rate_limit, found.ordered));
         let now = cx.now();
         let not_before = lane.state.not_before(rate, now);
         if self.ends {
             if is_idle {
-                work.webhook_lanes().release(lane, (ordered, not_before), now).await?;
+                work.webhook_lanes()
+                    .release(lane, (ordered, not_before), now)
+                    .await?;
                 return Ok(Goes::Out);
             }
             return Ok(Goes::On(Loaded {
@@ -368,15 +384,27 @@ impl LaneRun {
                 due: Vec::new(),
             }));
         }
-        let known: Vec<Uuid> = self.flying.iter().copied().chain(self.queue.iter().map(|due| due.id)).collect();
+        let known: Vec<Uuid> = self
+            .flying
+            .iter()
+            .copied()
+            .chain(self.queue.iter().map(|due| due.id))
+            .collect();
         let loaded = load(cx, work, (lane, found), &known).await?;
         let rests = match &loaded.target {
-            Target::Endpoint(..) if !loaded.due.is_empty() || !self.queue.is_empty() || !is_idle => return Ok(Goes::On(loaded)),
+            Target::Endpoint(..) if !loaded.due.is_empty() || !self.queue.is_empty() || !is_idle => {
+                return Ok(Goes::On(loaded));
+            }
             Target::Endpoint(..) => not_before,
             Target::Unreadable => Some(now + UNREADABLE_RESTS),
             Target::Nowhere => {
-                let canceled = work.webhook_deliveries().cancel(lane.endpoint, CANCELED_AT_ONCE).await?;
-                cx.app().delivery_signals().note_ended(DeliveryState::Canceled, canceled);
+                let canceled = work
+                    .webhook_deliveries()
+                    .cancel(lane.endpoint, CANCELED_AT_ONCE)
+                    .await?;
+                cx.app()
+                    .delivery_signals()
+                    .note_ended(DeliveryState::Canceled, canceled);
                 if canceled == u64::from(CANCELED_AT_ONCE) {
                     return Ok(Goes::On(loaded));
                 }
@@ -403,13 +431,15 @@ async fn judge(
         return Ok(false);
     }
     let mut streak = endpoint.streak;
-    let disabling = results.iter().find(|result| match rule.after(streak, &result.outcome, result.at) {
-        EndpointStep::Keep(after) => {
-            streak = after;
-            false
-        }
-        EndpointStep::Disable(_) => true,
-    });
+    let disabling = results
+        .iter()
+        .find(|result| match rule.after(streak, &result.outcome, result.at) {
+            EndpointStep::Keep(after) => {
+                streak = after;
+                false
+            }
+            EndpointStep::Disable(_) => true,
+        });
     if streak != endpoint.streak {
         work.webhook_endpoints().store_streak(endpoint.id, streak).await?;
     }
