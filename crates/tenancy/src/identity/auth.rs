@@ -314,7 +314,8 @@ pub async fn register(
     }
 }
 
-/// Rotates a refresh token. A used-up token ends its session, except within moments of its use. A session that was idle
+/// Rotates a refresh token. The access token says when the factor of the login was given, and nothing of a factor that was given
+/// later: its holder may be another one. A used-up token ends its session, except within moments of its use. A session that was idle
 /// for too long, or began too long ago, ends too.
 ///
 /// # Errors
@@ -337,6 +338,7 @@ pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, 
     Ok(logged_in(cx, rules, &session, refresh_token, user, tenant))
 }
 
+    let session = session.as_refreshed();
 /// Ends the caller's own session.
 ///
 /// # Errors

@@ -1119,7 +1119,7 @@ impl GivenFactor {
 }
 
 /// Returns the caller's session. A first factor is noted in it: until then the session needed none, so no token of it gains anything
-/// (where the password was asked for, it still is: [`Session::login_factor_at`]). A further one is not, since a thief with another
+/// (where the password was asked for, it still is: [`Session::login_factor_at`], and [`Session::as_refreshed`] for its tokens). A further one is not, since a thief with another
 /// token of the session would gain what the caller proved.
 pub(crate) async fn note_in_session<E: From<Refused> + From<StoreError>>(
     cx: &Cx,
