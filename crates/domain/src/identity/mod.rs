@@ -14,6 +14,7 @@ mod lockout;
 mod mfa;
 mod passkey;
 mod password;
+mod password_names;
 mod person;
 mod security_notice;
 mod session;
@@ -52,9 +53,10 @@ pub use passkey::{
 };
 pub use password::{
     CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
-    RefusedHash, Verified, normalized,
+    RefusedHash, Verified,
 };
 pub use person::{Erasure, Persons};
+pub use password_names::normalized;
 pub use security_notice::{BoundedNotices, SecurityNotice};
 pub use session::{
     AuthMethods, IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session,
