@@ -245,6 +245,9 @@ impl From<ApiKeyReason> for ApiError {
             ApiKeyReason::FormerSecret => Self::new(ErrorCode::Forbidden).with_detail(
                 "This secret of the API key was replaced. Only the present secret rotates the key.",
             ),
+            ApiKeyReason::OfAnother => Self::new(ErrorCode::Forbidden).with_detail(
+                "The API key belongs to another user, who alone may rotate it. Revoke it with DELETE, and create a key of your own.",
+            ),
             ApiKeyReason::Expired => Self::new(ErrorCode::Conflict)
                 .with_detail("The API key has expired: change `expires_at` first."),
         }
