@@ -100,6 +100,7 @@ mod m20261130_000108_address_trigger;
 mod m20261130_000109_first_passwords;
 mod m20261130_000111_row_places;
 mod m20261130_000120_events;
+mod m20261130_000127_ended_first_passwords;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

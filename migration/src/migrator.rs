@@ -160,6 +160,7 @@ in_order! {
     m20261130_000109_first_passwords
     m20261130_000111_row_places
     m20261130_000120_events
+    m20261130_000127_ended_first_passwords
 }
 
 /// The names of the migrations of a migrator, in order.

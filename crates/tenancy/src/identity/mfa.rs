@@ -886,7 +886,10 @@ async fn waiting(
             .mailbox
             .as_ref()
             .is_none_or(|entry| entry.proof.opens(&user));
-        user.is_active && one.user_id == user.id && same_password && is_open && cx.now() < one.expires_at
+        // A first password may have expired meanwhile: at a login it would be a wrong one.
+        let has_expired = login.mailbox.is_none() && user.has_expired_password(cx.now());
+        let is_admitted = user.is_active && same_password && is_open && !has_expired;
+        is_admitted && one.user_id == user.id && cx.now() < one.expires_at
     });
     Ok(waiting.map(|waiting| (user, waiting)))
 }
