@@ -32,7 +32,8 @@ pub use api_key::{
 };
 pub use breached_passwords::{BreachedPasswords, NotCompared};
 pub use challenge::{
-    ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier, Challenges, SpentChallenges,
+    ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier, Challenges, SPENT_MINUTES,
+    SpentChallenges,
 };
 pub use custom_role::{CustomRole, CustomRolePatch, CustomRoles, Narrowing, NewCustomRole, RoleName};
 pub use invitation::{
