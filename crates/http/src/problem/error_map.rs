@@ -379,6 +379,9 @@ impl From<AuthError> for ApiError {
             AuthError::RegistrationClosed => {
                 Self::new(ErrorCode::Forbidden).with_detail("The tenant does not allow self-registration.")
             }
+            AuthError::RegistrationNeedsFactor => Self::new(ErrorCode::Forbidden).with_detail(
+                "Members of the tenant need a second factor, which a registration does not set up. Ask an admin for an invitation.",
+            ),
             AuthError::Challenge(error) => error.into(),
             AuthError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             AuthError::Password(error) => error.into(),

@@ -76,6 +76,9 @@ pub enum AuthError {
     /// The tenant does not let people register themselves.
     #[error("the tenant does not allow self-registration")]
     RegistrationClosed,
+    /// The tenant, or the server, requires a second factor of members, which a registration does not ask for.
+    #[error("members of the tenant need a second factor, so nobody registers")]
+    RegistrationNeedsFactor,
     /// No response to a challenge was accepted.
     #[error(transparent)]
     Challenge(#[from] ChallengeError),
@@ -254,7 +257,7 @@ pub async fn register(
         .await?
         .applies_to(GrantedRole::REGISTERED.role())
     {
-        return Err(AuthError::RegistrationClosed);
+        return Err(AuthError::RegistrationNeedsFactor);
     }
     cx.scope().require_write()?;
     let domains = AllowedDomains::of(cx).await?;
@@ -335,10 +338,10 @@ pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, 
         }
     };
     let refresh_token = presented.child.token.clone();
+    let session = session.as_refreshed();
     Ok(logged_in(cx, rules, &session, refresh_token, user, tenant))
 }
 
-    let session = session.as_refreshed();
 /// Ends the caller's own session.
 ///
 /// # Errors
