@@ -56,8 +56,8 @@ pub use password::{
     CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
     RefusedHash, Verified,
 };
-pub use person::{Erasure, Persons};
 pub use password_names::normalized;
+pub use person::{Erasure, Persons};
 pub use security_notice::{BoundedNotices, SecurityNotice};
 pub use session::{
     AuthMethods, IssuedRefresh, LOGIN_ADDRESSES, LiveAt, PresentedRefresh, RefreshTokens, Rotation, Session,
