@@ -106,6 +106,7 @@ mod m20261130_000123_notifications;
 mod m20261130_000124_event_feed;
 mod m20261130_000125_complete_erasures;
 mod m20261130_000126_operator_passwords;
+mod m20261130_000127_ended_first_passwords;
 
 pub use bootstrap::bootstrap;
 pub use data::DataMigration;

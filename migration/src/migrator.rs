@@ -169,6 +169,7 @@ in_order! {
     m20261130_000124_event_feed
     m20261130_000125_complete_erasures
     m20261130_000126_operator_passwords
+    m20261130_000127_ended_first_passwords
 }
 
 /// The names of the migrations of a migrator, in order.

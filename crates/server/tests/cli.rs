@@ -215,6 +215,7 @@ fn every_command_explains_itself_with_an_example() {
         &["tombstones", "apply", "--help"],
         &["user", "--help"],
         &["user", "import", "--help"],
+        &["user", "correct-email", "--help"],
         &["user", "reset-mfa", "--help"],
     ] {
         let help = output(command, NOTHING);

@@ -14,7 +14,7 @@ use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::events::{EventExport, EventTypeError};
 use tenantry_domain::identity::{
     ApiKeyFormat, BreachedPasswords, ChallengePurpose, ChallengeVerifier, Challenges, PasskeyCeremonies,
-    PasswordHasher, TotpWindow,
+    PasswordHasher, TotpWindow, SpentChallenges,
 };
 use tenantry_domain::kernel::{
     Clock, HostResolver, InvalidatedCache, InvalidationPublisher, PermissionError, StoreError,
@@ -509,16 +509,16 @@ fn challenges(
     clock: &Arc<dyn Clock>,
 ) -> Result<Option<Challenges>, ConfigurationError> {
     let challenge = &config.signup.challenge;
-    let verifier: Arc<dyn ChallengeVerifier> = match challenge.provider {
+    let store: Arc<dyn SpentChallenges> = Arc::new(PgSpentChallenges::new(platform.clone()));
+    // The proof of work stores the challenge, which has many responses.
+    let (verifier, spent): (Arc<dyn ChallengeVerifier>, _) = match challenge.provider {
         ChallengeProvider::None => return Ok(None),
-        ChallengeProvider::ProofOfWork => Arc::new(ProofOfWork::new(
-            secret,
-            challenge.difficulty,
-            challenge.minutes,
-            Arc::new(PgSpentChallenges::new(platform.clone())),
-            Arc::clone(clock),
-        )),
-        ChallengeProvider::Siteverify => Arc::new(site_verify(challenge)?),
+        ChallengeProvider::ProofOfWork => {
+            let (difficulty, minutes) = (challenge.difficulty, challenge.minutes);
+            let work = ProofOfWork::new(secret, difficulty, minutes, store, Arc::clone(clock));
+            (Arc::new(work), None)
+        }
+        ChallengeProvider::Siteverify => (Arc::new(site_verify(challenge)?), Some(store)),
     };
     let purposes = challenge.purposes.iter();
     Ok(Some(Challenges {
@@ -527,6 +527,7 @@ fn challenges(
             .filter_map(|name| ChallengePurpose::parse(name))
             .collect(),
         fail_open: challenge.fail_open,
+        spent,
     }))
 }
 

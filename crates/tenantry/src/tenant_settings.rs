@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use tenantry_domain::customization::EffectiveSettings;
 use tenantry_domain::kernel::{Invalid, SystemScope, TenantId, counted};
-use tenantry_tenancy::OperatorCx;
 use tenantry_tenancy::admin::operator_mfa;
+use tenantry_tenancy::customization::security_policy;
 use tenantry_tenancy::customization::setting::{self, SettingError};
 use tenantry_tenancy::identity::{reseal, signing_key};
+use tenantry_tenancy::{OperatorCx, Tenancy};
 
 use crate::all_tenants::TenantPages;
 use crate::boot::boot;
@@ -26,7 +27,7 @@ pub struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// List the settings that hold for a tenant, each with its value and the level that it comes from. Of a secret it says only that it is set.
+    /// List the settings that hold for a tenant, each with its value and where it comes from: a level, or a bound of the server that overrules the tenant. Of a secret it says only that it is set.
     #[command(after_help = "Example: tenantry settings show acme")]
     Show {
         /// Slug of the tenant.
@@ -91,7 +92,7 @@ async fn show(cx: &OperatorCx, slug: &str) -> Result<(), CommandError> {
     let secrets = settings.secrets.keys().map(String::as_str);
     let keys: BTreeSet<&str> = settings.values.keys().copied().chain(secrets).collect();
     for key in keys {
-        console::say(&shown(key, &settings));
+        console::say(&shown(cx.app(), key, &settings));
     }
     Ok(())
 }
@@ -101,13 +102,17 @@ async fn set(cx: &OperatorCx, slug: &str, key: &str, value: &str) -> Result<(), 
     let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
     let value = Some(value).filter(|value| !value.is_null());
     let settings = setting::operate(cx, tenant, key, value).await.map_err(refused)?;
-    console::say(&shown(key, &settings));
+    console::say(&shown(cx.app(), key, &settings));
     Ok(())
 }
 
-fn shown(key: &str, settings: &EffectiveSettings) -> String {
+/// The value that holds, and where it comes from: a level, or a bound of the server.
+fn shown(app: &Tenancy, key: &str, settings: &EffectiveSettings) -> String {
     match settings.values.get(key) {
-        Some(resolved) => format!("{key} {} ({})", resolved.value, resolved.level.as_str()),
+        Some(resolved) => match security_policy::bound_of_server(app, key, &resolved.value) {
+            Some((value, bound)) => format!("{key} {value} ({bound})"),
+            None => format!("{key} {} ({})", resolved.value, resolved.level.as_str()),
+        },
         None if settings.secrets.contains_key(key) => format!("{key} is set"),
         None => format!("{key} is not set"),
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tenantry_domain::identity::Email;
 use tenantry_domain::kernel::{Invalid, Role, SystemScope, counted};
+use tenantry_tenancy::identity::address_correction::{self, CorrectionError};
 use tenantry_tenancy::identity::mfa::{self, MfaError};
 use tenantry_tenancy::identity::user::UserError;
 use tenantry_tenancy::identity::user_import::{self, ImportCounts, ImportUser, Imported};
@@ -63,6 +64,24 @@ enum Action {
         /// The address of the user.
         #[arg(long)]
         email: String,
+        #[command(flatten)]
+        reason: Reason,
+    },
+    /// Give the only admin of a tenant another address, in place of one that was never verified: a mistyped one at sign-up, whose mails nobody
+    /// reads. A link to choose a password is mailed to the new address. Check who asks before you run it: that link opens the account.
+    #[command(
+        after_help = "Example: tenantry user correct-email --tenant acme --email ada@acme.exmaple --to ada@acme.example"
+    )]
+    CorrectEmail {
+        /// The slug of the tenant.
+        #[arg(long)]
+        tenant: String,
+        /// The address of the account, as it is stored.
+        #[arg(long)]
+        email: String,
+        /// The right address.
+        #[arg(long)]
+        to: String,
         #[command(flatten)]
         reason: Reason,
     },
@@ -125,6 +144,12 @@ pub async fn run(config: &Configuration, args: &Args) -> Result<(), CommandError
             email,
             reason,
         } => reset_mfa(&reason.context(&booted.app, BECAUSE)?, tenant, email).await,
+        Action::CorrectEmail {
+            tenant,
+            email,
+            to,
+            reason,
+        } => correct_email(&reason.context(&booted.app, BECAUSE)?, tenant, (email, to)).await,
         Action::Export {
             tenant,
             email,
@@ -165,14 +190,40 @@ async fn reset_mfa(operators: &OperatorCx, slug: &str, email: &str) -> Result<()
     Ok(())
 }
 
+async fn correct_email(
+    operators: &OperatorCx,
+    slug: &str,
+    (email, to): (&str, &str),
+) -> Result<(), CommandError> {
+    let email = Email::parse(email, "/email").map_err(|error| invalid(&error))?;
+    let to = Email::parse(to, "/to").map_err(|error| invalid(&error))?;
+    let tenant = find(operators.app(), slug).await?;
+    let because = SystemScope::because("an operator corrects the address of a user");
+    let cx = operators.enter(because, tenant).await;
+    let cx = cx.map_err(|error| other(&error))?;
+    let corrected = address_correction::correct(operators, &cx, &email, &to).await;
+    let user = corrected.map_err(|error| match error {
+        CorrectionError::Invalid(error) => invalid(&error),
+        CorrectionError::NoSuchUser => no_such_user(slug, &email),
+        error => other(&error),
+    })?;
+    console::say(&format!(
+        "{} is the address of the account now, and a link to choose a password is mailed to it",
+        user.email.as_str()
+    ));
+    Ok(())
+}
+
+fn no_such_user(slug: &str, email: &Email) -> CommandError {
+    let email = email.as_str();
+    CommandError::Other(format!(
+        "the tenant '{slug}' has no user {email}: check the address"
+    ))
+}
+
 fn not_reset(error: &MfaError, slug: &str, email: &Email) -> CommandError {
     match error {
-        MfaError::NoSuchUser => {
-            let email = email.as_str();
-            CommandError::Other(format!(
-                "the tenant '{slug}' has no user {email}: check the address"
-            ))
-        }
+        MfaError::NoSuchUser => no_such_user(slug, email),
         error => other(error),
     }
 }

@@ -9,6 +9,8 @@ mod catalogue;
 #[cfg(test)]
 mod data;
 #[cfg(test)]
+mod first_passwords;
+#[cfg(test)]
 mod isolation;
 #[cfg(test)]
 mod running;

@@ -53,6 +53,20 @@ pub fn tolerant_script(folder: &Path, scenario: &Scenario, tokens: &Path) -> Res
     write_script(folder, scenario, tokens, "")
 }
 
+/// The same, with a pause of so many milliseconds before each request of a connection: many connections ask for a rate, and a server that
+/// answers late is asked for little less.
+pub fn paced_script(
+    folder: &Path,
+    scenario: &Scenario,
+    tokens: &Path,
+    pause_ms: usize,
+) -> Result<PathBuf, Failure> {
+    let path = tolerant_script(folder, scenario, tokens)?;
+    let paced = std::fs::read_to_string(&path)? + &format!("function delay() return {pause_ms} end\n");
+    std::fs::write(&path, paced)?;
+    Ok(path)
+}
+
 fn write_script(
     folder: &Path,
     scenario: &Scenario,

@@ -26,7 +26,7 @@ use tenantry_system::SystemClock;
 use crate::ground::{Ground, Size, say};
 use crate::load::{CONNECTIONS, Measured};
 use crate::redis::Redis;
-use crate::report::{Fairness, Overload, Report, Row};
+use crate::report::{Fairness, Overload, Report, Row, WrongLogins};
 use crate::scenario::Scenario;
 use crate::server::{Server, Used};
 
@@ -42,8 +42,8 @@ struct Args {
     /// Fewer and shorter rounds, and no 100,000 tenants: under five minutes once the data are there.
     #[arg(long)]
     quick: bool,
-    /// Only these scenarios, with a comma between them; `flatness`, `fairness`, `login_fairness`, `overload`, `guard`,
-    /// `export`, `purge`, `audit_cost` and `webhooks` are nine more.
+    /// Only these scenarios, with a comma between them; `flatness`, `fairness`, `login_fairness`, `wrong_logins`, `overload`,
+    /// `guard`, `export`, `purge`, `audit_cost` and `webhooks` are nine more.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// How many rounds; 3, or 2 when quick.
@@ -76,12 +76,17 @@ struct Args {
 const FLATNESS: &str = "flatness";
 const FAIRNESS: &str = "fairness";
 const LOGIN_FAIRNESS: &str = "login_fairness";
+const WRONG_LOGINS: &str = "wrong_logins";
 const OVERLOAD: &str = "overload";
 const GUARD: &str = "guard";
 const EXPORT: &str = "export";
 const PURGE: &str = "purge";
 const AUDIT_COST: &str = "audit_cost";
 const WEBHOOKS: &str = "webhooks";
+
+/// How many wrong logins a second are asked for, by connections that pause for two seconds before each.
+const WRONG_LOGINS_ASKED: usize = 500;
+const WRONG_LOGINS_PAUSE_SECONDS: usize = 2;
 
 /// How many connections there are for each that full load has, when there are too many.
 const TOO_MANY: usize = 64;
@@ -205,6 +210,8 @@ impl Bench<'_> {
         rows.extend(self.measure_all(&server, scenario::others(size), tokens).await?);
         let rss_after_all_mb = server::resident_mib(server.process());
         let login_fairness = self.wanted(LOGIN_FAIRNESS, self.login_fairness(tokens)).await?;
+        let wrong_logins = self.wrong_logins(&server, tokens);
+        let wrong_logins = self.wanted(WRONG_LOGINS, wrong_logins).await?;
         let overload = self.wanted(OVERLOAD, self.overload(tokens)).await?;
         let needs_large = [EXPORT, PURGE, AUDIT_COST]
             .iter()
@@ -243,6 +250,7 @@ impl Bench<'_> {
             flatness,
             fairness,
             login_fairness,
+            wrong_logins,
             overload,
             guard,
             export,
@@ -366,6 +374,22 @@ impl Bench<'_> {
             .collect();
         let script = load::tolerant_script(self.folder, &scenario::add_users(), tokens)?;
         self.beside(LOGIN_FAIRNESS, &quiet, &script, 100).await
+    }
+
+    /// Fifty tenants that read, beside [`WRONG_LOGINS_ASKED`] wrong logins a second at one tenant, from one network.
+    async fn wrong_logins(&self, server: &Server, tokens: &Path) -> Result<WrongLogins, Failure> {
+        let (asked, pause) = (WRONG_LOGINS_ASKED, WRONG_LOGINS_PAUSE_SECONDS);
+        let script = load::paced_script(self.folder, &scenario::wrong_logins(), tokens, pause * 1_000)?;
+        let rss_before_mb = server::resident_mib(server.process());
+        let readers = self
+            .beside(WRONG_LOGINS, &self.quiet_readers(), &script, asked * pause)
+            .await?;
+        Ok(WrongLogins {
+            asked,
+            readers,
+            rss_before_mb,
+            rss_after_mb: server::resident_mib(server.process()),
+        })
     }
 
     /// Quiet tenants, alone and beside a noisy one, in turn: the medians of the rounds.

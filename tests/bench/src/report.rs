@@ -14,6 +14,7 @@ pub struct Report {
     pub fairness: Option<Fairness>,
     /// Ten tenants with a login a second each, while another one adds users over a hundred connections.
     pub login_fairness: Option<Fairness>,
+    pub wrong_logins: Option<WrongLogins>,
     pub overload: Option<Overload>,
     pub guard: Option<Guarded>,
     pub export: Option<Exported>,
@@ -25,6 +26,31 @@ pub struct Report {
     /// The same after the last scenario, ingest with its thousand events in a request.
     pub rss_after_all_mb: u64,
     pub startup_ms: u128,
+}
+
+/// Wrong logins at one tenant, and what fifty others that read notice of them.
+#[derive(Debug, Serialize)]
+pub struct WrongLogins {
+    /// How many a second were asked for.
+    pub asked: usize,
+    /// Its rate of the noise is that of the answers: wrong ones, and refusals where no place to hash was left.
+    pub readers: Fairness,
+    /// What the server had in memory, in MiB.
+    pub rss_before_mb: u64,
+    /// The same after the last round.
+    pub rss_after_mb: u64,
+}
+
+impl WrongLogins {
+    fn sentence(&self) -> String {
+        let noise = format!("of {} wrong logins", self.asked);
+        format!(
+            "{}  resident memory {} MiB before, {} MiB after\n",
+            self.readers.sentence("fifty quiet tenants", &noise),
+            self.rss_before_mb,
+            self.rss_after_mb
+        )
+    }
 }
 
 /// The guard's check of the database, connecting included.
@@ -259,6 +285,11 @@ impl Report {
         if let Some(fair) = &self.login_fairness {
             text += &fair.sentence("logins of ten tenants", "new users");
         }
+        text += &self
+            .wrong_logins
+            .as_ref()
+            .map(WrongLogins::sentence)
+            .unwrap_or_default();
         text + &self.single_figures()
     }
 

@@ -247,6 +247,20 @@ pub fn add_users() -> Scenario {
     }
 }
 
+/// Logins of one tenant with wrong passwords, each of another account that is not there: an account that is guessed at waits after a few
+/// wrong passwords, and costs no hash then.
+pub fn wrong_logins() -> Scenario {
+    let body = r#"{"tenant_slug":"bench-' .. n .. '","email":"nobody-' .. math.random(1000000000) .. '@bench.example","password":"wrong battery staple"}"#;
+    Scenario {
+        name: "wrong_logins",
+        tenants: 1,
+        request: send("POST", "/api/v1/auth/login", "", body).replace(".. bearer ..", ".."),
+        sql: None,
+        prepared: None,
+        status: 401,
+    }
+}
+
 fn unauthenticated() -> Scenario {
     Scenario {
         name: "unauthenticated",

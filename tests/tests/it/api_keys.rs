@@ -382,6 +382,36 @@ async fn a_service_account_rotates_its_own_key_and_no_other() {
     assert_eq!(rotated["actor_id"], json!(robot.id));
 }
 
+/// A personal key acts as its creator. An admin who got its secret by a rotation would keep it after being removed.
+#[actix_web::test]
+async fn personal_key_is_rotated_by_its_creator_alone() {
+    let world = World::new().await;
+    let (admin, second) = (&world.acme.admin, &world.second_admin().await);
+    let personal = Key::new(&world, admin, &scoped(&["tasks.read"])).await;
+    let robot = Key::new(&world, admin, &service(&world, &["tasks.read"])).await;
+    let globex = world.digest(&world.globex).await;
+    let rotate = async |who: &Person, key: &Key| {
+        let path = format!("{}/rotate", key.path());
+        world.post(who, &path, &json!({"overlap_seconds": 0})).await
+    };
+    let refused = rotate(second, &personal).await.problem(403, "forbidden");
+    assert!(
+        refused.text().contains("belongs to another user"),
+        "{}",
+        refused.text()
+    );
+    personal.lists_tasks(&world).await.expect(200);
+    let personal = Key::of(&rotate(admin, &personal).await.expect(201).json());
+    personal.lists_tasks(&world).await.expect(200);
+    // The key of a service account is the tenant's.
+    let robot = Key::of(&rotate(second, &robot).await.expect(201).json());
+    robot.lists_tasks(&world).await.expect(200);
+    // Any admin may end a key.
+    world.delete(second, &personal.path()).await.expect(204);
+    personal.lists_tasks(&world).await.problem(401, "unauthenticated");
+    assert_eq!(world.digest(&world.globex).await, globex);
+}
+
 /// A secret that leaked, for which reason the owner rotated the key, must not take the key over.
 #[actix_web::test]
 async fn replaced_secret_rotates_no_key() {

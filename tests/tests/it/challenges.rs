@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use tenantry_domain::identity::{
     ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier, Challenges,
 };
+use tenantry_persistence::{PgSpentChallenges, Pool, PoolConfig};
 use tenantry_tests::{Client, Options, PASSWORD, Request, World};
 
 const CHALLENGE: &str = "/api/v1/auth/challenge";
@@ -233,6 +234,7 @@ async fn a_provider_that_is_away_closes_sign_up_unless_set() {
             verifier: provider.clone(),
             purposes: [ChallengePurpose::Register].into(),
             fail_open,
+            spent: None,
         }),
         ..Options::default()
     };
@@ -260,6 +262,63 @@ async fn a_provider_that_is_away_closes_sign_up_unless_set() {
     provider.answer(Ok(()));
     register(&world.client, "four")
         .header(HEADER, "token")
+        .await
+        .expect(201);
+}
+
+/// A provider may accept a token again, and one that is away refuses none. Of all servers together one accepts it, once, also when the
+/// request fails for another reason.
+#[actix_web::test]
+async fn response_of_a_provider_is_accepted_once_by_all_servers() {
+    let provider = Arc::new(Provider(Mutex::new(Ok(()))));
+    let world = World::new().await;
+    let server = async || {
+        let platform = Pool::new(&world.database.platform_url(), &PoolConfig::default()).unwrap();
+        let options = Options {
+            challenges: Some(Challenges {
+                verifier: provider.clone(),
+                purposes: [ChallengePurpose::Register].into(),
+                fail_open: true,
+                spent: Some(Arc::new(PgSpentChallenges::new(platform))),
+            }),
+            ..Options::default()
+        };
+        world.other_instance(&options).await
+    };
+    let both = [server().await, server().await];
+    register(&both[0], "one")
+        .header(HEADER, "token 1")
+        .await
+        .expect(201);
+    for server in &both {
+        let again = register(server, "two").header(HEADER, "token 1").await;
+        let problem = again.problem(403, "challenge_required");
+        assert!(problem.text().contains("was used already"), "{}", problem.text());
+    }
+    // Of many at once one is accepted.
+    let sent = (0..10).map(|number| {
+        let server = &both[number % 2];
+        register(server, &format!("at-once-{number}"))
+            .header(HEADER, "token 2")
+            .send()
+    });
+    let replies = futures_util::future::join_all(sent).await;
+    assert_eq!(replies.iter().filter(|reply| reply.status == 201).count(), 1);
+    // While the provider is away any text is accepted, once too.
+    provider.answer(Err(ChallengeError::Unavailable("away".into())));
+    register(&both[0], "three")
+        .header(HEADER, "any")
+        .await
+        .expect(201);
+    let again = register(&both[1], "four").header(HEADER, "any").await;
+    again.problem(403, "challenge_required");
+    // A refused one is not stored.
+    provider.answer(Err(ChallengeError::Refused("is wrong")));
+    let wrong = register(&both[0], "five").header(HEADER, "token 3").await;
+    wrong.problem(403, "challenge_required");
+    provider.answer(Ok(()));
+    register(&both[0], "five")
+        .header(HEADER, "token 3")
         .await
         .expect(201);
 }

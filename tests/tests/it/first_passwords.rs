@@ -13,6 +13,7 @@ use tenantry_tenancy::{Cx, Origin};
 use tenantry_tests::{PASSWORD, Person, World};
 
 use crate::account_passwords::{Mailed, ask};
+use crate::mfa::{App, with_factor};
 
 const USERS: &str = "/api/v1/users";
 const CHANGE: &str = "/api/v1/auth/change-password";
@@ -280,4 +281,32 @@ async fn users_are_notified_once_before_a_first_password_expires() {
         .iter()
         .filter(|(action, _)| action == "user.password_expires_soon");
     assert_eq!(noted.count(), 1);
+}
+
+/// A login that waits for its code lives for five minutes, and no longer than the first password that it began with. A password that its
+/// user chose does not end it.
+#[actix_web::test]
+async fn waiting_login_ends_with_its_first_password() {
+    let world = World::new().await;
+    let answer = added(&world, "grace", None).await;
+    let first = answer["password"].as_str().unwrap().to_owned();
+    let login = world.login("acme", "grace@acme.example", &first).await;
+    let grace = with_factor(&world, &session(&login.expect(200).json())).await;
+    let own = with_factor(&world, &world.globex.member).await;
+    let waiting = async |slug: &str, email: &str, password: &str| {
+        let login = world.login(slug, email, password).await;
+        login.problem(401, "mfa_required").json()["mfa_token"].clone()
+    };
+    let verify = async |token: &Value, app: &App| {
+        let body = json!({"mfa_token": token, "code": app.next_code(&world)});
+        world.client.post("/api/v1/auth/mfa/verify", &body).await
+    };
+    world.clock.advance(Duration::days(7) - Duration::minutes(3));
+    let token = waiting("acme", "grace@acme.example", &first).await;
+    verify(&token, &grace).await.expect(200);
+    let late = waiting("acme", "grace@acme.example", &first).await;
+    let of_other = waiting("globex", &world.globex.member.email, PASSWORD).await;
+    world.clock.advance(Duration::minutes(3));
+    verify(&late, &grace).await.problem(401, "token_revoked");
+    verify(&of_other, &own).await.expect(200);
 }

@@ -8,6 +8,7 @@
 
 mod account_mail;
 mod account_passwords;
+mod address_correction;
 mod alerts;
 mod alerts_misuse;
 mod api_keys;

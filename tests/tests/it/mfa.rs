@@ -938,11 +938,13 @@ async fn required_factor_is_enrolled_at_the_next_login() {
     // Users who register would have a session without a factor.
     let body =
         json!({"tenant_slug": "acme", "email": "n@acme.example", "password": PASSWORD, "full_name": "N"});
-    world
-        .client
-        .post("/api/v1/auth/register", &body)
-        .await
-        .problem(403, "forbidden");
+    let closed = world.client.post("/api/v1/auth/register", &body).await;
+    let closed = closed.problem(403, "forbidden");
+    assert!(
+        closed.text().contains("need a second factor"),
+        "{}",
+        closed.text()
+    );
     login_with(&world.client, &world.globex.member, None)
         .await
         .expect(200);

@@ -159,6 +159,30 @@ async fn api_keys_notify_who_makes_or_rotates_them() {
 }
 
 #[actix_web::test]
+async fn creator_is_notified_when_another_admin_rotates_a_key() {
+    let mailed = Mailed::new().await;
+    let (world, admin) = (&mailed.world, &mailed.world.acme.admin);
+    let second = world.second_admin().await;
+    let expires_at = world.app.ports.clock.now() + Duration::days(30);
+    let robot =
+        json!({"name": "Robot", "scopes": ["tasks.read"], "service_account": true, "expires_at": expires_at});
+    let made = world.post(admin, KEYS, &robot).await.expect(201).json();
+    mailed.mails_to(&admin.email).await;
+    let path = format!("{KEYS}/{}/rotate", made["id"].as_str().unwrap());
+    let rotated = world.post(&second, &path, &json!({"overlap_seconds": 0})).await;
+    rotated.expect(201);
+    assert_eq!(subjects(&mailed, &admin.email).await, ["an API key was rotated"]);
+    let received = mailed.server.received();
+    let mut told: Vec<_> = received
+        .iter()
+        .filter(|mail| mail.header("Subject").ends_with("an API key was rotated"))
+        .map(|mail| mail.to[0].as_str())
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [admin.email.as_str(), second.email.as_str()]);
+}
+
+#[actix_web::test]
 async fn former_address_learns_of_a_change_by_an_admin() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);

@@ -5,7 +5,10 @@
 )]
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use chrono::Duration;
 use serde_json::{Value, json};
 use tenantry_domain::operations::{AccountRates, Rate};
@@ -15,6 +18,7 @@ use tenantry_tests::{Options, PASSWORD, Person, Reply, Request, World};
 
 use crate::auth::overtaken;
 use crate::mfa::{App, settle, with_factor};
+use crate::source_files::{ROOT, rust_files};
 
 const ENROLL: &str = "/api/v1/auth/mfa/enroll";
 const STEP_UP: &str = "/api/v1/auth/mfa/step-up";
@@ -682,6 +686,129 @@ async fn stolen_session_cannot_bind_a_factor() {
         .expect(200);
     let unknown = world.post(viewer, ENROLL, &json!({"code": "1"}));
     unknown.await.problem(422, "unknown_field");
+}
+
+/// The person with the tokens that the refresh token leads to.
+async fn refreshed(world: &World, who: &Person) -> Person {
+    let body = json!({"refresh_token": who.refresh_token});
+    let next = world.client.post("/api/v1/auth/refresh", &body).await;
+    let next = next.expect(200).json();
+    let text = |name: &str| next[name].as_str().unwrap().to_owned();
+    Person {
+        access_token: text("access_token"),
+        refresh_token: text("refresh_token"),
+        ..who.clone()
+    }
+}
+
+fn claims(token: &str) -> Value {
+    let part = token.split('.').nth(1).unwrap();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
+}
+
+/// Which factor a user adds first.
+#[derive(Debug, Clone, Copy)]
+enum First {
+    App,
+    Passkey,
+}
+
+/// A thief has the refresh token of an older session. Its owner adds the first factor, an app or a passkey, which counts in the session
+/// and shows in no token that is refreshed. Each request that asks for the password of a session without a recent login still asks.
+#[actix_web::test]
+async fn refreshed_token_after_a_first_factor_is_no_presence() {
+    // `workspaces::refreshed_token_after_a_first_factor_opens_no_other_tenant` has the last of them.
+    let asking = [
+        ("/api/v1/auth/passkeys/registration", json!({})),
+        (ENROLL, json!({})),
+        ("/api/v1/auth/mfa/recovery-codes", json!({"code": "000000"})),
+    ];
+    for first in [First::App, First::Passkey] {
+        let world = World::new().await;
+        let (member, bystander) = (&world.acme.member, &world.globex.member);
+        world.clock.advance(Duration::seconds(599));
+        match first {
+            First::App => {
+                with_factor(&world, member).await;
+            }
+            First::Passkey => {
+                crate::passkeys::register(&world, member).await;
+            }
+        }
+        world.clock.advance(Duration::seconds(2));
+        let thief = &refreshed(&world, member).await;
+        let shown = claims(&thief.access_token);
+        assert_eq!(
+            (&shown["mfa_at"], &shown["amr"]),
+            (&Value::Null, &Value::Null),
+            "{first:?}"
+        );
+        for (path, body) in &asking {
+            needs_password(world.post(thief, path, body).await);
+        }
+        // What needed no password before the factor does not become harder for its owner at once.
+        let own = json!({"full_name": "Mona"});
+        let path = format!("/api/v1/users/{}", member.id);
+        world.patch(thief, &path, &own).await.expect(200);
+        let with_password = json!({"password": PASSWORD});
+        world
+            .post(thief, "/api/v1/auth/passkeys/registration", &with_password)
+            .await
+            .expect(200);
+        world.get(bystander, ME).await.expect(200);
+    }
+}
+
+/// The factor of a login is of every token of its session, so its refreshed tokens are the presence of their holder, for as long as
+/// the login is recent.
+#[actix_web::test]
+async fn factor_of_a_login_shows_in_refreshed_tokens() {
+    let world = World::new().await;
+    let member = &world.acme.member;
+    let app = with_factor(&world, member).await;
+    let body = json!({"tenant_slug": "acme", "email": member.email, "password": PASSWORD, "totp_code": app.next_code(&world)});
+    let login = world.client.post("/api/v1/auth/login", &body).await;
+    let login = login.expect(200).json();
+    let who = Person {
+        access_token: login["access_token"].as_str().unwrap().to_owned(),
+        refresh_token: login["refresh_token"].as_str().unwrap().to_owned(),
+        ..member.clone()
+    };
+    let next = refreshed(&world, &who).await;
+    assert_eq!(
+        claims(&next.access_token)["mfa_at"],
+        claims(&who.access_token)["mfa_at"]
+    );
+    assert!(claims(&next.access_token)["mfa_at"].is_i64());
+    let path = "/api/v1/auth/passkeys/registration";
+    world.post(&next, path, &json!({})).await.expect(200);
+    world.clock.advance(Duration::seconds(600));
+    let later = refreshed(&world, &next).await;
+    let refused = world.post(&later, path, &json!({})).await;
+    refused.problem(403, "mfa_required");
+}
+
+/// A new place that asks for presence belongs into the tests of refreshed tokens.
+#[test]
+fn places_that_ask_for_presence_are_known() {
+    let root = Path::new(ROOT).join("crates/tenancy/src");
+    let asks = ["account::require_presence(", "require_password(cx, work"];
+    let mut found: Vec<_> = rust_files([root.clone()])
+        .into_iter()
+        .flat_map(|(path, text)| {
+            let file = path.strip_prefix(&root).unwrap().display().to_string();
+            let count = asks.map(|ask| text.matches(ask).count()).iter().sum::<usize>();
+            (count > 0).then_some((file, count))
+        })
+        .collect();
+    found.sort();
+    let expected = [
+        // `enroll` and `recovery-codes`.
+        ("identity/mfa.rs", 2),
+        ("identity/passkey.rs", 1),
+        ("identity/workspace_switch.rs", 1),
+    ];
+    assert_eq!(found, expected.map(|(file, count)| (file.to_owned(), count)));
 }
 
 /// A thief has an access token of an older session. Its owner adds the first factor, which is in the session then.

@@ -678,6 +678,34 @@ async fn stolen_access_token_opens_no_other_tenant() {
     switch(world, &bob, "globex").await.expect(200);
 }
 
+/// A thief with the refresh token of an older session gains nothing by the first factor that its owner adds.
+#[actix_web::test]
+async fn refreshed_token_after_a_first_factor_opens_no_other_tenant() {
+    for with_app in [true, false] {
+        let mailed = added().await;
+        let world = &mailed.world;
+        let bob = proven(&mailed).await;
+        world.clock.advance(Duration::seconds(599));
+        if with_app {
+            with_factor(world, &bob).await;
+        } else {
+            register_passkey(world, &bob).await;
+        }
+        world.clock.advance(Duration::seconds(2));
+        let body = json!({"refresh_token": bob.refresh_token});
+        let thief = world.client.post("/api/v1/auth/refresh", &body).await;
+        let thief = session(&thief.expect(200));
+        let refused = switch(world, &thief, "globex").await;
+        let errors = refused.problem(422, "validation_failed").json()["errors"].clone();
+        assert_eq!(
+            (&errors[0]["pointer"], &errors[0]["code"]),
+            (&json!("/password"), &json!("required"))
+        );
+        let own = json!({"tenant_slug": "globex", "password": OWN});
+        world.post(&thief, SWITCH, &own).await.expect(200);
+    }
+}
+
 #[actix_web::test]
 async fn switched_session_ends_with_the_login_it_began_with() {
     let mailed = added().await;

@@ -26,7 +26,7 @@ named_enum! {
 }
 
 /// Actions of high risk, whole or by their beginning up to the dot.
-const HIGH: [&str; 63] = [
+const HIGH: [&str; 64] = [
     "account.locked",
     "api_key.created",
     "api_key.rotated",
@@ -80,6 +80,7 @@ const HIGH: [&str; 63] = [
     "tenant.suspended",
     "user.deleted",
     "user.email_changed",
+    "user.email_corrected",
     "user.email_reverted",
     "user.erased",
     "user.exported",

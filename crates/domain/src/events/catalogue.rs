@@ -288,6 +288,7 @@ pub(super) const PRODUCT: &[EventType] = &[
     EventType::new("user.updated", "A user was changed, or has a new address.", USER).emitted_by(&[
         "user.updated",
         "user.email_changed",
+        "user.email_corrected",
         "user.email_reverted",
     ]),
     EventType::new("user.deleted", "A user was removed.", USER),

@@ -78,6 +78,9 @@ pub enum ChallengeError {
     Unverified(String),
 }
 
+/// For how long an accepted response of a provider is kept, in minutes: longer than providers accept one, which is five at most.
+pub const SPENT_MINUTES: i64 = 60;
+
 /// Verifies that a client has answered a challenge.
 #[async_trait]
 pub trait ChallengeVerifier: Send + Sync {
@@ -103,8 +106,11 @@ pub struct Challenges {
     pub verifier: Arc<dyn ChallengeVerifier>,
     /// The requests that need one.
     pub purposes: BTreeSet<ChallengePurpose>,
-    /// Whether requests are accepted while the verifier is away ([`ChallengeError::Unavailable`]).
+    /// Whether requests are accepted while the verifier is away ([`ChallengeError::Unavailable`]). Any text is a response then.
     pub fail_open: bool,
+    /// Where accepted responses are stored, so that each is accepted once by all servers together. `None` for a verifier that stores them
+    /// itself.
+    pub spent: Option<Arc<dyn SpentChallenges>>,
 }
 
 impl std::fmt::Debug for Challenges {

@@ -14,6 +14,7 @@ mod lockout;
 mod mfa;
 mod passkey;
 mod password;
+mod password_names;
 mod person;
 mod security_notice;
 mod session;
@@ -31,7 +32,8 @@ pub use api_key::{
 };
 pub use breached_passwords::{BreachedPasswords, NotCompared};
 pub use challenge::{
-    ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier, Challenges, SpentChallenges,
+    ChallengeError, ChallengeOffer, ChallengePurpose, ChallengeVerifier, Challenges, SPENT_MINUTES,
+    SpentChallenges,
 };
 pub use custom_role::{CustomRole, CustomRolePatch, CustomRoles, Narrowing, NewCustomRole, RoleName};
 pub use invitation::{
@@ -52,8 +54,9 @@ pub use passkey::{
 };
 pub use password::{
     CallerClass, CallerGroup, HashingCaller, Password, PasswordError, PasswordHash, PasswordHasher,
-    RefusedHash, Verified, normalized,
+    RefusedHash, Verified,
 };
+pub use password_names::normalized;
 pub use person::{Erasure, Persons};
 pub use security_notice::{BoundedNotices, SecurityNotice};
 pub use session::{

@@ -1,15 +1,12 @@
 use std::net::IpAddr;
 
 use async_trait::async_trait;
-use unicode_normalization::UnicodeNormalization as _;
 
+use crate::identity::password_names::{self, normalized};
 use crate::kernel::{Invalid, Network, StoreError, TenantId};
 
 /// The product's name, which no password contains.
 const PRODUCT: &str = "tenantry";
-
-/// Words of fewer characters are in too many good passwords to be refused.
-const SHORTEST_WORD: usize = 4;
 
 /// A password in the clear, on its way to be hashed. It is never logged: `Debug` hides it.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,7 +26,8 @@ impl Password {
 
     /// A password that a person chooses: 12 to 128 characters, after NIST SP 800-63B section 5.1.1.2 (length, no
     /// composition rules), without the names that an attacker of this account tries first: the product's, and `names`,
-    /// which are the tenant's slug and name, and the person's name and mail address (also without what follows the `@`).
+    /// which are the tenant's slug and name, and the person's name and mail address (also without what follows the `@`). Names are found
+    /// with other separators too, and their words need 8 other letters or digits beside them: see `password_names`.
     ///
     /// The text is normalized first ([`normalized`]), and all rules judge that, so that no other form of the same letters
     /// passes. At least 12 characters must also have been typed: a few characters stand for a whole phrase.
@@ -47,16 +45,10 @@ impl Password {
         if !(shortest..=longest).contains(&length) || typed < shortest {
             return weak(format!("must have {shortest} to {longest} characters"));
         }
-        let folded = folded(&text);
-        let names = names.iter().copied().chain([PRODUCT]);
-        let within = names.filter_map(|name| {
-            let local = self::folded(name.split('@').next().unwrap_or(name));
-            (local.chars().count() >= SHORTEST_WORD && folded.contains(&local)).then_some(local)
-        });
-        if let Some(name) = within.into_iter().next() {
-            return weak(format!("must not contain '{name}'"));
+        match password_names::fault(&text, names.iter().copied().chain([PRODUCT])) {
+            Some(fault) => weak(fault),
+            None => Ok(Self(text)),
         }
-        Ok(Self(text))
     }
 
     /// The text, for the hasher and for handing a generated password out once.
@@ -69,17 +61,6 @@ impl std::fmt::Debug for Password {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Password(…)")
     }
-}
-
-/// Returns a text in the form in which passwords are judged and hashed: NFKC, after NIST SP 800-63B section 5.1.1.2, so that
-/// it does not matter how a keyboard writes an accent.
-pub fn normalized(text: &str) -> String {
-    text.nfkc().collect()
-}
-
-/// A normalized text without case. Lower case of a few characters is not normalized again.
-fn folded(text: &str) -> String {
-    normalized(&normalized(text).to_lowercase())
 }
 
 /// A password hash as a PHC string. `Debug` hides it.

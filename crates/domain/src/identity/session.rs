@@ -156,6 +156,16 @@ impl Session {
         self.factor_at.filter(of_login)
     }
 
+    /// The session as tokens that are refreshed show it: with the factor of the login alone. A first factor that was added later still
+    /// counts in the session, but a token that shows it would say that its holder gave the factor, and the refresh token may be a thief's.
+    #[must_use]
+    pub fn as_refreshed(self) -> Self {
+        Self {
+            factor_at: self.login_factor_at(),
+            ..self
+        }
+    }
+
     /// For how long a used-up token still gets its child again, in seconds. After Supabase Auth's reuse interval:
     /// long enough for a retry over a bad line, too short for a thief.
     pub const REUSE_GRACE_SECONDS: i64 = 10;

@@ -253,6 +253,9 @@ impl From<ApiKeyReason> for ApiError {
             ApiKeyReason::FormerSecret => Self::new(ErrorCode::Forbidden).with_detail(
                 "This secret of the API key was replaced. Only the present secret rotates the key.",
             ),
+            ApiKeyReason::OfAnother => Self::new(ErrorCode::Forbidden).with_detail(
+                "The API key belongs to another user, who alone may rotate it. Revoke it with DELETE, and create a key of your own.",
+            ),
             ApiKeyReason::Expired => Self::new(ErrorCode::Conflict)
                 .with_detail("The API key has expired: change `expires_at` first."),
         }
@@ -420,6 +423,9 @@ impl From<AuthError> for ApiError {
             AuthError::RegistrationClosed => {
                 Self::new(ErrorCode::Forbidden).with_detail("The tenant does not allow self-registration.")
             }
+            AuthError::RegistrationNeedsFactor => Self::new(ErrorCode::Forbidden).with_detail(
+                "Members of the tenant need a second factor, which a registration does not set up. Ask an admin for an invitation.",
+            ),
             AuthError::Challenge(error) => error.into(),
             AuthError::EmailTaken => Self::new(ErrorCode::EmailTaken),
             AuthError::Password(error) => error.into(),

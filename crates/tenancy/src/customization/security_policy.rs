@@ -11,7 +11,7 @@ use tenantry_domain::kernel::{FieldError, Invalid, Patch, Permission, Resolved, 
 use tenantry_domain::tenant::{Denied, TenantScope};
 
 use crate::audit::refusal::{self, Refusal, RefusedAction, RefusedActor};
-use crate::customization::product_settings::{MFA_REQUIRED, PASSWORD_MIN_LENGTH};
+use crate::customization::product_settings::{MFA_REQUIRED, PASSWORD_MIN_LENGTH, SESSION_MAX_DAYS};
 use crate::customization::setting::{self, Changed, SettingError};
 use crate::{Cx, Origin, Precondition, Tenancy};
 
@@ -51,17 +51,27 @@ pub async fn update(
     }
 }
 
+/// What the server's configuration puts in the place of the value of a setting, and the name of what does so; `None` where the value holds.
+pub fn bound_of_server(app: &Tenancy, key: &str, value: &Value) -> Option<(Value, &'static str)> {
+    if key == MFA_REQUIRED.key() {
+        let minimum = app.policy.users_mfa_minimum;
+        let own = MfaRequirement::deserialize(value).ok()?;
+        return (own < minimum).then(|| (json!(minimum), "server's minimum"));
+    }
+    let longest = app.policy.session_max_days;
+    let is_longer = key == SESSION_MAX_DAYS.key() && value.as_i64().is_some_and(|days| days > longest);
+    is_longer.then(|| (json!(longest), "server's maximum"))
+}
+
 /// The policy of settings that hold. Of `mfa_required` and the server's minimum the stricter one is in force.
 fn rules_of(cx: &Cx, settings: &EffectiveSettings) -> BTreeMap<String, Value> {
-    let minimum = cx.app().policy.users_mfa_minimum;
     let rules = settings.values.iter();
     let rule = |(key, resolved): (&&str, &Resolved<Value>)| {
         let name = key.strip_prefix(PREFIX)?;
-        let own = (*key == MFA_REQUIRED.key()).then(|| MfaRequirement::deserialize(&resolved.value));
-        let value = match own {
-            Some(Ok(own)) if own < minimum => json!(minimum),
-            _ => resolved.value.clone(),
-        };
+        let bound = (*key == MFA_REQUIRED.key())
+            .then(|| bound_of_server(cx.app(), key, &resolved.value))
+            .flatten();
+        let value = bound.map_or_else(|| resolved.value.clone(), |(value, _)| value);
         Some((name.to_owned(), value))
     };
     rules.filter_map(rule).collect()

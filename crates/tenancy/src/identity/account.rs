@@ -406,7 +406,8 @@ pub(crate) async fn require_presence(
     let session = cx.read(async |work| work.sessions().find(id).await).await?;
     let session = session.ok_or(Refused::Forbidden)?;
     let is_recent = |at: Time| cx.now() - at < Duration::seconds(RECENT_SECONDS);
-    // The factor of a login is in the session, that of a step-up in the token alone.
+    // The factor of a login is in the session, that of a step-up in its token alone. Refreshed tokens have no later factor
+    // (`Session::as_refreshed`): it would be the presence of another holder of the session.
     let given = [
         session.login_at(),
         session.login_factor_at(),

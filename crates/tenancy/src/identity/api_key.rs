@@ -1,12 +1,13 @@
 //! Keys with which programs call the API.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::json;
 use tenantry_domain::identity::{
     ApiKey, ApiKeyPatch, IssuedApiKey, KeyRefusal, NewApiKey, PresentedApiKey, SecurityNotice,
 };
-use tenantry_domain::kernel::{ApiKeyId, Page, PageRequest, Permission, RequestId};
+use tenantry_domain::kernel::{ApiKeyId, Page, PageRequest, Permission, RequestId, StoreError};
 use tenantry_domain::store::Work;
 use tenantry_domain::tenant::{Admission, Denied, Refused, TenantSelector};
 
@@ -27,6 +28,9 @@ pub enum ApiKeyReason {
     /// The key rotates itself with a secret that a rotation replaced.
     #[error("the secret of the API key was replaced")]
     FormerSecret,
+    /// The key is personal, and another user's: a rotation shows its secret.
+    #[error("the API key belongs to another user")]
+    OfAnother,
     /// An expired key is not rotated.
     #[error("the API key has expired")]
     Expired,
@@ -139,10 +143,12 @@ pub async fn revoke(cx: &Cx, id: ApiKeyId, when: &Precondition) -> Result<(), Ap
 
 /// Gives a key a new secret. The present one is accepted for so many seconds more. A key may do this only for itself, only
 /// when it is a service account's, and only with its present secret: a former one, which may have leaked, must not take
-/// the key over. The admins are notified of a key that rotates itself.
+/// the key over. The admins are notified of a key that rotates itself. A personal key is rotated by its creator alone, since it acts as
+/// the creator, also after an admin who knows its secret was removed; other admins revoke it. The creator of a service account is
+/// notified of each rotation by another admin.
 ///
 /// # Errors
-/// [`ApiKeyReason::FormerSecret`]; [`ApiKeyError`].
+/// [`ApiKeyReason::FormerSecret`], [`ApiKeyReason::OfAnother`]; [`ApiKeyError`].
 pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issued, ApiKeyError> {
     cx.require(Permission::RotateApiKeys)?;
     if cx.scope().api_key().is_some_and(|own| own != id) {
@@ -157,22 +163,16 @@ pub async fn rotate(cx: &Cx, id: ApiKeyId, overlap_seconds: i64) -> Result<Issue
         if presented.is_some_and(|presented| !before.is_present_secret(presented)) {
             return Err(ApiKeyReason::FormerSecret.into());
         }
+        if !before.service_account && cx.scope().user() != Some(before.creator) {
+            return Err(ApiKeyReason::OfAnother.into());
+        }
         if before.is_expired(cx.now()) {
             return Err(ApiKeyReason::Expired.into());
         }
         let mut key = before.clone();
         key.rotate(issued.secret_hash, overlap_seconds, cx.now())?;
         store(cx, work, ("api_key.rotated", &before, &key), (admin, factor)).await?;
-        let name = key.name.clone();
-        match cx.scope().session().and(cx.scope().user()) {
-            Some(user) => {
-                security_notice::notify(cx, work, user, SecurityNotice::ApiKeyRotated { name }).await?;
-            }
-            None => {
-                let notice = SecurityNotice::ApiKeyRotatedItself { name };
-                security_notice::notify_admins(cx, work, &notice).await?;
-            }
-        }
+        notify_of_rotation(cx, work, &key).await?;
         Ok(Issued { key, issued })
     });
     let rotated = rotated.await;
@@ -226,6 +226,20 @@ async fn record_refusal(
     };
     let cx = Cx::new(Arc::clone(app), admission.scope, origin.clone());
     Ok(refusal::record(&cx, refused(presented.id, &reason.to_string(), origin)).await?)
+}
+
+/// Notifies the user who rotated a key and its creator; the admins, when it rotated itself.
+async fn notify_of_rotation(cx: &Cx, work: &mut Work, key: &ApiKey) -> Result<(), StoreError> {
+    let name = key.name.clone();
+    let Some(user) = cx.scope().session().and(cx.scope().user()) else {
+        let notice = SecurityNotice::ApiKeyRotatedItself { name };
+        return security_notice::notify_admins(cx, work, &notice).await;
+    };
+    for recipient in BTreeSet::from([user, key.creator]) {
+        let name = name.clone();
+        security_notice::notify(cx, work, recipient, SecurityNotice::ApiKeyRotated { name }).await?;
+    }
+    Ok(())
 }
 
 /// The audit entry of a key that was refused.

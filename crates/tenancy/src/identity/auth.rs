@@ -76,6 +76,9 @@ pub enum AuthError {
     /// The tenant does not let people register themselves.
     #[error("the tenant does not allow self-registration")]
     RegistrationClosed,
+    /// The tenant, or the server, requires a second factor of members, which a registration does not ask for.
+    #[error("members of the tenant need a second factor, so nobody registers")]
+    RegistrationNeedsFactor,
     /// No response to a challenge was accepted.
     #[error(transparent)]
     Challenge(#[from] ChallengeError),
@@ -254,7 +257,7 @@ pub async fn register(
         .await?
         .applies_to(GrantedRole::REGISTERED.role())
     {
-        return Err(AuthError::RegistrationClosed);
+        return Err(AuthError::RegistrationNeedsFactor);
     }
     cx.scope().require_write()?;
     let domains = AllowedDomains::of(cx).await?;
@@ -314,7 +317,8 @@ pub async fn register(
     }
 }
 
-/// Rotates a refresh token. A used-up token ends its session, except within moments of its use. A session that was idle
+/// Rotates a refresh token. The access token says when the factor of the login was given, and nothing of a factor that was given
+/// later: its holder may be another one. A used-up token ends its session, except within moments of its use. A session that was idle
 /// for too long, or began too long ago, ends too.
 ///
 /// # Errors
@@ -334,6 +338,7 @@ pub async fn refresh(cx: &Cx, presented: &PresentedRefresh) -> Result<LoggedIn, 
         }
     };
     let refresh_token = presented.child.token.clone();
+    let session = session.as_refreshed();
     Ok(logged_in(cx, rules, &session, refresh_token, user, tenant))
 }
 

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use tenantry_domain::identity::{ChallengeError, ChallengeOffer, ChallengePurpose};
+use chrono::Duration;
+use sha2::{Digest as _, Sha256};
+use tenantry_domain::identity::{
+    ChallengeError, ChallengeOffer, ChallengePurpose, SPENT_MINUTES, SpentChallenges,
+};
+use tenantry_domain::kernel::SystemScope;
 
 use crate::{Cx, Origin, Tenancy};
 
@@ -46,7 +51,7 @@ pub(crate) async fn check_from(
     let given = response.0.as_deref().filter(|text| !text.is_empty());
     let given = given.ok_or(ChallengeError::Missing)?;
     let address = origin.address();
-    match challenges.verifier.verify(purpose, given, address).await {
+    let verified = match challenges.verifier.verify(purpose, given, address).await {
         Err(ChallengeError::Unavailable(reason)) if challenges.fail_open => {
             tracing::warn!(
                 reason,
@@ -64,5 +69,26 @@ pub(crate) async fn check_from(
             Err(error)
         }
         verified => verified,
+    };
+    verified?;
+    match &challenges.spent {
+        Some(spent) => spend(app, spent.as_ref(), given).await,
+        None => Ok(()),
+    }
+}
+
+/// Stores that a response was accepted, and refuses one that was before: a provider, or one that is away, may accept it again.
+async fn spend(app: &Tenancy, spent: &dyn SpentChallenges, response: &str) -> Result<(), ChallengeError> {
+    let now = app.ports.clock.now();
+    let expires_at = now + Duration::minutes(SPENT_MINUTES);
+    let because = SystemScope::because("a response to a challenge was accepted");
+    let hash = Sha256::digest(response.as_bytes()).into();
+    match spent.spend(because, hash, expires_at, now).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(ChallengeError::Refused("was used already")),
+        Err(error) => {
+            tracing::error!(%error, "an accepted response to a challenge cannot be stored");
+            Err(ChallengeError::Unverified(error.to_string()))
+        }
     }
 }

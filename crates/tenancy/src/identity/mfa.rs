@@ -914,7 +914,10 @@ async fn waiting(
             .mailbox
             .as_ref()
             .is_none_or(|entry| entry.proof.opens(&user));
-        user.is_active && one.user_id == user.id && same_password && is_open && cx.now() < one.expires_at
+        // A first password may have expired meanwhile: at a login it would be a wrong one.
+        let has_expired = login.mailbox.is_none() && user.has_expired_password(cx.now());
+        let is_admitted = user.is_active && same_password && is_open && !has_expired;
+        is_admitted && one.user_id == user.id && cx.now() < one.expires_at
     });
     Ok(waiting.map(|waiting| (user, waiting)))
 }
@@ -1147,7 +1150,7 @@ impl GivenFactor {
 }
 
 /// Returns the caller's session. A first factor is noted in it: until then the session needed none, so no token of it gains anything
-/// (where the password was asked for, it still is: [`Session::login_factor_at`]). A further one is not, since a thief with another
+/// (where the password was asked for, it still is: [`Session::login_factor_at`], and [`Session::as_refreshed`] for its tokens). A further one is not, since a thief with another
 /// token of the session would gain what the caller proved.
 pub(crate) async fn note_in_session<E: From<Refused> + From<StoreError>>(
     cx: &Cx,

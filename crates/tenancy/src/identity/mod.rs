@@ -5,6 +5,7 @@ pub mod account_email;
 pub mod account_link;
 pub mod account_mail;
 pub(crate) mod address;
+pub mod address_correction;
 pub mod api_key;
 pub mod api_key_expiry;
 pub(crate) mod api_key_use;

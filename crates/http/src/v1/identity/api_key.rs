@@ -214,7 +214,8 @@ pub(crate) async fn revoke(cx: Ctx<RevokeApiKeys>, id: Id<ApiKeyId>, when: IfMat
 ///
 /// Returns the key with a new secret, which is shown once. The present secret is accepted for `overlap_seconds` more; one
 /// that was replaced earlier no longer. The key of a service account may rotate itself with its present secret (403 `forbidden`
-/// with a former one). Minimum role: admin.
+/// with a former one). A personal key is rotated by the user who created it alone (403 `forbidden` for other admins, who may revoke it).
+/// That user is notified. Minimum role: admin.
 #[utoipa::path(
     post, path = "/api/v1/api-keys/{id}/rotate", operation_id = "rotate_api_key", tag = "API keys",
     params(("id" = Uuid, Path), IdempotencyKey), request_body = RotateApiKeyBody,
