@@ -211,7 +211,7 @@ async fn what_failed_is_tried_again() {
 // ------------------------------------------------------------------------------------------------------ every operation
 
 /// The POSTs that take no key, and why.
-const WITHOUT_KEY: [(&str, &str); 79] = [
+const WITHOUT_KEY: [(&str, &str); 78] = [
     ("/api/v1/notifications/read-all", "it makes nothing"),
     ("/api/v1/notifications/unsubscribe", "it makes nothing"),
     (
