@@ -165,6 +165,9 @@ async fn common_passwords_and_names_are_refused_where_one_is_chosen() {
         "our-initech-2026",
         "Peter.Gibbons and co",
         "peter gibbons 7",
+        "PeterGibbons2026",
+        "Gibbons-2026-!!!",
+        "OfficeSpace 2026",
         "Office Space 1999",
     ]) {
         let reply = sign_up(password).await.problem(422, "validation_failed");
@@ -180,6 +183,8 @@ async fn common_passwords_and_names_are_refused_where_one_is_chosen() {
         "our-ａｃｍｅ-2026!",
         "Grace.Hopper and co",
         "by grace murray",
+        "GraceMurray2026",
+        "murray_murray_1",
     ]) {
         for request in [register(password), create(password)] {
             let reply = request.await.problem(422, "validation_failed");

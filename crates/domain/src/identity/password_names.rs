@@ -192,7 +192,8 @@ mod tests {
             name in prop_oneof![written("adalovelace"), written("moonbasestation")],
             after in "[a-z ]{0,20}",
         ) {
-            prop_assert!(judged(&format!("{before}{name}{after}")).is_some());
+            let text = format!("{before}{name}{after}");
+            prop_assert!(judged(&text).is_some(), "{}", text);
         }
 
         #[test]

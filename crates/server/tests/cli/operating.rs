@@ -212,6 +212,15 @@ fn secrets_are_sealed_anew_and_what_no_key_opens_is_told() {
         assert!(shown.lines().any(|one| one == line), "{line}\n{shown}");
     }
     assert!(!shown.contains("of acme"), "{shown}");
+    // Where the configuration of the server overrules settings, its values hold.
+    let stricter = with(&old_only, &[("TENANTRY__AUTH__USERS_MFA_MINIMUM", "everyone")]);
+    let shown = done("settings show acme", &stricter);
+    for line in [
+        "security.mfa_required \"everyone\" (server's minimum)",
+        "security.session_max_days 30 (server's maximum)",
+    ] {
+        assert!(shown.lines().any(|one| one == line), "{line}\n{shown}");
+    }
     let rotate = "settings rotate-keys";
     let too_early = output(&["settings", "rotate-keys"], &new_only);
     assert!(!too_early.status.success());
