@@ -74,7 +74,7 @@ fn log_sql() -> Vec<String> {
         ),
         format!(
             "CREATE POLICY event_progress_platform_update ON event_progress FOR UPDATE TO {PLATFORM_ROLE} \
-             USING (listed < published) WITH CHECK (listed = published)"
+             USING (listed < published) WITH CHECK (listed <= published)"
         ),
         format!(
             "GRANT SELECT (tenant_id, published, listed, exported, lease_until) ON TABLE event_progress TO {PLATFORM_ROLE}"

@@ -384,6 +384,33 @@ async fn events_that_are_gone_hold_up_no_reader() {
     assert_eq!(positions(&all).len(), 1);
 }
 
+/// Entries have a bounded length, so a page after a long outage reads a bounded number of rows.
+#[actix_web::test]
+async fn many_events_of_a_tenant_are_several_entries() {
+    let world = World::new().await;
+    let token = support(&world).await;
+    log_all(&world).await;
+    let start = latest(&world, &token).await;
+    let fill = format!(
+        "INSERT INTO event_outbox (tenant_id, id, created_at, kind, actor_kind, entity, data) \
+         SELECT '{}', gen_random_uuid(), now(), 'task.created', 'system', 'task', '{{}}' FROM generate_series(1, 2500)",
+        world.acme.id
+    );
+    world.sql(fill).await;
+    assert_eq!(publish_all(&world, &world.acme).await, 2_500);
+    assert_eq!(log::append_due(&world.app).await, 3);
+    let longest = number(
+        &world,
+        "SELECT max(last_position - first_position + 1) FROM event_log",
+    )
+    .await;
+    assert_eq!(longest, 1_000);
+    let (all, _) = follow(&world, &token, &start, 100).await;
+    let of_acme = positions(&all)[&world.acme.id.to_string()].clone();
+    assert_eq!(of_acme.len(), 2_500);
+    assert!(of_acme.windows(2).all(|two| two[1] == two[0] + 1));
+}
+
 /// A tenant takes its entries of the log with it, and its numbers are not given again.
 #[actix_web::test]
 async fn purged_tenant_leaves_no_entry_and_no_number_to_reuse() {

@@ -56,8 +56,8 @@ pub struct ExportBacklog {
 /// nothing; and no reader and no other publisher waits for an open transaction of a publisher.
 #[async_trait]
 pub trait PublishedEvents: Send + Sync {
-    /// Adds what was published since then to the log, of up to `limit` tenants, and deletes some entries from before `expired`. Returns
-    /// how many entries were added.
+    /// Adds what was published since then to the log, an entry for each of up to `limit` tenants, and deletes some entries from before `expired`.
+    /// Returns how many entries were added; 0 when there is nothing left to add.
     async fn append(
         &self,
         because: SystemScope,

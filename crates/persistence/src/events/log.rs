@@ -40,13 +40,13 @@ const IS_DUE: &str = "SELECT EXISTS (SELECT FROM event_progress p WHERE p.listed
 const LOCK: &str = "SELECT s.last FROM event_log_state s FOR UPDATE";
 
 /// `$1` how many tenants, `$2` now. It runs in a statement after the one that has locked, so that it sees which numbers were given until then.
-/// A tenant whose publisher is committing is left to the next time.
+/// A tenant whose publisher is committing is left to the next time. An entry has at most 1,000 positions, since a page of events reads whole entries.
 const APPEND: &str = "\
-WITH due AS (SELECT p.tenant_id, p.listed, p.published FROM event_progress p WHERE p.listed < p.published \
+WITH due AS (SELECT p.tenant_id, p.listed, least(p.published, p.listed + 1000) AS through FROM event_progress p WHERE p.listed < p.published \
  AND EXISTS (SELECT FROM event_log_state) ORDER BY p.tenant_id LIMIT $1 FOR UPDATE SKIP LOCKED), \
-noted AS (UPDATE event_progress p SET listed = due.published FROM due WHERE p.tenant_id = due.tenant_id RETURNING p.tenant_id), \
+noted AS (UPDATE event_progress p SET listed = due.through FROM due WHERE p.tenant_id = due.tenant_id RETURNING p.tenant_id), \
 added AS (INSERT INTO event_log (number, of_tenant, first_position, last_position, created_at) \
- SELECT s.last + row_number() OVER (ORDER BY d.tenant_id), d.tenant_id, d.listed + 1, d.published, $2 \
+ SELECT s.last + row_number() OVER (ORDER BY d.tenant_id), d.tenant_id, d.listed + 1, d.through, $2 \
  FROM due d JOIN noted n ON n.tenant_id = d.tenant_id CROSS JOIN event_log_state s RETURNING number), \
 counted AS (SELECT count(*) AS entries FROM added), \
 moved AS (UPDATE event_log_state s SET last = s.last + c.entries FROM counted c WHERE c.entries > 0 RETURNING s.last) \
