@@ -1053,7 +1053,7 @@ impl Ids {
         }
     }
 
-    fn all(&self) -> [&str; 17] {
+    fn all(&self) -> [&str; 18] {
         [
             &self.user,
             &self.outsider,
