@@ -138,8 +138,10 @@ async fn statements((world, inbox): &(World, Arc<Inbox>)) -> (BTreeSet<String>, 
     let _guard = tenantry_tests::listen(tracing_subscriber::registry().with(seen.clone()));
     read_everything(world, &reservation, &invitation, &webhooks).await;
     let reads = seen.taken();
-    write_everything(world).await;
+    // Before time passes, and tokens end.
     crate::notifications::use_everything(world).await;
+    world.sql("UPDATE users SET email_verified = false").await;
+    write_everything(world).await;
     use_links(world, inbox).await;
     reuse_a_token(world).await;
     move_address(world, inbox).await;
