@@ -115,7 +115,7 @@ macro_rules! repositories {
             notifications: $crate::notifications::Notifications,
             /// What users want to be notified of.
             notice_preferences: $crate::notifications::NoticePreferences,
-            /// Endpoints of webhooks.
+            /// Where webhooks go: endpoints with their URLs, filters and sealed secrets.
             webhook_endpoints: $crate::webhooks::WebhookEndpoints,
             /// Deliveries of webhooks, and their attempts.
             webhook_deliveries: $crate::webhooks::WebhookDeliveries,

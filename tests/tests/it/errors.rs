@@ -999,6 +999,10 @@ async fn head_answers_like_get() {
         if template.contains("/security/alerts/{id}") {
             continue;
         }
+        // A published event makes what is there: `webhook_deliveries` reads it.
+        if template.contains("/webhooks/messages/{id}") {
+            continue;
+        }
         let path = fill(&world, &template);
         let ask = |method: Method| {
             let request = world.client.request(method, &path);

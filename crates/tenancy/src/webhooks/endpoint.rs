@@ -42,7 +42,7 @@ impl OwnReason for WebhookEndpointReason {}
 /// An endpoint with its secret, which is shown this once.
 #[derive(Debug, Clone)]
 pub struct IssuedEndpoint {
-    /// The endpoint.
+    /// The endpoint as it is stored from now on.
     pub endpoint: WebhookEndpoint,
     /// What the receiver verifies with: the secret of an HMAC. Of Ed25519 the receiver has the public key, and the private one is not
     /// shown.

@@ -14,7 +14,7 @@ use crate::{Cx, UseCaseError};
 /// How long a portal token lives when its issuer does not say it, in seconds.
 pub const DEFAULT_PORTAL_SECONDS: i64 = 900;
 
-/// Errors of the portal.
+/// Errors of the use case that issues portal tokens.
 pub type PortalError = UseCaseError;
 
 /// A portal token. It is stored nowhere.

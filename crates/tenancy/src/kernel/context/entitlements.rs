@@ -93,7 +93,7 @@ pub enum Countable {
     Projects,
     /// Custom domains that are not released.
     Domains,
-    /// Endpoints of webhooks.
+    /// Endpoints of webhooks, also those that are disabled.
     WebhookEndpoints,
 }
 
