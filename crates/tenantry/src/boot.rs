@@ -195,7 +195,7 @@ pub fn compose(config: &Configuration, overrides: Overrides) -> Result<Booted, B
     let instance = base.ids.uuid();
     let outside = Outside::new(config, &base, overrides.payment_clock.clone(), instance)?;
     let ports = tenantry_compose::ports(&base, &caches, publisher).map_err(unusable)?;
-    let exported = event_export::export(&config.events.export, redis.as_ref());
+    let exported = event_export::broker(&config.events.export, redis.as_ref());
     let ports = ports_of(config, &base, overrides, &outside, ports)?;
     let ports = Ports {
         event_export: ports.event_export.or(exported),

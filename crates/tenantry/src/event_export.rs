@@ -8,20 +8,20 @@ use tenantry_redis::{Redis, RedisEventSink};
 use crate::config::{EventExportConfig, EventExportKind};
 
 /// Returns the broker, where the configuration names one. It is not connected to yet.
-pub fn export(config: &EventExportConfig, redis: Option<&Redis>) -> Option<EventExport> {
-    let redis = match config.kind {
+pub fn broker(export: &EventExportConfig, redis: Option<&Redis>) -> Option<EventExport> {
+    let redis = match export.kind {
         EventExportKind::Off => return None,
         EventExportKind::Redis => redis?.clone(),
     };
-    let timeout = config.timeout();
+    let timeout = export.timeout();
     Some(EventExport {
         sink: Arc::new(RedisEventSink::new(
             redis,
-            &config.stream,
-            config.max_length,
+            &export.stream,
+            export.max_length,
             timeout,
         )),
         timeout,
-        batch: config.batch,
+        batch: export.batch,
     })
 }

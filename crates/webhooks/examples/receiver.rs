@@ -74,7 +74,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let inbox = PathBuf::from(env::var("INBOX").unwrap_or("inbox".into()));
     fs::create_dir_all(&inbox)?;
     let app = Router::new()
-        .route("/", post(receive))
+        .route("/webhooks", post(receive))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .with_state(Arc::new(Receiver { webhooks, inbox }));
     let port = env::var("PORT").unwrap_or("8000".into()).parse()?;

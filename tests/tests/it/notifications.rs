@@ -509,7 +509,7 @@ impl Mailed {
 
 /// The path in the header of a mail.
 fn link_of(mail: &tenantry_tests::Received) -> String {
-    let header = Regex::new("List-Unsubscribe: <http://[^/]+(/[^>]+)>").unwrap();
+    let header = Regex::new("List-Unsubscribe: <https://[^/]+(/[^>]+)>").unwrap();
     header.captures(&mail.data).unwrap()[1].to_owned()
 }
 

@@ -8,6 +8,7 @@ use tenantry_domain::kernel::{EventId, ParseIdError, WebhookEndpointId};
 use tenantry_domain::webhooks::{DeliveryState, MessageDelivery, MessageId, WebhookMessage};
 use tenantry_tenancy::webhooks::delivery::{self, MessageWithBody};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::extract::page::{NoParams, PageParams};
 use crate::extract::path::Ids;
@@ -73,7 +74,13 @@ impl FromStr for MessagePath {
     type Err = ParseIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.strip_prefix("msg_").unwrap_or(text).parse().map(Self)
+        // The header has the id without hyphens.
+        let hyphenated = |simple| Uuid::try_parse(simple).map(|id| id.to_string());
+        let id = match text.strip_prefix("msg_") {
+            Some(simple) => hyphenated(simple).unwrap_or_default().parse(),
+            None => text.parse(),
+        };
+        id.map(Self)
     }
 }
 
