@@ -4,6 +4,7 @@ use uuid::Uuid;
 
 use crate::kernel::{EventId, NotificationId, Page, PageRequest, StoreError, Time, UserId};
 use crate::notifications::digest::Rhythm;
+use crate::notifications::notice_type::NotifyingEvents;
 
 /// What a user is notified of. It has ids and the parts that are shown, and no name or address of a user.
 #[derive(Debug, Clone, PartialEq)]
@@ -61,7 +62,14 @@ pub trait Notifications: Send {
     /// Up to which number of the feed events have notified, locked until the transaction ends; `None` before the first event.
     async fn position_for_update(&mut self) -> Result<Option<i64>, StoreError>;
 
-    /// Stores the first number, and locks it. Nothing is stored where there is one.
+    /// Whether events in a range of the feed notify: those after the first number, through the second one.
+    async fn has_notifying(
+        &mut self,
+        range: (i64, i64),
+        events: &[NotifyingEvents],
+    ) -> Result<bool, StoreError>;
+
+    /// Stores the first number unless there is one. It waits for no transaction that has locked the number.
     async fn begin_at(&mut self, position: i64, now: Time) -> Result<(), StoreError>;
 
     /// Moves the number, which is locked.

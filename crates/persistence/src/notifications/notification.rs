@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition, QueryResult};
 use serde_json::Value;
 use tenantry_domain::kernel::{NotificationId, Page, PageRequest, StoreError, Time, UserId};
-use tenantry_domain::notifications::{DueBefore, Notification, Notifications, Rhythm};
+use tenantry_domain::notifications::{DueBefore, Notification, Notifications, NotifyingEvents, Rhythm};
 use uuid::Uuid;
 
 use crate::kernel::error::column;
@@ -64,6 +64,14 @@ ORDER BY due.user_id LIMIT $4";
 impl Notifications for PgStore {
     async fn position_for_update(&mut self) -> Result<Option<i64>, StoreError> {
         self.notified_until().await
+    }
+
+    async fn has_notifying(
+        &mut self,
+        range: (i64, i64),
+        events: &[NotifyingEvents],
+    ) -> Result<bool, StoreError> {
+        self.has_events_that_notify(range, events).await
     }
 
     async fn begin_at(&mut self, position: i64, now: Time) -> Result<(), StoreError> {

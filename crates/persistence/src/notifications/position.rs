@@ -2,7 +2,9 @@
 
 use sea_orm::ActiveValue::Set;
 use tenantry_domain::kernel::{StoreError, Time};
+use tenantry_domain::notifications::NotifyingEvents;
 
+use crate::kernel::error::{column, from_json};
 use crate::kernel::store::{PgStore, exactly_one};
 use crate::kernel::tx::Lock;
 
@@ -26,6 +28,13 @@ mod entity {
 }
 use entity::{ActiveModel, Entity};
 
+/// `$2` after which position, `$3` through which, `$4` the events that notify, as a list in JSON.
+const NOTIFIES: &str = "\
+SELECT EXISTS (SELECT 1 FROM events e WHERE e.tenant_id = $1 AND e.position > $2 AND e.position <= $3 AND EXISTS (\
+SELECT 1 FROM jsonb_to_recordset($4::text::jsonb) AS f (kind text, field text, is_change boolean) WHERE f.kind = e.kind \
+AND (f.field IS NULL OR e.data -> 'object' ->> f.field IS NOT NULL) \
+AND (NOT f.is_change OR e.data -> 'previous_attributes' -> f.field IS NOT NULL))) AS notifies";
+
 impl PgStore {
     /// The number, locked.
     pub(super) async fn notified_until(&mut self) -> Result<Option<i64>, StoreError> {
@@ -33,15 +42,27 @@ impl PgStore {
         Ok(row.map(|row| row.position))
     }
 
-    /// Stores the first number unless there is one, and locks it.
+    /// Stores the first number unless there is one. A row that is there is not locked, so the publisher does not wait for a job.
     pub(super) async fn begin_notifying(&mut self, position: i64, now: Time) -> Result<(), StoreError> {
         let row = ActiveModel {
             created_at: Set(now),
             position: Set(position),
             ..Default::default()
         };
-        self.tx.insert_unless_there(row).await?;
-        self.notified_until().await.map(|_| ())
+        self.tx.insert_unless_there(row).await.map(|_| ())
+    }
+
+    /// Whether events of a range notify. Their data stay in the database.
+    pub(super) async fn has_events_that_notify(
+        &mut self,
+        (after, through): (i64, i64),
+        events: &[NotifyingEvents],
+    ) -> Result<bool, StoreError> {
+        let events = serde_json::to_string(events).map_err(from_json)?;
+        let arguments = [after.into(), through.into(), events.into()];
+        let row = self.tx.fetch_fixed(NOTIFIES, arguments).await?;
+        let found = row.map(|row| column(&row, "notifies")).transpose()?;
+        Ok(found.unwrap_or_default())
     }
 
     /// Moves the number.

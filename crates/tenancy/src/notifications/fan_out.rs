@@ -28,14 +28,11 @@ use crate::operations::mail;
 /// How many events notify in one transaction.
 const EVENTS_AT_ONCE: u32 = 100;
 
-/// The most events that are looked at to find one that notifies somebody: as many as are published in one transaction.
-const MOST_PUBLISHED: u32 = 500;
-
 /// Notifies users of the events of the feed.
 #[derive(Debug, Clone, Copy)]
 pub struct NotifyUsers;
 
-/// Where to begin in a tenant in which no event has notified before.
+/// Where to begin when no position is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Behind {
     /// The number in the feed.
@@ -55,19 +52,22 @@ impl JobHandler for NotifyUsers {
 }
 
 /// Stores a job when the latest events notify somebody, in the transaction that has published them.
-pub(crate) async fn wake(cx: &Cx, work: &mut Work, published: u64) -> Result<(), StoreError> {
+pub(crate) async fn enqueue_published(cx: &Cx, work: &mut Work, published: u64) -> Result<(), StoreError> {
     let newest = work.events().ends().await?.newest;
     let after = newest.saturating_sub_unsigned(published);
-    wake_behind(cx, work, (after, newest)).await
+    enqueue_after(cx, work, (after, newest)).await.map(|_| ())
 }
 
-/// Stores a job when the first of the events in a range of the feed notify somebody.
-pub(super) async fn wake_behind(cx: &Cx, work: &mut Work, range: (i64, i64)) -> Result<(), StoreError> {
-    let kinds = NoticeType::all_event_types();
-    let events = work.events().between(range, &kinds, MOST_PUBLISHED).await?;
-    if !events.iter().any(|event| NoticeType::of_event(event).is_some()) {
-        return Ok(());
+/// Stores a job when an event in a range of the feed notifies somebody. Returns whether one does.
+///
+/// The first such event of a tenant begins the position, with the event. The jobs of later events may run before its own: they begin
+/// there and pass over no event.
+pub(super) async fn enqueue_after(cx: &Cx, work: &mut Work, range: (i64, i64)) -> Result<bool, StoreError> {
+    let events = NoticeType::notifying();
+    if !work.notifications().has_notifying(range, &events).await? {
+        return Ok(false);
     }
+    work.notifications().begin_at(range.0, cx.now()).await?;
     // The key is of these events: a job that is running may have read the feed before they were in it.
     let terms = Terms {
         dedupe_key: Some(range.0.to_string()),
@@ -75,7 +75,7 @@ pub(super) async fn wake_behind(cx: &Cx, work: &mut Work, range: (i64, i64)) -> 
     };
     let behind = Behind { position: range.0 };
     let stored = job::enqueue::<NotifyUsers>(cx, work, &behind, terms).await;
-    stored.map(|_| ()).map_err(store_error)
+    stored.map(|_| true).map_err(store_error)
 }
 
 /// Notifies of some events. Returns whether there are more.
