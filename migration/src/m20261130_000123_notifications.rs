@@ -68,11 +68,13 @@ fn preferences() -> TenantTable {
         .unique("notification_preferences_user_key", &["user_id"])
 }
 
-/// The number in the feed up to which events have notified.
+/// The number in the feed up to which events have notified, and the dates of the latest digests.
 fn positions() -> TenantTable {
     TenantTable::new("notification_positions")
         .generated_id()
         .column("position", "bigint NOT NULL")
+        .column("daily_digest", "date")
+        .column("weekly_digest", "date")
         .check("notification_positions_position_check", "position >= 0")
         .single()
 }

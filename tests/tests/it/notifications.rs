@@ -16,7 +16,7 @@ use tenantry_domain::kernel::Clock as _;
 use tenantry_domain::notifications::{DigestSchedule, PresentedUnsubscribe, Rhythm, UnsubscribeFrom};
 use tenantry_tenancy::events::publish;
 use tenantry_tenancy::identity::erasure;
-use tenantry_tenancy::notifications::digest::SendDigests;
+use tenantry_tenancy::notifications::next_digest::SendDigests;
 use tenantry_tenancy::notifications::fan_out::{Behind, NotifyUsers};
 use tenantry_tenancy::notifications::upkeep::KeepNotifications;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
@@ -501,7 +501,7 @@ impl Mailed {
     /// Lets the time of the next digest come, and does what is to be done then.
     async fn come_to(&self, rhythm: Rhythm) {
         let now = self.world.clock.now();
-        let due = DigestSchedule::new("UTC", 8).next(now, rhythm).unwrap();
+        let due = DigestSchedule::new("UTC", 8).next(now, rhythm, None).unwrap();
         self.world.clock.advance(due.at - now + Duration::seconds(1));
         work(&self.world).await;
     }

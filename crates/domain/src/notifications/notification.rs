@@ -112,8 +112,19 @@ pub trait Notifications: Send {
         ids: &[NotificationId],
     ) -> Result<Vec<Notification>, StoreError>;
 
-    /// Up to `limit` users of whom a digest is due.
-    async fn users_due(&mut self, before: DueBefore, limit: u32) -> Result<Vec<UserId>, StoreError>;
+    /// The date of the latest digest, for example `2026-01-31`.
+    async fn latest_digest(&mut self, rhythm: Rhythm) -> Result<Option<String>, StoreError>;
+
+    /// Stores the date of the latest digest. The number is stored and locked.
+    async fn store_digest(&mut self, rhythm: Rhythm, date: &str) -> Result<(), StoreError>;
+
+    /// Up to `limit` users after a user, in the order of their ids, of whom a digest is due.
+    async fn users_due(
+        &mut self,
+        after: Option<UserId>,
+        before: DueBefore,
+        limit: u32,
+    ) -> Result<Vec<UserId>, StoreError>;
 
     /// Takes what the due digest of a user has, the newest first: nothing waits for a digest any more. Those that were read meanwhile are
     /// among them.

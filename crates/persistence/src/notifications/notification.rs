@@ -53,12 +53,16 @@ ORDER BY n.created_at, n.id LIMIT $3), \
 gone AS (DELETE FROM notifications g USING outdated WHERE g.tenant_id = $1 AND g.id = outdated.id RETURNING g.id) \
 SELECT count(*) AS deleted FROM gone";
 
-/// `$2` and `$3` when the latest daily and weekly digests were due, `$4` how many.
+/// `$2` and `$3` when the latest daily and weekly digests were due, `$4` after which user, `$5` how many. Each user is one step in the index
+/// of what waits, however many notifications wait.
 const USERS_DUE: &str = "\
-SELECT due.user_id FROM (\
-SELECT n.user_id FROM notifications n WHERE n.tenant_id = $1 AND n.mail = 'daily' AND n.created_at < $2 UNION \
-SELECT w.user_id FROM notifications w WHERE w.tenant_id = $1 AND w.mail = 'weekly' AND w.created_at < $3) due \
-ORDER BY due.user_id LIMIT $4";
+WITH RECURSIVE due AS (SELECT $4::uuid AS user_id, 0::bigint AS step UNION ALL SELECT least(\
+(SELECT d.user_id FROM notifications d WHERE d.tenant_id = $1 AND d.mail = 'daily' AND d.user_id > due.user_id \
+AND d.created_at < $2 ORDER BY d.user_id LIMIT 1), \
+(SELECT w.user_id FROM notifications w WHERE w.tenant_id = $1 AND w.mail = 'weekly' AND w.user_id > due.user_id \
+AND w.created_at < $3 ORDER BY w.user_id LIMIT 1)), due.step + 1 \
+FROM due WHERE due.user_id IS NOT NULL AND due.step < $5) \
+SELECT found.user_id FROM due found WHERE found.step > 0 AND found.user_id IS NOT NULL ORDER BY found.step";
 
 #[async_trait]
 impl Notifications for PgStore {
@@ -172,8 +176,27 @@ impl Notifications for PgStore {
         rows.into_iter().map(Notification::try_from).collect()
     }
 
-    async fn users_due(&mut self, before: DueBefore, limit: u32) -> Result<Vec<UserId>, StoreError> {
-        let arguments = [before.daily.into(), before.weekly.into(), i64::from(limit).into()];
+    async fn latest_digest(&mut self, rhythm: Rhythm) -> Result<Option<String>, StoreError> {
+        self.digest_of(rhythm).await
+    }
+
+    async fn store_digest(&mut self, rhythm: Rhythm, date: &str) -> Result<(), StoreError> {
+        self.note_digest(rhythm, date).await
+    }
+
+    async fn users_due(
+        &mut self,
+        after: Option<UserId>,
+        before: DueBefore,
+        limit: u32,
+    ) -> Result<Vec<UserId>, StoreError> {
+        let after = after.map_or(Uuid::nil(), |user| user.uuid());
+        let arguments = [
+            before.daily.into(),
+            before.weekly.into(),
+            after.into(),
+            i64::from(limit).into(),
+        ];
         let rows = self.tx.fetch_all_fixed(USERS_DUE, arguments).await?;
         let user = |row| column::<Uuid>(row, "user_id").map(UserId::from);
         rows.iter().map(user).collect()

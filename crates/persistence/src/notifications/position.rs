@@ -1,11 +1,12 @@
-//! The number in the feed up to which events have notified.
+//! The number in the feed up to which events have notified, and the dates of the latest digests.
 
+use chrono::NaiveDate;
 use sea_orm::ActiveValue::Set;
 use tenantry_domain::kernel::{StoreError, Time};
-use tenantry_domain::notifications::NotifyingEvents;
+use tenantry_domain::notifications::{NotifyingEvents, Rhythm};
 
 use crate::kernel::error::{column, from_json};
-use crate::kernel::store::{PgStore, exactly_one};
+use crate::kernel::store::{PgStore, exactly_one, unknown};
 use crate::kernel::tx::Lock;
 
 mod entity {
@@ -21,6 +22,8 @@ mod entity {
         pub id: Uuid,
         pub created_at: DateTimeUtc,
         pub position: i64,
+        pub daily_digest: Option<Date>,
+        pub weekly_digest: Option<Date>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -63,6 +66,27 @@ impl PgStore {
         let row = self.tx.fetch_fixed(NOTIFIES, arguments).await?;
         let found = row.map(|row| column(&row, "notifies")).transpose()?;
         Ok(found.unwrap_or_default())
+    }
+
+    /// The date of the latest digest.
+    pub(super) async fn digest_of(&mut self, rhythm: Rhythm) -> Result<Option<String>, StoreError> {
+        let row = self.tx.find::<Entity>().one().await?;
+        let date = row.and_then(|row| match rhythm {
+            Rhythm::Daily => row.daily_digest,
+            Rhythm::Weekly => row.weekly_digest,
+        });
+        Ok(date.map(|date| date.to_string()))
+    }
+
+    /// Stores the date of the latest digest.
+    pub(super) async fn note_digest(&mut self, rhythm: Rhythm, date: &str) -> Result<(), StoreError> {
+        let date: NaiveDate = date.parse().map_err(|_| unknown("a date of a digest", date))?;
+        let mut mailed = ActiveModel::default();
+        match rhythm {
+            Rhythm::Daily => mailed.daily_digest = Set(Some(date)),
+            Rhythm::Weekly => mailed.weekly_digest = Set(Some(date)),
+        }
+        exactly_one(self.tx.update::<Entity>().set(mailed).run().await?)
     }
 
     /// Moves the number.

@@ -19,8 +19,8 @@ use tenantry_domain::store::Work;
 use uuid::Uuid;
 
 use crate::Cx;
-use crate::notifications::digest;
 use crate::notifications::mail_terms::{MailTerms, preferences_of, role_of};
+use crate::notifications::next_digest;
 use crate::notifications::send::{self, NotificationsTo};
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
 use crate::operations::mail;
@@ -255,14 +255,14 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// Keeps the lists of the users bounded, and asks for the digests.
+    /// Keeps the lists of the users bounded, and stores the jobs of the digests.
     async fn finish(self, work: &mut Work) -> Result<(), StoreError> {
         for user in &self.notified {
             work.notifications().trim(*user, Notification::MOST).await?;
         }
         for rhythm in Rhythm::ALL {
             if self.digests.contains(rhythm.as_str()) {
-                digest::ask(self.cx, work, (self.terms, rhythm, self.now), None).await?;
+                next_digest::enqueue(self.cx, work, (self.terms, rhythm, self.now), None).await?;
             }
         }
         Ok(())

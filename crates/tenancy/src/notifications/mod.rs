@@ -4,6 +4,7 @@ pub mod digest;
 pub mod fan_out;
 pub mod inbox;
 mod mail_terms;
+pub mod next_digest;
 pub mod preferences;
 pub mod send;
 pub mod unsubscribe;

@@ -6,7 +6,7 @@ use tenantry_domain::notifications::{Notification, Rhythm};
 
 use crate::Cx;
 use crate::notifications::mail_terms::MailTerms;
-use crate::notifications::{digest, fan_out};
+use crate::notifications::{fan_out, next_digest};
 use crate::operations::job::{JobFailure, JobHandler, Nothing};
 
 /// How many notifications are deleted in one transaction.
@@ -42,7 +42,7 @@ impl JobHandler for KeepNotifications {
             }
             for rhythm in Rhythm::ALL {
                 if work.notifications().is_waiting(rhythm).await? {
-                    digest::ask(cx, work, (terms, rhythm, cx.now()), None).await?;
+                    next_digest::enqueue(cx, work, (terms, rhythm, cx.now()), None).await?;
                 }
             }
             Ok(())
