@@ -78,32 +78,46 @@ pub trait Notifications: Send {
     /// Adds a notification unless the user has one of the event. Returns whether it was added.
     async fn add(&mut self, notification: &Notification) -> Result<bool, StoreError>;
 
-    /// Deletes the oldest notifications of a user beyond `most`. Returns how many.
+    /// Takes the oldest notifications beyond `most` out of the list of a user. Those that wait for a digest are kept for it. Returns how
+    /// many were deleted.
     async fn trim(&mut self, user: UserId, most: u32) -> Result<u64, StoreError>;
 
-    /// A page of those that a user sees, newest first: all, or those that are unread or read.
+    /// A page of the list of a user, newest first: all, or those that are unread (`true`) or read. `kinds` and the first part of the
+    /// filter are the types that the user may read.
     async fn list(
         &mut self,
         user: UserId,
-        unread: Option<bool>,
+        filter: (&[&'static str], Option<bool>),
         page: PageRequest,
     ) -> Result<Page<Notification>, StoreError>;
 
-    /// How many of those that a user sees are unread.
-    async fn count_unread(&mut self, user: UserId) -> Result<u64, StoreError>;
+    /// How many in the list of a user are unread.
+    async fn count_unread(&mut self, user: UserId, kinds: &[&'static str]) -> Result<u64, StoreError>;
 
-    /// One that a user sees, locked until the transaction ends.
+    /// One in the list of a user, locked until the transaction ends.
     async fn find_for_update(
         &mut self,
         user: UserId,
         id: NotificationId,
+        kinds: &[&'static str],
     ) -> Result<Option<Notification>, StoreError>;
 
     /// Stores when one was read, or that it is unread.
     async fn set_read(&mut self, id: NotificationId, read_at: Option<Time>) -> Result<(), StoreError>;
 
-    /// Marks all of a user as read that were created until a time. Returns how many.
-    async fn read_all(&mut self, user: UserId, until: Time) -> Result<u64, StoreError>;
+    /// Marks all in the list of a user as read that were created until a time. Returns how many.
+    async fn read_all(
+        &mut self,
+        user: UserId,
+        kinds: &[&'static str],
+        until: Time,
+    ) -> Result<u64, StoreError>;
+
+    /// Leaves those of these ids that are unread to the next daily digest of the user.
+    async fn defer(&mut self, user: UserId, ids: &[NotificationId]) -> Result<(), StoreError>;
+
+    /// Deletes those of these ids that the list does not have and no digest waits for.
+    async fn delete_hidden(&mut self, user: UserId, ids: &[NotificationId]) -> Result<(), StoreError>;
 
     /// Those of these ids that are of the user, newest first.
     async fn find_of(

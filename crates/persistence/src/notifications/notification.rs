@@ -39,11 +39,13 @@ mod entity {
 }
 use entity::{ActiveModel, Column, Entity, Model};
 
-/// `$2` the user, `$3` how many are kept.
+/// `$2` the user, `$3` how many the list keeps. Those that wait for a digest only leave the list.
 const TRIM: &str = "\
-WITH beyond AS (SELECT n.id FROM notifications n WHERE n.tenant_id = $1 AND n.user_id = $2 \
+WITH beyond AS (SELECT n.id FROM notifications n WHERE n.tenant_id = $1 AND n.user_id = $2 AND n.in_app \
 ORDER BY n.created_at DESC, n.id DESC OFFSET $3), \
-gone AS (DELETE FROM notifications g USING beyond WHERE g.tenant_id = $1 AND g.id = beyond.id RETURNING g.id) \
+hidden AS (UPDATE notifications h SET in_app = false FROM beyond WHERE h.tenant_id = $1 AND h.id = beyond.id \
+AND h.mail IS NOT NULL RETURNING h.id), \
+gone AS (DELETE FROM notifications g USING beyond WHERE g.tenant_id = $1 AND g.id = beyond.id AND g.mail IS NULL RETURNING g.id) \
 SELECT count(*) AS deleted FROM gone";
 
 /// `$2` before when, `$3` how many.
@@ -115,10 +117,10 @@ impl Notifications for PgStore {
     async fn list(
         &mut self,
         user: UserId,
-        unread: Option<bool>,
+        (kinds, unread): (&[&'static str], Option<bool>),
         page: PageRequest,
     ) -> Result<Page<Notification>, StoreError> {
-        let mut find = self.tx.find::<Entity>().filter(seen_by(user));
+        let mut find = self.tx.find::<Entity>().filter(seen_by(user, kinds));
         find = match unread {
             None => find,
             Some(true) => find.filter(Column::ReadAt.is_null()),
@@ -127,8 +129,8 @@ impl Notifications for PgStore {
         find.newest(page).await?.try_map(Notification::try_from)
     }
 
-    async fn count_unread(&mut self, user: UserId) -> Result<u64, StoreError> {
-        let find = self.tx.find::<Entity>().filter(seen_by(user));
+    async fn count_unread(&mut self, user: UserId, kinds: &[&'static str]) -> Result<u64, StoreError> {
+        let find = self.tx.find::<Entity>().filter(seen_by(user, kinds));
         find.filter(Column::ReadAt.is_null()).count().await
     }
 
@@ -136,9 +138,11 @@ impl Notifications for PgStore {
         &mut self,
         user: UserId,
         id: NotificationId,
+        kinds: &[&'static str],
     ) -> Result<Option<Notification>, StoreError> {
         let find = self.tx.find::<Entity>().filter(Column::Id.eq(id.uuid()));
-        let row = find.filter(seen_by(user)).lock(Lock::Update).one().await?;
+        let find = find.filter(seen_by(user, kinds));
+        let row = find.lock(Lock::Update).one().await?;
         row.map(Notification::try_from).transpose()
     }
 
@@ -151,16 +155,38 @@ impl Notifications for PgStore {
         exactly_one(update.filter(Column::Id.eq(id.uuid())).run().await?)
     }
 
-    async fn read_all(&mut self, user: UserId, until: Time) -> Result<u64, StoreError> {
+    async fn read_all(
+        &mut self,
+        user: UserId,
+        kinds: &[&'static str],
+        until: Time,
+    ) -> Result<u64, StoreError> {
         let read = ActiveModel {
             read_at: Set(Some(until)),
             ..Default::default()
         };
-        let update = self.tx.update::<Entity>().set(read).filter(seen_by(user));
+        let update = self.tx.update::<Entity>().set(read).filter(seen_by(user, kinds));
         let unread = Condition::all()
             .add(Column::ReadAt.is_null())
             .add(Column::CreatedAt.lte(until));
         update.filter(unread).run().await
+    }
+
+    async fn defer(&mut self, user: UserId, ids: &[NotificationId]) -> Result<(), StoreError> {
+        let deferred = ActiveModel {
+            mail: Set(Some(Rhythm::Daily.as_str().to_owned())),
+            ..Default::default()
+        };
+        let update = self.tx.update::<Entity>().set(deferred).filter(of_user(user, ids));
+        update.filter(Column::ReadAt.is_null()).run().await.map(|_| ())
+    }
+
+    async fn delete_hidden(&mut self, user: UserId, ids: &[NotificationId]) -> Result<(), StoreError> {
+        let hidden = Condition::all()
+            .add(Column::InApp.eq(false))
+            .add(Column::Mail.is_null());
+        let delete = self.tx.delete::<Entity>().filter(of_user(user, ids));
+        delete.filter(hidden).run().await.map(|_| ())
     }
 
     async fn find_of(
@@ -168,9 +194,7 @@ impl Notifications for PgStore {
         user: UserId,
         ids: &[NotificationId],
     ) -> Result<Vec<Notification>, StoreError> {
-        let ids = ids.iter().map(|id| id.uuid());
-        let find = self.tx.find::<Entity>().filter(Column::Id.is_in(ids));
-        let find = find.filter(Column::UserId.eq(user.uuid()));
+        let find = self.tx.find::<Entity>().filter(of_user(user, ids));
         let find = find.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id);
         let rows = find.all().await?;
         rows.into_iter().map(Notification::try_from).collect()
@@ -235,11 +259,19 @@ impl Notifications for PgStore {
     }
 }
 
-/// Those that are in the list of a user.
-fn seen_by(user: UserId) -> Condition {
+/// Those that are in the list of a user who may read these types.
+fn seen_by(user: UserId, kinds: &[&'static str]) -> Condition {
     Condition::all()
         .add(Column::UserId.eq(user.uuid()))
         .add(Column::InApp.eq(true))
+        .add(Column::Kind.is_in(kinds.iter().copied()))
+}
+
+/// Those of these ids that are of a user.
+fn of_user(user: UserId, ids: &[NotificationId]) -> Condition {
+    Condition::all()
+        .add(Column::Id.is_in(ids.iter().map(|id| id.uuid())))
+        .add(Column::UserId.eq(user.uuid()))
 }
 
 fn deleted(row: Option<QueryResult>) -> Result<u64, StoreError> {

@@ -5,7 +5,7 @@
 
 use tenantry_domain::kernel::{Permission, StoreError, Time, UserId};
 use tenantry_domain::notifications::{
-    DigestDue, DigestSchedule, DueBefore, MailChoice, NoticeType, Notification, NotificationMail, Rhythm,
+    DigestDue, DigestSchedule, DueBefore, MailChoice, NoticeType, Notification, Rhythm,
 };
 use tenantry_domain::store::Work;
 
@@ -97,21 +97,16 @@ async fn mail_to(
         let mail = notice.map(|notice| preferences.effective(notice, digest).mail);
         item.read_at.is_none() && mail.is_some_and(|mail| mail != MailChoice::Off)
     };
-    let wanted: Vec<_> = items.iter().filter(|item| is_wanted(item)).collect();
+    let wanted = items.iter().filter(|item| is_wanted(item)).map(|item| item.id);
+    let wanted: Vec<_> = wanted.take(Notification::MOST as usize).collect();
     if wanted.is_empty() {
         return Ok(());
     }
-    let listed = wanted
-        .iter()
-        .take(NotificationMail::MOST_LISTED)
-        .map(|item| item.id);
-    let more = wanted.len().saturating_sub(NotificationMail::MOST_LISTED);
     let mail = NotificationsTo {
         to: user,
-        notifications: listed.collect(),
-        more: u32::try_from(more).unwrap_or(u32::MAX),
+        notifications: wanted,
         is_digest: true,
         at: cx.now(),
     };
-    send::ask(cx, work, &mail).await
+    send::enqueue(cx, work, &mail).await
 }

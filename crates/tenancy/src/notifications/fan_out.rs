@@ -10,23 +10,26 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tenantry_domain::events::Event;
 use tenantry_domain::identity::{CustomRole, User};
-use tenantry_domain::kernel::{NotificationId, Permission, ProjectId, StoreError, TaskId, Time, UserId};
+use tenantry_domain::kernel::{NotificationId, Permission, StoreError, Time, UserId};
 use tenantry_domain::notifications::{
-    Audience, MailChoice, NoticeType, Notification, Preferences, Rhythm, may_read,
+    MailChoice, NoticeType, Notification, Preferences, Rhythm, may_read,
 };
 use tenantry_domain::operations::OutgoingMail;
 use tenantry_domain::store::Work;
-use uuid::Uuid;
 
 use crate::Cx;
 use crate::notifications::mail_terms::{MailTerms, preferences_of, role_of};
 use crate::notifications::next_digest;
+use crate::notifications::present::present;
 use crate::notifications::send::{self, NotificationsTo};
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
 use crate::operations::mail;
 
-/// How many events notify in one transaction.
+/// The most events that notify in one transaction.
 const EVENTS_AT_ONCE: u32 = 100;
+
+/// After how many notifications a transaction reads no further event: an event may notify all admins of a large tenant.
+const NOTIFICATIONS_AT_ONCE: u64 = 500;
 
 /// Notifies users of the events of the feed.
 #[derive(Debug, Clone, Copy)]
@@ -90,13 +93,18 @@ async fn step(cx: &Cx, behind: Behind) -> Result<bool, JobFailure> {
             .events()
             .between((position, newest), kinds, EVENTS_AT_ONCE)
             .await?;
-        let is_last = events.len() < EVENTS_AT_ONCE as usize;
         let mut batch = Batch::new(cx, terms);
+        let mut done = 0;
         for event in &events {
             batch.notify(work, event).await?;
+            done += 1;
+            if batch.added >= NOTIFICATIONS_AT_ONCE {
+                break;
+            }
         }
         batch.finish(work).await?;
-        let through = events
+        let is_last = done == events.len() && done < EVENTS_AT_ONCE as usize;
+        let through = events[..done]
             .last()
             .filter(|_| !is_last)
             .map_or(newest, |event| event.position);
@@ -128,6 +136,7 @@ struct Batch<'a> {
     readers: HashMap<UserId, Option<Reader>>,
     admins: Option<Vec<UserId>>,
     notified: BTreeSet<UserId>,
+    added: u64,
     digests: BTreeSet<&'static str>,
 }
 
@@ -149,6 +158,7 @@ impl<'a> Batch<'a> {
             readers: HashMap::new(),
             admins: None,
             notified: BTreeSet::new(),
+            added: 0,
             digests: BTreeSet::new(),
         }
     }
@@ -157,10 +167,11 @@ impl<'a> Batch<'a> {
         let Some(notice) = NoticeType::of_event(event) else {
             return Ok(());
         };
-        let Some(found) = present(work, notice, event).await? else {
+        let user = notice.user(event);
+        let Some(found) = present(work, notice, (user, event.entity_id)).await? else {
             return Ok(());
         };
-        let users = match notice.user(event) {
+        let users = match user {
             Some(user) => vec![user],
             None => self.admins(work).await?,
         };
@@ -215,10 +226,11 @@ impl<'a> Batch<'a> {
         };
         if work.notifications().add(&notification).await? {
             self.notified.insert(user);
+            self.added += 1;
             self.digests.extend(mail.rhythm().map(Rhythm::as_str));
             if mail == MailChoice::Instant {
                 let mail = NotificationsTo::at_once(&notification);
-                send::ask(self.cx, work, &mail).await?;
+                send::enqueue(self.cx, work, &mail).await?;
             }
         }
         Ok(())
@@ -266,42 +278,5 @@ impl<'a> Batch<'a> {
             }
         }
         Ok(())
-    }
-}
-
-/// Parts that are not in the event; `None` when it is not so any more that the user is to be notified of: the task has another assignee, or
-/// the project is deleted.
-async fn present(
-    work: &mut Work,
-    notice: &NoticeType,
-    event: &Event,
-) -> Result<Option<Map<String, Value>>, StoreError> {
-    let parts = Map::new();
-    let Some(user) = notice.user(event) else {
-        return Ok(Some(parts));
-    };
-    match notice.audience {
-        Audience::Admins => Ok(Some(parts)),
-        Audience::Assignee(_) => {
-            let task = event.entity_id.map(TaskId::from);
-            let found = match task {
-                Some(task) => work.tasks().find(task).await?,
-                None => None,
-            };
-            Ok(found.filter(|task| task.assignee_id == Some(user)).map(|_| parts))
-        }
-        Audience::Member(_) => {
-            let project = event.data["object"]["project_id"].as_str();
-            let project: Option<Uuid> = project.and_then(|text| text.parse().ok());
-            let Some(project) = project.map(ProjectId::from) else {
-                return Ok(None);
-            };
-            let member = work.members().find(project, user).await?;
-            let found = work.projects().find(project).await?;
-            let shown = found
-                .zip(member)
-                .map(|(project, _)| ("title".to_owned(), project.name.into()));
-            Ok(shown.map(|part| Map::from_iter([part])))
-        }
     }
 }

@@ -6,6 +6,7 @@ pub mod inbox;
 mod mail_terms;
 pub mod next_digest;
 pub mod preferences;
+mod present;
 pub mod send;
 pub mod unsubscribe;
 pub mod upkeep;
