@@ -60,6 +60,7 @@ fn preferences() -> TenantTable {
         .generated_id()
         .belongs_to("user_id", "users", OnDelete::Cascade)
         .column("choices", "jsonb NOT NULL")
+        .column("digests_off", "boolean NOT NULL DEFAULT false")
         .column("refusals", "integer NOT NULL DEFAULT 0")
         .column("refused_address", "bytea")
         .column("mail_stopped_at", "timestamptz")

@@ -33,10 +33,11 @@ const PREFERENCES: &str = "/api/v1/auth/me/preferences";
 
 /// The path of a link that was mailed to a person and ends the digests.
 pub(crate) fn link(world: &World, tenant: &TenantWorld, person: &Person) -> String {
+    let seal = world.app.ports.seal.as_ref();
     let token = world.app.ports.unsubscribe_tokens.issue(&PresentedUnsubscribe {
         tenant: tenant.id,
         user: person.id,
-        tag: UnsubscribeFrom::Digests.tag(&Email::stored(person.email.clone())),
+        tag: UnsubscribeFrom::Digests.tag(seal, &Email::stored(person.email.clone())),
     });
     format!("{LIST}/unsubscribe?token={token}")
 }
@@ -576,10 +577,11 @@ async fn token_ends_mails_of_its_user_and_address_only() {
         assert!(!refused.text().contains(&token[..20]));
     }
     // A token of acme with an id of globex in it was not issued here, and one of a user that the tenant does not have ends nothing.
+    let seal = world.app.ports.seal.as_ref();
     let foreign = world.app.ports.unsubscribe_tokens.issue(&PresentedUnsubscribe {
         tenant: globex.id,
         user: acme.member.id,
-        tag: UnsubscribeFrom::Digests.tag(&Email::stored(acme.member.email.clone())),
+        tag: UnsubscribeFrom::Digests.tag(seal, &Email::stored(acme.member.email.clone())),
     });
     post(&format!("{LIST}/unsubscribe?token={foreign}"))
         .await

@@ -171,7 +171,7 @@ fn link(cx: &Cx, user: &User, from: UnsubscribeFrom) -> String {
     let token = cx.ports().unsubscribe_tokens.issue(&PresentedUnsubscribe {
         tenant: cx.scope().tenant(),
         user: user.id,
-        tag: from.tag(&user.email),
+        tag: from.tag(cx.ports().seal.as_ref(), &user.email),
     });
     let base = cx.app().policy.api_url.trim_end_matches('/');
     format!("{base}/api/v1/notifications/unsubscribe?token={token}")
