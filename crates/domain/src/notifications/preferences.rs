@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use chrono::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::name::named_enum;
@@ -81,7 +82,7 @@ pub struct Preferences {
     pub refusals: u32,
     /// A keyed digest of the address that was refused.
     pub refused_address: Option<Vec<u8>>,
-    /// Since when no notifications are mailed, because the address was refused.
+    /// Since when no notifications are mailed, because the address was refused. They are again after [`Preferences::STOPPED_DAYS`].
     pub mail_stopped_at: Option<Time>,
     /// When they were stored first.
     pub created_at: Time,
@@ -94,6 +95,9 @@ pub struct Preferences {
 impl Preferences {
     /// After how many refused mails in succession no more are sent.
     pub const MOST_REFUSALS: u32 = 3;
+
+    /// After how many days a refused address is tried again. One more refusal stops its mail for as long.
+    pub const STOPPED_DAYS: i64 = 30;
 
     /// The defaults of a user.
     pub const fn new(user_id: UserId, now: Time) -> Self {
@@ -212,7 +216,7 @@ impl Preferences {
         }
         self.refused_address = Some(address.to_vec());
         self.refusals = self.refusals.saturating_add(1);
-        if self.refusals >= Self::MOST_REFUSALS && self.mail_stopped_at.is_none() {
+        if self.refusals >= Self::MOST_REFUSALS && !self.is_stopped_for(address, now) {
             self.mail_stopped_at = Some(now);
         }
         self.touch(now);
@@ -229,8 +233,9 @@ impl Preferences {
     }
 
     /// Whether no mail is sent to an address, which is given as its keyed digest. Another address than the one that was refused gets mail.
-    pub fn is_stopped_for(&self, address: &[u8]) -> bool {
-        self.mail_stopped_at.is_some() && self.refused_address.as_deref() == Some(address)
+    pub fn is_stopped_for(&self, address: &[u8], now: Time) -> bool {
+        let end = self.mail_stopped_at.map(|since| since + Duration::days(Self::STOPPED_DAYS));
+        end.is_some_and(|end| now < end) && self.refused_address.as_deref() == Some(address)
     }
 
     fn resume_mail(&mut self) {
@@ -351,12 +356,18 @@ mod tests {
         let mut chosen = preferences();
         for _ in 1..Preferences::MOST_REFUSALS {
             chosen.note_refusal(b"old", now());
-            assert!(!chosen.is_stopped_for(b"old"));
+            assert!(!chosen.is_stopped_for(b"old", now()));
         }
         chosen.note_refusal(b"old", now());
-        assert!(chosen.is_stopped_for(b"old") && !chosen.is_stopped_for(b"new"));
+        assert!(chosen.is_stopped_for(b"old", now()) && !chosen.is_stopped_for(b"new", now()));
+        // It is tried again later, and stopped again by one more refusal.
+        let later = now() + Duration::days(Preferences::STOPPED_DAYS);
+        assert!(chosen.is_stopped_for(b"old", later - Duration::seconds(1)));
+        assert!(!chosen.is_stopped_for(b"old", later));
+        chosen.note_refusal(b"old", later);
+        assert!(chosen.is_stopped_for(b"old", later) && chosen.mail_stopped_at == Some(later));
         chosen.note_refusal(b"new", now());
-        assert!(!chosen.is_stopped_for(b"new") && chosen.refusals == 1);
+        assert!(!chosen.is_stopped_for(b"new", now()) && chosen.refusals == 1);
         assert!(chosen.note_acceptance(now()) && !chosen.note_acceptance(now()));
         assert_eq!(chosen.refusals, 0);
     }

@@ -260,7 +260,7 @@ impl<'a> Batch<'a> {
         let preferences = preferences_of(self.cx, work, user.id).await?;
         let address = OutgoingMail::recipient(self.cx.ports().seal.as_ref(), &user.email);
         Ok(Reader {
-            gets_mail: user.email_verified && !preferences.is_stopped_for(&address),
+            gets_mail: user.email_verified && !preferences.is_stopped_for(&address, self.now),
             user,
             role,
             preferences,

@@ -117,7 +117,7 @@ async fn wanted(cx: &Cx, mail: &NotificationsTo, user: &User) -> Result<Wanted, 
     let address = OutgoingMail::recipient(cx.ports().seal.as_ref(), &user.email);
     cx.read(async |work| {
         let preferences = preferences_of(cx, work, user.id).await?;
-        if preferences.is_stopped_for(&address) {
+        if preferences.is_stopped_for(&address, cx.now()) {
             return Ok(Wanted::default());
         }
         let role = role_of(work, user).await?;
@@ -185,7 +185,7 @@ async fn note(
     sent: &Result<MailDecision, MailError>,
 ) -> Result<(), StoreError> {
     match sent {
-        Err(MailError::Refused(_)) => note_answer(cx, user, true).await,
+        Err(MailError::RecipientRefused(_)) => note_answer(cx, user, true).await,
         Ok(MailDecision::Send) => note_answer(cx, user, false).await,
         Ok(_) if !mail.is_digest => defer(cx, mail).await,
         Ok(_) | Err(_) => Ok(()),
