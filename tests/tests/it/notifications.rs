@@ -26,10 +26,10 @@ use tenantry_tests::{Options, Person, Reply, SmtpServer, TenantWorld, World};
 use crate::audit::system;
 use crate::mail::{mailing, work};
 
-const LIST: &str = "/api/v1/notifications";
-const COUNT: &str = "/api/v1/notifications/unread-count";
-const READ_ALL: &str = "/api/v1/notifications/read-all";
-const PREFERENCES: &str = "/api/v1/auth/me/preferences";
+pub(crate) const LIST: &str = "/api/v1/notifications";
+pub(crate) const COUNT: &str = "/api/v1/notifications/unread-count";
+pub(crate) const READ_ALL: &str = "/api/v1/notifications/read-all";
+pub(crate) const PREFERENCES: &str = "/api/v1/auth/me/preferences";
 
 /// The path of a link that was mailed to a person and ends the digests.
 pub(crate) fn link(world: &World, tenant: &TenantWorld, person: &Person) -> String {
@@ -92,7 +92,7 @@ pub(crate) async fn use_everything(world: &World) {
 }
 
 /// Lets the events of a new world notify, and forgets that. All addresses are verified.
-async fn start(world: &World) {
+pub(crate) async fn start(world: &World) {
     for tenant in [&world.acme, &world.globex] {
         publish::publish(&system(world, tenant).await).await.unwrap();
     }
@@ -102,7 +102,7 @@ async fn start(world: &World) {
 }
 
 /// An admin makes a task for somebody. Returns its id.
-async fn assign(world: &World, tenant: &TenantWorld, to: &Person, title: &str) -> Value {
+pub(crate) async fn assign(world: &World, tenant: &TenantWorld, to: &Person, title: &str) -> Value {
     let path = format!("/api/v1/projects/{}/tasks", tenant.project);
     let task = json!({"title": title, "assignee_id": to.id});
     let made = world.post(&tenant.admin, &path, &task).await.expect(201);
@@ -110,17 +110,17 @@ async fn assign(world: &World, tenant: &TenantWorld, to: &Person, title: &str) -
 }
 
 /// Publishes the events of a tenant, and does what is to be done then.
-async fn notify(world: &World, tenant: &TenantWorld) {
+pub(crate) async fn notify(world: &World, tenant: &TenantWorld) {
     publish::publish(&system(world, tenant).await).await.unwrap();
     work(world).await;
 }
 
-async fn list(world: &World, who: &Person) -> Vec<Value> {
+pub(crate) async fn list(world: &World, who: &Person) -> Vec<Value> {
     let page = world.get(who, LIST).await.expect(200).json();
     page["data"].as_array().unwrap().clone()
 }
 
-async fn number(world: &World, sql: &str) -> i64 {
+pub(crate) async fn number(world: &World, sql: &str) -> i64 {
     let mut admin = world.database.admin().await;
     let found = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()));
     found.fetch_one(&mut admin).await.unwrap()
@@ -132,7 +132,7 @@ async fn one(world: &World, sql: &str) -> String {
     found.fetch_one(&mut admin).await.unwrap()
 }
 
-async fn prefer(world: &World, who: &Person, kind: &str, choice: Value) -> Reply {
+pub(crate) async fn prefer(world: &World, who: &Person, kind: &str, choice: Value) -> Reply {
     let change = json!({"notifications": {kind: choice}});
     world.patch(who, PREFERENCES, &change).await
 }
@@ -477,13 +477,13 @@ async fn choice_hides_notifications_from_the_list() {
 }
 
 /// A world with a mail server of its own.
-struct Mailed {
-    world: World,
-    server: SmtpServer,
+pub(crate) struct Mailed {
+    pub(crate) world: World,
+    pub(crate) server: SmtpServer,
 }
 
 impl Mailed {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let server = SmtpServer::start();
         let world = World::with(mailing(Options::default(), &server, |_| {})).await;
         start(&world).await;
@@ -491,7 +491,7 @@ impl Mailed {
     }
 
     /// The mails about notifications that a person got, by their headers.
-    fn of(&self, who: &Person) -> Vec<tenantry_tests::Received> {
+    pub(crate) fn of(&self, who: &Person) -> Vec<tenantry_tests::Received> {
         let received = self.server.received().into_iter();
         let received = received.filter(|mail| mail.to == [who.email.clone()]);
         received
@@ -500,7 +500,7 @@ impl Mailed {
     }
 
     /// Lets the time of the next digest come, and does what is to be done then.
-    async fn come_to(&self, rhythm: Rhythm) {
+    pub(crate) async fn come_to(&self, rhythm: Rhythm) {
         let now = self.world.clock.now();
         let due = DigestSchedule::new("UTC", 8).next(now, rhythm, None).unwrap();
         self.world.clock.advance(due.at - now + Duration::seconds(1));
@@ -509,7 +509,7 @@ impl Mailed {
 }
 
 /// The path in the header of a mail.
-fn link_of(mail: &tenantry_tests::Received) -> String {
+pub(crate) fn link_of(mail: &tenantry_tests::Received) -> String {
     let header = Regex::new("List-Unsubscribe: <http://[^/]+(/[^>]+)>").unwrap();
     header.captures(&mail.data).unwrap()[1].to_owned()
 }
@@ -733,7 +733,7 @@ async fn address_that_is_refused_gets_no_more_mail() {
 }
 
 #[actix_web::test]
-async fn unverified_address_gets_no_notifications() {
+async fn unverified_address_gets_no_mail_of_notifications() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     world.sql("UPDATE users SET email_verified = false").await;
