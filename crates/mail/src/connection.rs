@@ -145,8 +145,12 @@ mod tests {
 
     #[test]
     fn status_of_policy_says_nothing_about_the_recipient() {
-        assert!(is_of_policy("permanent error (554): 5.7.1 Client host [192.0.2.7] blocked"));
-        assert!(!is_of_policy("permanent error (550): 5.1.1 <ada@example.com>: no such user"));
+        assert!(is_of_policy(
+            "permanent error (554): 5.7.1 Client host [192.0.2.7] blocked"
+        ));
+        assert!(!is_of_policy(
+            "permanent error (550): 5.1.1 <ada@example.com>: no such user"
+        ));
         assert!(!is_of_policy("permanent error (550): 5.7 users"));
     }
 }

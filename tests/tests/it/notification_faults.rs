@@ -120,7 +120,10 @@ async fn change_of_the_hour_gives_a_date_no_second_digest() {
     assert_eq!(mailed.of(&acme.member).len(), 1);
     // The tokens have expired until then.
     let login = world.login("acme", &acme.admin.email, PASSWORD).await;
-    let token = login.expect(200).json()["access_token"].as_str().unwrap().to_owned();
+    let token = login.expect(200).json()["access_token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     mailed.world.acme.admin.access_token = token;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     let evening = json!({"notifications.digest_hour": 20});
@@ -204,7 +207,10 @@ async fn digests_that_a_link_has_ended_stay_ended() {
 #[actix_web::test]
 async fn link_with_a_parameter_of_a_gateway_works() {
     let world = World::new().await;
-    let path = format!("{}&utm_source=mail", link(&world, &world.acme, &world.acme.member));
+    let path = format!(
+        "{}&utm_source=mail",
+        link(&world, &world.acme, &world.acme.member)
+    );
     for method in [Method::GET, Method::POST] {
         world.client.request(method, &path).await.expect(200);
     }

@@ -204,7 +204,8 @@ mod tests {
 
     #[test]
     fn unknown_zone_is_utc() {
-        let due = DigestSchedule::new("Mars/Olympus", 99).next(at("2026-01-01T00:00:00Z"), Rhythm::Daily, None);
+        let due =
+            DigestSchedule::new("Mars/Olympus", 99).next(at("2026-01-01T00:00:00Z"), Rhythm::Daily, None);
         assert_eq!(due.unwrap().at, at("2026-01-01T23:00:00Z"));
     }
 
@@ -227,7 +228,9 @@ mod tests {
     }
 
     fn latest_at(schedule: &DigestSchedule, now: Time, rhythm: Rhythm) -> Time {
-        schedule.overdue(now, rhythm, None).map_or(Time::UNIX_EPOCH, |due| due.at)
+        schedule
+            .overdue(now, rhythm, None)
+            .map_or(Time::UNIX_EPOCH, |due| due.at)
     }
 
     proptest! {

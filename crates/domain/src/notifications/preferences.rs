@@ -186,7 +186,9 @@ impl Preferences {
             UnsubscribeFrom::Type(name) => notice.name == name,
             UnsubscribeFrom::Digests => self.is_for_digests(notice),
         });
-        let ended: Vec<_> = ended.filter(|notice| notice.mail != MailDefault::SentOtherwise).collect();
+        let ended: Vec<_> = ended
+            .filter(|notice| notice.mail != MailDefault::SentOtherwise)
+            .collect();
         let ends_digests = from == UnsubscribeFrom::Digests && !self.digests_off;
         self.digests_off |= ends_digests;
         let mut is_changed = ends_digests;
@@ -234,7 +236,9 @@ impl Preferences {
 
     /// Whether no mail is sent to an address, which is given as its keyed digest. Another address than the one that was refused gets mail.
     pub fn is_stopped_for(&self, address: &[u8], now: Time) -> bool {
-        let end = self.mail_stopped_at.map(|since| since + Duration::days(Self::STOPPED_DAYS));
+        let end = self
+            .mail_stopped_at
+            .map(|since| since + Duration::days(Self::STOPPED_DAYS));
         end.is_some_and(|end| now < end) && self.refused_address.as_deref() == Some(address)
     }
 
@@ -341,11 +345,17 @@ mod tests {
         chosen.choices.clear();
         assert_eq!(chosen.effective(added, MailChoice::Weekly).mail, MailChoice::Off);
         let assigned = NoticeType::find("task.assigned").unwrap();
-        assert_eq!(chosen.effective(assigned, MailChoice::Weekly).mail, MailChoice::Instant);
+        assert_eq!(
+            chosen.effective(assigned, MailChoice::Weekly).mail,
+            MailChoice::Instant
+        );
         chosen
             .apply([("project.member_added".to_owned(), None)].into(), now())
             .unwrap();
-        assert_eq!(chosen.effective(added, MailChoice::Weekly).mail, MailChoice::Weekly);
+        assert_eq!(
+            chosen.effective(added, MailChoice::Weekly).mail,
+            MailChoice::Weekly
+        );
         let mut of_type = preferences();
         assert!(of_type.unsubscribe(UnsubscribeFrom::Type("project.member_added"), now()));
         assert_eq!(of_type.effective(added, MailChoice::Daily).mail, MailChoice::Off);

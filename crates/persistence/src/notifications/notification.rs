@@ -177,7 +177,11 @@ impl Notifications for PgStore {
             mail: Set(Some(Rhythm::Daily.as_str().to_owned())),
             ..Default::default()
         };
-        let update = self.tx.update::<Entity>().set(deferred).filter(of_user(user, ids));
+        let update = self
+            .tx
+            .update::<Entity>()
+            .set(deferred)
+            .filter(of_user(user, ids));
         update.filter(Column::ReadAt.is_null()).run().await.map(|_| ())
     }
 

@@ -52,7 +52,10 @@ async fn step(cx: &Cx, after: Option<UserId>) -> Result<Option<UserId>, JobFailu
             daily: at(&daily),
             weekly: at(&weekly),
         };
-        let users = work.notifications().users_due(after, before, USERS_AT_ONCE).await?;
+        let users = work
+            .notifications()
+            .users_due(after, before, USERS_AT_ONCE)
+            .await?;
         for user in &users {
             let items = work.notifications().take_due(*user, before).await?;
             mail_to(cx, work, (*user, terms.digest), items).await?;

@@ -11,9 +11,7 @@ use serde_json::{Map, Value};
 use tenantry_domain::events::Event;
 use tenantry_domain::identity::{CustomRole, User};
 use tenantry_domain::kernel::{NotificationId, Permission, StoreError, Time, UserId};
-use tenantry_domain::notifications::{
-    MailChoice, NoticeType, Notification, Preferences, Rhythm, may_read,
-};
+use tenantry_domain::notifications::{MailChoice, NoticeType, Notification, Preferences, Rhythm, may_read};
 use tenantry_domain::operations::OutgoingMail;
 use tenantry_domain::store::Work;
 

@@ -150,7 +150,10 @@ async fn listed(
     for (notice, item) in wanted {
         if listed.items.len() == NotificationMail::MOST_LISTED {
             listed.more += 1;
-        } else if present(work, notice, (Some(user), item.entity_id)).await?.is_some() {
+        } else if present(work, notice, (Some(user), item.entity_id))
+            .await?
+            .is_some()
+        {
             listed.items.push(item);
         }
     }
