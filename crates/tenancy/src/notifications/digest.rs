@@ -47,10 +47,10 @@ async fn step(cx: &Cx, after: Option<UserId>) -> Result<Option<UserId>, JobFailu
         let schedule = terms.schedule(&tenant);
         let daily = overdue(cx, work, &schedule, Rhythm::Daily).await?;
         let weekly = overdue(cx, work, &schedule, Rhythm::Weekly).await?;
-        let at = |due: &Option<DigestDue>| due.as_ref().map_or(Time::UNIX_EPOCH, |due| due.at);
+        let at = |due: Option<&DigestDue>| due.map_or(Time::UNIX_EPOCH, |due| due.at);
         let before = DueBefore {
-            daily: at(&daily),
-            weekly: at(&weekly),
+            daily: at(daily.as_ref()),
+            weekly: at(weekly.as_ref()),
         };
         let users = work
             .notifications()
