@@ -92,20 +92,18 @@ async fn step(cx: &Cx, behind: Behind) -> Result<bool, JobFailure> {
             .between((position, newest), kinds, EVENTS_AT_ONCE)
             .await?;
         let mut batch = Batch::new(cx, terms);
-        let mut done = 0;
+        let mut last = None;
         for event in &events {
             batch.notify(work, event).await?;
-            done += 1;
+            last = Some(event.position);
             if batch.added >= NOTIFICATIONS_AT_ONCE {
                 break;
             }
         }
         batch.finish(work).await?;
-        let is_last = done == events.len() && done < EVENTS_AT_ONCE as usize;
-        let through = events[..done]
-            .last()
-            .filter(|_| !is_last)
-            .map_or(newest, |event| event.position);
+        let are_all_done = last == events.last().map(|event| event.position);
+        let is_last = are_all_done && events.len() < EVENTS_AT_ONCE as usize;
+        let through = last.filter(|_| !is_last).unwrap_or(newest);
         if through > position {
             work.notifications().move_to(through).await?;
         }
