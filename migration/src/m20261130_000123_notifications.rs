@@ -60,6 +60,7 @@ fn preferences() -> TenantTable {
         .generated_id()
         .belongs_to("user_id", "users", OnDelete::Cascade)
         .column("choices", "jsonb NOT NULL")
+        .column("digests_off", "boolean NOT NULL DEFAULT false")
         .column("refusals", "integer NOT NULL DEFAULT 0")
         .column("refused_address", "bytea")
         .column("mail_stopped_at", "timestamptz")
@@ -68,11 +69,13 @@ fn preferences() -> TenantTable {
         .unique("notification_preferences_user_key", &["user_id"])
 }
 
-/// The number in the feed up to which events have notified.
+/// The number in the feed up to which events have notified, and the dates of the latest digests.
 fn positions() -> TenantTable {
     TenantTable::new("notification_positions")
         .generated_id()
         .column("position", "bigint NOT NULL")
+        .column("daily_digest", "date")
+        .column("weekly_digest", "date")
         .check("notification_positions_position_check", "position >= 0")
         .single()
 }

@@ -61,7 +61,7 @@ impl Connection {
             self.server
                 .command(command)
                 .await
-                .map_err(|error| refusal(&error))?;
+                .map_err(|error| refusal_of_recipient(&error))?;
         }
         self.server.command(Data).await.map_err(|error| refusal(&error))?;
         self.is_in_doubt = true;
@@ -104,6 +104,19 @@ fn refusal(error: &Error) -> MailError {
     }
 }
 
+/// What is wrong when a recipient is not taken. Servers that block us as a sender often say so at this point, by a status of policy (5.7.x
+/// of RFC 3463): that is nothing about the recipient.
+fn refusal_of_recipient(error: &Error) -> MailError {
+    match refusal(error) {
+        MailError::Refused(words) if !is_of_policy(&words) => MailError::RecipientRefused(words),
+        other => other,
+    }
+}
+
+fn is_of_policy(words: &str) -> bool {
+    words.split_whitespace().any(|word| word.starts_with("5.7."))
+}
+
 /// Whether encryption failed, most likely because the certificate is not one to be trusted: that comes as
 /// data that do not hold.
 fn is_untrusted(error: &Error) -> bool {
@@ -124,4 +137,20 @@ fn words(error: &Error) -> String {
 fn causes(error: &Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
     let outermost: &(dyn std::error::Error + 'static) = error;
     std::iter::successors(Some(outermost), |cause| cause.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_of_policy_says_nothing_about_the_recipient() {
+        assert!(is_of_policy(
+            "permanent error (554): 5.7.1 Client host [192.0.2.7] blocked"
+        ));
+        assert!(!is_of_policy(
+            "permanent error (550): 5.1.1 <ada@example.com>: no such user"
+        ));
+        assert!(!is_of_policy("permanent error (550): 5.7 users"));
+    }
 }

@@ -169,6 +169,7 @@ fn discreet(error: MailError, address: &str) -> MailError {
         MailError::InDoubt(problem) => MailError::InDoubt(without(problem)),
         MailError::GivenUp(times) => MailError::GivenUp(times),
         MailError::Misconfigured(problem) => MailError::Misconfigured(without(problem)),
+        MailError::RecipientRefused(problem) => MailError::RecipientRefused(without(problem)),
         MailError::Refused(problem) => MailError::Refused(without(problem)),
     }
 }

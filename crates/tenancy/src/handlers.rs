@@ -15,7 +15,7 @@ impl Handlers {
             .with(crate::tenant::audit_upkeep::KeepAudit)
             .with(crate::events::upkeep::KeepEvents)
             .with(crate::notifications::fan_out::NotifyUsers)
-            .with(crate::notifications::digest::SendDigests)
+            .with(crate::notifications::next_digest::SendDigests)
             .with(crate::notifications::send::MailNotifications)
             .with(crate::notifications::upkeep::KeepNotifications)
             .with(crate::tenant::data_key::KeepDataKeys)

@@ -64,6 +64,7 @@ mod mail_limits;
 mod metrics;
 mod mfa;
 mod month;
+mod notification_faults;
 mod notifications;
 mod ofrep;
 mod openfeature;

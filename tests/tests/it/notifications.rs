@@ -16,8 +16,8 @@ use tenantry_domain::kernel::Clock as _;
 use tenantry_domain::notifications::{DigestSchedule, PresentedUnsubscribe, Rhythm, UnsubscribeFrom};
 use tenantry_tenancy::events::publish;
 use tenantry_tenancy::identity::erasure;
-use tenantry_tenancy::notifications::digest::SendDigests;
 use tenantry_tenancy::notifications::fan_out::{Behind, NotifyUsers};
+use tenantry_tenancy::notifications::next_digest::SendDigests;
 use tenantry_tenancy::notifications::upkeep::KeepNotifications;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::tenant::lifecycle;
@@ -26,17 +26,18 @@ use tenantry_tests::{Options, Person, Reply, SmtpServer, TenantWorld, World};
 use crate::audit::system;
 use crate::mail::{mailing, work};
 
-const LIST: &str = "/api/v1/notifications";
-const COUNT: &str = "/api/v1/notifications/unread-count";
-const READ_ALL: &str = "/api/v1/notifications/read-all";
-const PREFERENCES: &str = "/api/v1/auth/me/preferences";
+pub(crate) const LIST: &str = "/api/v1/notifications";
+pub(crate) const COUNT: &str = "/api/v1/notifications/unread-count";
+pub(crate) const READ_ALL: &str = "/api/v1/notifications/read-all";
+pub(crate) const PREFERENCES: &str = "/api/v1/auth/me/preferences";
 
 /// The path of a link that was mailed to a person and ends the digests.
 pub(crate) fn link(world: &World, tenant: &TenantWorld, person: &Person) -> String {
+    let seal = world.app.ports.seal.as_ref();
     let token = world.app.ports.unsubscribe_tokens.issue(&PresentedUnsubscribe {
         tenant: tenant.id,
         user: person.id,
-        tag: UnsubscribeFrom::Digests.tag(&Email::stored(person.email.clone())),
+        tag: UnsubscribeFrom::Digests.tag(seal, &Email::stored(person.email.clone())),
     });
     format!("{LIST}/unsubscribe?token={token}")
 }
@@ -91,7 +92,7 @@ pub(crate) async fn use_everything(world: &World) {
 }
 
 /// Lets the events of a new world notify, and forgets that. All addresses are verified.
-async fn start(world: &World) {
+pub(crate) async fn start(world: &World) {
     for tenant in [&world.acme, &world.globex] {
         publish::publish(&system(world, tenant).await).await.unwrap();
     }
@@ -101,7 +102,7 @@ async fn start(world: &World) {
 }
 
 /// An admin makes a task for somebody. Returns its id.
-async fn assign(world: &World, tenant: &TenantWorld, to: &Person, title: &str) -> Value {
+pub(crate) async fn assign(world: &World, tenant: &TenantWorld, to: &Person, title: &str) -> Value {
     let path = format!("/api/v1/projects/{}/tasks", tenant.project);
     let task = json!({"title": title, "assignee_id": to.id});
     let made = world.post(&tenant.admin, &path, &task).await.expect(201);
@@ -109,17 +110,17 @@ async fn assign(world: &World, tenant: &TenantWorld, to: &Person, title: &str) -
 }
 
 /// Publishes the events of a tenant, and does what is to be done then.
-async fn notify(world: &World, tenant: &TenantWorld) {
+pub(crate) async fn notify(world: &World, tenant: &TenantWorld) {
     publish::publish(&system(world, tenant).await).await.unwrap();
     work(world).await;
 }
 
-async fn list(world: &World, who: &Person) -> Vec<Value> {
+pub(crate) async fn list(world: &World, who: &Person) -> Vec<Value> {
     let page = world.get(who, LIST).await.expect(200).json();
     page["data"].as_array().unwrap().clone()
 }
 
-async fn number(world: &World, sql: &str) -> i64 {
+pub(crate) async fn number(world: &World, sql: &str) -> i64 {
     let mut admin = world.database.admin().await;
     let found = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()));
     found.fetch_one(&mut admin).await.unwrap()
@@ -131,7 +132,7 @@ async fn one(world: &World, sql: &str) -> String {
     found.fetch_one(&mut admin).await.unwrap()
 }
 
-async fn prefer(world: &World, who: &Person, kind: &str, choice: Value) -> Reply {
+pub(crate) async fn prefer(world: &World, who: &Person, kind: &str, choice: Value) -> Reply {
     let change = json!({"notifications": {kind: choice}});
     world.patch(who, PREFERENCES, &change).await
 }
@@ -476,13 +477,13 @@ async fn choice_hides_notifications_from_the_list() {
 }
 
 /// A world with a mail server of its own.
-struct Mailed {
-    world: World,
-    server: SmtpServer,
+pub(crate) struct Mailed {
+    pub(crate) world: World,
+    pub(crate) server: SmtpServer,
 }
 
 impl Mailed {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let server = SmtpServer::start();
         let world = World::with(mailing(Options::default(), &server, |_| {})).await;
         start(&world).await;
@@ -490,7 +491,7 @@ impl Mailed {
     }
 
     /// The mails about notifications that a person got, by their headers.
-    fn of(&self, who: &Person) -> Vec<tenantry_tests::Received> {
+    pub(crate) fn of(&self, who: &Person) -> Vec<tenantry_tests::Received> {
         let received = self.server.received().into_iter();
         let received = received.filter(|mail| mail.to == [who.email.clone()]);
         received
@@ -499,16 +500,16 @@ impl Mailed {
     }
 
     /// Lets the time of the next digest come, and does what is to be done then.
-    async fn come_to(&self, rhythm: Rhythm) {
+    pub(crate) async fn come_to(&self, rhythm: Rhythm) {
         let now = self.world.clock.now();
-        let due = DigestSchedule::new("UTC", 8).next(now, rhythm).unwrap();
+        let due = DigestSchedule::new("UTC", 8).next(now, rhythm, None).unwrap();
         self.world.clock.advance(due.at - now + Duration::seconds(1));
         work(&self.world).await;
     }
 }
 
 /// The path in the header of a mail.
-fn link_of(mail: &tenantry_tests::Received) -> String {
+pub(crate) fn link_of(mail: &tenantry_tests::Received) -> String {
     let header = Regex::new("List-Unsubscribe: <https://[^/]+(/[^>]+)>").unwrap();
     header.captures(&mail.data).unwrap()[1].to_owned()
 }
@@ -576,10 +577,11 @@ async fn token_ends_mails_of_its_user_and_address_only() {
         assert!(!refused.text().contains(&token[..20]));
     }
     // A token of acme with an id of globex in it was not issued here, and one of a user that the tenant does not have ends nothing.
+    let seal = world.app.ports.seal.as_ref();
     let foreign = world.app.ports.unsubscribe_tokens.issue(&PresentedUnsubscribe {
         tenant: globex.id,
         user: acme.member.id,
-        tag: UnsubscribeFrom::Digests.tag(&Email::stored(acme.member.email.clone())),
+        tag: UnsubscribeFrom::Digests.tag(seal, &Email::stored(acme.member.email.clone())),
     });
     post(&format!("{LIST}/unsubscribe?token={foreign}"))
         .await
@@ -731,7 +733,7 @@ async fn address_that_is_refused_gets_no_more_mail() {
 }
 
 #[actix_web::test]
-async fn unverified_address_gets_no_notifications() {
+async fn unverified_address_gets_no_mail_of_notifications() {
     let mailed = Mailed::new().await;
     let (world, acme) = (&mailed.world, &mailed.world.acme);
     world.sql("UPDATE users SET email_verified = false").await;

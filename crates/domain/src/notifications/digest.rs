@@ -45,6 +45,12 @@ pub struct DigestDue {
     pub at: Time,
 }
 
+impl DigestDue {
+    fn is_after(&self, date: Option<&str>) -> bool {
+        date.is_none_or(|date| self.date.as_str() > date)
+    }
+}
+
 /// How many dates are looked at: more than two weeks, since a zone may leave a Monday out.
 const DATES: i32 = 21;
 
@@ -57,17 +63,20 @@ impl DigestSchedule {
         }
     }
 
-    /// When the latest digest until `now` was due.
-    pub fn latest(&self, now: Time, rhythm: Rhythm) -> Time {
+    /// The latest digest that was due until `now`; `None` when that date, or a later one, has had its digest. `mailed` is the date of the
+    /// latest digest that was mailed.
+    pub fn overdue(&self, now: Time, rhythm: Rhythm, mailed: Option<&str>) -> Option<DigestDue> {
         let mut dates = self.dates(now, Date::yesterday, 1);
         let due = dates.find_map(|date| self.due(date, rhythm).filter(|due| due.at <= now));
-        due.map_or(Time::UNIX_EPOCH, |due| due.at)
+        due.filter(|due| due.is_after(mailed))
     }
 
-    /// When the next digest after `now` is due.
-    pub fn next(&self, now: Time, rhythm: Rhythm) -> Option<DigestDue> {
+    /// When the next digest after `now` is due. `mailed` is the date of the latest digest that was mailed: a change of the hour or of the
+    /// zone gives that date no second one.
+    pub fn next(&self, now: Time, rhythm: Rhythm, mailed: Option<&str>) -> Option<DigestDue> {
         let mut dates = self.dates(now, Date::tomorrow, -1);
-        dates.find_map(|date| self.due(date, rhythm).filter(|due| due.at > now))
+        let is_next = |due: &DigestDue| due.at > now && due.is_after(mailed);
+        dates.find_map(|date| self.due(date, rhythm).filter(is_next))
     }
 
     /// Dates in succession, from so many days beside the present date on.
@@ -135,7 +144,7 @@ mod tests {
     fn dues(zone: &str, hour: u32, from: &str, rhythm: Rhythm) -> Vec<(String, String)> {
         let (schedule, mut now, mut all) = (DigestSchedule::new(zone, hour), at(from), Vec::new());
         for _ in 0..4 {
-            let due = schedule.next(now, rhythm).unwrap();
+            let due = schedule.next(now, rhythm, None).unwrap();
             now = due.at;
             all.push((due.date, due.at.format("%d %H:%M").to_string()));
         }
@@ -195,8 +204,33 @@ mod tests {
 
     #[test]
     fn unknown_zone_is_utc() {
-        let due = DigestSchedule::new("Mars/Olympus", 99).next(at("2026-01-01T00:00:00Z"), Rhythm::Daily);
+        let due =
+            DigestSchedule::new("Mars/Olympus", 99).next(at("2026-01-01T00:00:00Z"), Rhythm::Daily, None);
         assert_eq!(due.unwrap().at, at("2026-01-01T23:00:00Z"));
+    }
+
+    /// The digest of 31 January was mailed at 8:00, and then the hour or the zone is changed.
+    #[test]
+    fn date_has_one_digest_although_the_hour_changes() {
+        let mailed = Some("2026-01-31");
+        let evening = DigestSchedule::new("UTC", 20);
+        let next = evening.next(at("2026-01-31T10:00:00Z"), Rhythm::Daily, mailed);
+        assert_eq!(next.unwrap().at, at("2026-02-01T20:00:00Z"));
+        assert_eq!(
+            evening.overdue(at("2026-01-31T20:00:00Z"), Rhythm::Daily, mailed),
+            None
+        );
+        let due = evening.overdue(at("2026-02-01T20:00:00Z"), Rhythm::Daily, mailed);
+        assert_eq!(due.unwrap().date, "2026-02-01");
+        let west = DigestSchedule::new("Pacific/Honolulu", 8);
+        let next = west.next(at("2026-01-31T10:00:00Z"), Rhythm::Daily, mailed);
+        assert_eq!(next.unwrap().date, "2026-02-01");
+    }
+
+    fn latest_at(schedule: &DigestSchedule, now: Time, rhythm: Rhythm) -> Time {
+        schedule
+            .overdue(now, rhythm, None)
+            .map_or(Time::UNIX_EPOCH, |due| due.at)
     }
 
     proptest! {
@@ -207,16 +241,16 @@ mod tests {
         fn each_date_has_one_digest(zone in 0..ZONES.len(), hour in 0u32..24, second in 0i64..2_000_000_000) {
             let schedule = DigestSchedule::new(ZONES[zone], hour);
             let mut now = Time::from_timestamp(second, 0).unwrap();
-            let latest = schedule.latest(now, Rhythm::Daily);
+            let latest = latest_at(&schedule, now, Rhythm::Daily);
             prop_assert!(latest <= now && now - latest <= Duration::hours(50), "{latest}");
-            prop_assert_eq!(schedule.latest(latest, Rhythm::Daily), latest);
-            let mut before = schedule.next(latest, Rhythm::Daily).unwrap();
-            let following = schedule.next(now, Rhythm::Daily).unwrap();
+            prop_assert_eq!(latest_at(&schedule, latest, Rhythm::Daily), latest);
+            let mut before = schedule.next(latest, Rhythm::Daily, None).unwrap();
+            let following = schedule.next(now, Rhythm::Daily, None).unwrap();
             prop_assert_eq!(&before, &following);
             for _ in 0..5 {
                 now = before.at;
-                prop_assert_eq!(schedule.latest(now, Rhythm::Daily), now);
-                let due = schedule.next(now, Rhythm::Daily).unwrap();
+                prop_assert_eq!(latest_at(&schedule, now, Rhythm::Daily), now);
+                let due = schedule.next(now, Rhythm::Daily, None).unwrap();
                 prop_assert!(due.date > before.date, "{due:?} after {before:?}");
                 let apart = due.at - now;
                 prop_assert!(apart >= Duration::hours(20) && apart <= Duration::hours(50), "{apart}");
@@ -228,10 +262,10 @@ mod tests {
         fn weekly_digest_is_one_of_the_daily_ones(zone in 0..ZONES.len(), hour in 0u32..24, second in 0i64..2_000_000_000) {
             let schedule = DigestSchedule::new(ZONES[zone], hour);
             let now = Time::from_timestamp(second, 0).unwrap();
-            let weekly = schedule.next(now, Rhythm::Weekly).unwrap();
-            prop_assert_eq!(schedule.latest(weekly.at, Rhythm::Daily), weekly.at);
+            let weekly = schedule.next(now, Rhythm::Weekly, None).unwrap();
+            prop_assert_eq!(latest_at(&schedule, weekly.at, Rhythm::Daily), weekly.at);
             prop_assert!(weekly.at - now <= Duration::days(15));
-            prop_assert!(now - schedule.latest(now, Rhythm::Weekly) <= Duration::days(15));
+            prop_assert!(now - latest_at(&schedule, now, Rhythm::Weekly) <= Duration::days(15));
         }
     }
 }

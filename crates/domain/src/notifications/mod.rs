@@ -12,7 +12,7 @@ mod unsubscribe;
 
 pub use digest::{DigestDue, DigestSchedule, Rhythm};
 pub use mail::NotificationMail;
-pub use notice_type::{Audience, MailDefault, NoticeType, may_read};
+pub use notice_type::{Audience, MailDefault, NoticeType, NotifyingEvents, may_read};
 pub use notification::{DueBefore, Notification, Notifications};
 pub use preferences::{
     Choice, ChoicePatch, Effective, MailChoice, NoticePreferences, Preferences, PreferencesPatch,

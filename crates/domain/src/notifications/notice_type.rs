@@ -1,3 +1,4 @@
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::events::Event;
@@ -21,6 +22,17 @@ pub struct NoticeType {
     pub parts: &'static [&'static str],
     /// What is mailed when the user has chosen nothing.
     pub mail: MailDefault,
+}
+
+/// Events of a type that notify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct NotifyingEvents {
+    /// The type of the events.
+    pub kind: &'static str,
+    /// The field of the object that names the user; an event without it notifies nobody.
+    pub field: Option<&'static str>,
+    /// Whether the event notifies only where it has changed that field.
+    pub is_change: bool,
 }
 
 /// Who is notified of an event.

@@ -1,12 +1,14 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use chrono::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::name::named_enum;
 use crate::kernel::{Check, Invalid, Patch, StoreError, Time, UserId, pointer_segment};
 use crate::notifications::digest::Rhythm;
 use crate::notifications::notice_type::{MailDefault, NoticeType};
+use crate::notifications::unsubscribe::UnsubscribeFrom;
 
 named_enum! {
     /// How notifications of a type are mailed to a user.
@@ -74,11 +76,13 @@ pub struct Preferences {
     pub user_id: UserId,
     /// What was chosen, by the names of types.
     pub choices: BTreeMap<String, Choice>,
+    /// Whether a link has ended digests, also of types that are added later.
+    pub digests_off: bool,
     /// How many mails in succession the mail server has refused for good.
     pub refusals: u32,
     /// A keyed digest of the address that was refused.
     pub refused_address: Option<Vec<u8>>,
-    /// Since when no notifications are mailed, because the address was refused.
+    /// Since when no notifications are mailed, because the address was refused. They are again after [`Preferences::STOPPED_DAYS`].
     pub mail_stopped_at: Option<Time>,
     /// When they were stored first.
     pub created_at: Time,
@@ -92,11 +96,15 @@ impl Preferences {
     /// After how many refused mails in succession no more are sent.
     pub const MOST_REFUSALS: u32 = 3;
 
+    /// After how many days a refused address is tried again. One more refusal stops its mail for as long.
+    pub const STOPPED_DAYS: i64 = 30;
+
     /// The defaults of a user.
     pub const fn new(user_id: UserId, now: Time) -> Self {
         Self {
             user_id,
             choices: BTreeMap::new(),
+            digests_off: false,
             refusals: 0,
             refused_address: None,
             mail_stopped_at: None,
@@ -113,6 +121,7 @@ impl Preferences {
         let (mail, mail_fixed) = match notice.mail {
             MailDefault::Off => (chosen(MailChoice::Off), false),
             MailDefault::Instant => (chosen(MailChoice::Instant), false),
+            MailDefault::Digest if self.digests_off => (chosen(MailChoice::Off), false),
             MailDefault::Digest => (chosen(digest), false),
             MailDefault::SentOtherwise => (MailChoice::Instant, true),
         };
@@ -123,13 +132,15 @@ impl Preferences {
         }
     }
 
-    /// Applies a change, all of it or nothing. A user who changes anything gets mail again that was stopped.
+    /// Applies a change, all of it or nothing. A user who changes anything gets mail again that was stopped; one who chooses a digest, or the
+    /// default of a mail, gets digests again of types that are added later.
     ///
     /// # Errors
     /// `unknown_notification_type`, and `mail_fixed` for a type that is mailed to admins in any case; pointers are below `/notifications`.
     pub fn apply(&mut self, patch: PreferencesPatch, now: Time) -> Result<(), Invalid> {
         let mut check = Check::new();
         let mut choices = self.choices.clone();
+        let mut digests_off = self.digests_off;
         for (name, change) in patch {
             let pointer = format!("/notifications/{}", pointer_segment(&name));
             let Some(notice) = NoticeType::find(&name) else {
@@ -149,6 +160,11 @@ impl Preferences {
                 "mail_fixed",
                 "must be absent: this is mailed to all admins",
             );
+            digests_off &= match &change.mail {
+                Patch::Keep => true,
+                Patch::Clear => false,
+                Patch::Set(mail) => mail.rhythm().is_none(),
+            };
             change.in_app.apply(&mut choice.in_app);
             change.mail.apply(&mut choice.mail);
             if choice != Choice::default() {
@@ -157,25 +173,42 @@ impl Preferences {
         }
         check.verdict()?;
         self.choices = choices;
+        self.digests_off = digests_off;
         self.resume_mail();
         self.touch(now);
         Ok(())
     }
 
-    /// Ends the mails of these types. Returns whether that changes anything.
-    pub fn end_mail(&mut self, names: &[&str], digest: MailChoice, now: Time) -> bool {
-        let mut is_changed = false;
-        for notice in names.iter().filter_map(|name| NoticeType::find(name)) {
-            let now_has = self.effective(notice, digest);
-            if !now_has.mail_fixed && now_has.mail != MailChoice::Off {
-                self.choices.entry(notice.name.to_owned()).or_default().mail = Some(MailChoice::Off);
-                is_changed = true;
-            }
+    /// Ends the mails that a link is about, whatever the tenant has set at present: a later change of its settings brings none back. Returns
+    /// whether that changes anything.
+    pub fn unsubscribe(&mut self, from: UnsubscribeFrom, now: Time) -> bool {
+        let ended = NoticeType::all().iter().filter(|notice| match from {
+            UnsubscribeFrom::Type(name) => notice.name == name,
+            UnsubscribeFrom::Digests => self.is_for_digests(notice),
+        });
+        let ended: Vec<_> = ended
+            .filter(|notice| notice.mail != MailDefault::SentOtherwise)
+            .collect();
+        let ends_digests = from == UnsubscribeFrom::Digests && !self.digests_off;
+        self.digests_off |= ends_digests;
+        let mut is_changed = ends_digests;
+        for notice in ended {
+            let choice = self.choices.entry(notice.name.to_owned()).or_default();
+            is_changed |= choice.mail != Some(MailChoice::Off);
+            choice.mail = Some(MailChoice::Off);
         }
         if is_changed {
             self.touch(now);
         }
         is_changed
+    }
+
+    /// Whether notifications of a type are in digests, by choice or where the setting of the tenant says so.
+    fn is_for_digests(&self, notice: &NoticeType) -> bool {
+        match self.choices.get(notice.name).and_then(|choice| choice.mail) {
+            Some(mail) => mail.rhythm().is_some(),
+            None => notice.mail == MailDefault::Digest,
+        }
     }
 
     /// Notes that the mail server has refused a mail to an address for good.
@@ -185,7 +218,7 @@ impl Preferences {
         }
         self.refused_address = Some(address.to_vec());
         self.refusals = self.refusals.saturating_add(1);
-        if self.refusals >= Self::MOST_REFUSALS && self.mail_stopped_at.is_none() {
+        if self.refusals >= Self::MOST_REFUSALS && !self.is_stopped_for(address, now) {
             self.mail_stopped_at = Some(now);
         }
         self.touch(now);
@@ -202,8 +235,11 @@ impl Preferences {
     }
 
     /// Whether no mail is sent to an address, which is given as its keyed digest. Another address than the one that was refused gets mail.
-    pub fn is_stopped_for(&self, address: &[u8]) -> bool {
-        self.mail_stopped_at.is_some() && self.refused_address.as_deref() == Some(address)
+    pub fn is_stopped_for(&self, address: &[u8], now: Time) -> bool {
+        let end = self
+            .mail_stopped_at
+            .map(|since| since + Duration::days(Self::STOPPED_DAYS));
+        end.is_some_and(|end| now < end) && self.refused_address.as_deref() == Some(address)
     }
 
     fn resume_mail(&mut self) {
@@ -293,7 +329,36 @@ mod tests {
             (errors[0].pointer.as_str(), errors[0].code),
             ("/notifications/x~1y", "unknown_notification_type")
         );
-        assert!(!chosen.end_mail(&["security.alert"], MailChoice::Weekly, now()));
+        assert!(!chosen.unsubscribe(UnsubscribeFrom::Type("security.alert"), now()));
+    }
+
+    /// The tenant mails no digests at the time of the click, and mails them again afterwards.
+    #[test]
+    fn ended_digests_stay_ended_when_the_setting_changes() {
+        let added = NoticeType::find("project.member_added").unwrap();
+        let mut chosen = preferences();
+        assert_eq!(chosen.effective(added, MailChoice::Off).mail, MailChoice::Off);
+        assert!(chosen.unsubscribe(UnsubscribeFrom::Digests, now()));
+        assert!(!chosen.unsubscribe(UnsubscribeFrom::Digests, now()));
+        assert_eq!(chosen.effective(added, MailChoice::Weekly).mail, MailChoice::Off);
+        // A type that a later version adds has no choice.
+        chosen.choices.clear();
+        assert_eq!(chosen.effective(added, MailChoice::Weekly).mail, MailChoice::Off);
+        let assigned = NoticeType::find("task.assigned").unwrap();
+        assert_eq!(
+            chosen.effective(assigned, MailChoice::Weekly).mail,
+            MailChoice::Instant
+        );
+        chosen
+            .apply([("project.member_added".to_owned(), None)].into(), now())
+            .unwrap();
+        assert_eq!(
+            chosen.effective(added, MailChoice::Weekly).mail,
+            MailChoice::Weekly
+        );
+        let mut of_type = preferences();
+        assert!(of_type.unsubscribe(UnsubscribeFrom::Type("project.member_added"), now()));
+        assert_eq!(of_type.effective(added, MailChoice::Daily).mail, MailChoice::Off);
     }
 
     #[test]
@@ -301,12 +366,18 @@ mod tests {
         let mut chosen = preferences();
         for _ in 1..Preferences::MOST_REFUSALS {
             chosen.note_refusal(b"old", now());
-            assert!(!chosen.is_stopped_for(b"old"));
+            assert!(!chosen.is_stopped_for(b"old", now()));
         }
         chosen.note_refusal(b"old", now());
-        assert!(chosen.is_stopped_for(b"old") && !chosen.is_stopped_for(b"new"));
+        assert!(chosen.is_stopped_for(b"old", now()) && !chosen.is_stopped_for(b"new", now()));
+        // It is tried again later, and stopped again by one more refusal.
+        let later = now() + Duration::days(Preferences::STOPPED_DAYS);
+        assert!(chosen.is_stopped_for(b"old", later - Duration::seconds(1)));
+        assert!(!chosen.is_stopped_for(b"old", later));
+        chosen.note_refusal(b"old", later);
+        assert!(chosen.is_stopped_for(b"old", later) && chosen.mail_stopped_at == Some(later));
         chosen.note_refusal(b"new", now());
-        assert!(!chosen.is_stopped_for(b"new") && chosen.refusals == 1);
+        assert!(!chosen.is_stopped_for(b"new", now()) && chosen.refusals == 1);
         assert!(chosen.note_acceptance(now()) && !chosen.note_acceptance(now()));
         assert_eq!(chosen.refusals, 0);
     }

@@ -1,9 +1,9 @@
-use sha2::{Digest as _, Sha256};
-
 use crate::identity::Email;
-use crate::kernel::{TenantId, UserId};
-use crate::notifications::digest::Rhythm;
+use crate::kernel::{Seal, TenantId, UserId};
 use crate::notifications::notice_type::{MailDefault, NoticeType};
+
+/// What the digests of tags are made for.
+const PLACE: &str = "link to unsubscribe";
 
 /// Which mails a link ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,19 +30,19 @@ impl UnsubscribeFrom {
         }
     }
 
-    /// What a token carries: a digest of what it ends and of the address that got it. So a token that was mailed to a former address of the
-    /// user ends nothing.
-    pub fn tag(self, email: &Email) -> [u8; 32] {
-        let mut hash = Sha256::new();
-        hash.update(self.as_str());
-        hash.update([0]);
-        hash.update(email.as_str());
-        hash.finalize().into()
+    /// What a token carries: a keyed digest of what it ends and of the address that got it. So a token that was mailed to a former address of
+    /// the user ends nothing, and one that is read in a log does not help to guess the address.
+    pub fn tag(self, seal: &dyn Seal, email: &Email) -> [u8; 32] {
+        seal.digest(PLACE, self.tagged(email).as_bytes())
     }
 
-    /// Whether a rhythm of mails is ended with the digests.
-    pub const fn ends(self, rhythm: Option<Rhythm>) -> bool {
-        matches!((self, rhythm), (Self::Digests, Some(_)))
+    /// Whether a token carries it.
+    pub fn has_tag(self, seal: &dyn Seal, email: &Email, tag: &[u8; 32]) -> bool {
+        seal.is_digest(PLACE, self.tagged(email).as_bytes(), tag)
+    }
+
+    fn tagged(self, email: &Email) -> String {
+        format!("{} {}", self.as_str(), email.as_str())
     }
 }
 
@@ -70,18 +70,63 @@ pub trait UnsubscribeTokens: Send + Sync {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use sha2::{Digest as _, Sha256};
 
     use super::*;
 
+    /// Digests of a key.
+    struct Keyed(u8);
+
+    impl Seal for Keyed {
+        fn seal(&self, _: &str, plain: &[u8]) -> Vec<u8> {
+            plain.to_vec()
+        }
+
+        fn open(&self, _: &str, sealed: &[u8]) -> Option<Vec<u8>> {
+            Some(sealed.to_vec())
+        }
+
+        fn digest(&self, place: &str, plain: &[u8]) -> [u8; 32] {
+            let mut hash = Sha256::new();
+            hash.update([self.0]);
+            hash.update(place);
+            hash.update(plain);
+            hash.finalize().into()
+        }
+
+        fn is_digest(&self, place: &str, plain: &[u8], digest: &[u8; 32]) -> bool {
+            self.digest(place, plain) == *digest
+        }
+
+        fn is_current(&self, _: &str, _: &[u8]) -> bool {
+            true
+        }
+
+        fn new_data_key(&self, _: &str) -> Vec<u8> {
+            Vec::new()
+        }
+
+        fn with_data_key(&self, _: &str, _: &[u8]) -> Option<Arc<dyn Seal>> {
+            None
+        }
+    }
+
     #[test]
-    fn tags_differ_by_what_they_end_and_by_address() {
+    fn tags_differ_by_what_they_end_by_address_and_by_key() {
+        let seals = [Keyed(1), Keyed(2)];
         let emails = ["ada@example.com", "bob@example.com"].map(|text| Email::stored(text.into()));
         let all: Vec<_> = UnsubscribeFrom::all().collect();
         let tags: BTreeSet<_> = all
             .iter()
-            .flat_map(|from| emails.iter().map(move |email| from.tag(email)))
+            .flat_map(|from| emails.iter().map(move |email| (from, email)))
+            .flat_map(|(from, email)| seals.iter().map(move |seal| from.tag(seal, email)))
             .collect();
-        assert_eq!(tags.len(), 2 * all.len());
+        assert_eq!(tags.len(), 4 * all.len());
+        let (from, email) = (UnsubscribeFrom::Digests, &emails[0]);
+        assert!(from.has_tag(&seals[0], email, &from.tag(&seals[0], email)));
+        assert!(!from.has_tag(&seals[1], email, &from.tag(&seals[0], email)));
         assert!(!all.contains(&UnsubscribeFrom::Type("security.alert")));
     }
 }

@@ -95,7 +95,10 @@ pub enum MailError {
     /// It does not let us in, or is not whom it should be: somebody must look at the settings.
     #[error("the mail server cannot be used, see mail.smtp: {0}")]
     Misconfigured(String),
-    /// It refuses this mail or its recipient, and will refuse again (5xx).
+    /// It refuses the recipient (5xx), and will refuse again.
+    #[error("the mail server refuses the recipient: {0}")]
+    RecipientRefused(String),
+    /// It refuses this mail, or us as its sender (5xx), and will refuse again. It says nothing about the recipient.
     #[error("the mail server refuses the mail: {0}")]
     Refused(String),
 }
@@ -105,7 +108,7 @@ impl MailError {
     pub const fn may_pass(&self) -> bool {
         match self {
             Self::Unavailable(_) | Self::InDoubt(_) | Self::Misconfigured(_) => true,
-            Self::GivenUp(_) | Self::Refused(_) => false,
+            Self::GivenUp(_) | Self::Refused(_) | Self::RecipientRefused(_) => false,
         }
     }
 }

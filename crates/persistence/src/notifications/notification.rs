@@ -2,7 +2,7 @@ use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _, Condition, QueryResult};
 use serde_json::Value;
 use tenantry_domain::kernel::{NotificationId, Page, PageRequest, StoreError, Time, UserId};
-use tenantry_domain::notifications::{DueBefore, Notification, Notifications, Rhythm};
+use tenantry_domain::notifications::{DueBefore, Notification, Notifications, NotifyingEvents, Rhythm};
 use uuid::Uuid;
 
 use crate::kernel::error::column;
@@ -39,11 +39,13 @@ mod entity {
 }
 use entity::{ActiveModel, Column, Entity, Model};
 
-/// `$2` the user, `$3` how many are kept.
+/// `$2` the user, `$3` how many the list keeps. Those that wait for a digest only leave the list.
 const TRIM: &str = "\
-WITH beyond AS (SELECT n.id FROM notifications n WHERE n.tenant_id = $1 AND n.user_id = $2 \
+WITH beyond AS (SELECT n.id FROM notifications n WHERE n.tenant_id = $1 AND n.user_id = $2 AND n.in_app \
 ORDER BY n.created_at DESC, n.id DESC OFFSET $3), \
-gone AS (DELETE FROM notifications g USING beyond WHERE g.tenant_id = $1 AND g.id = beyond.id RETURNING g.id) \
+hidden AS (UPDATE notifications h SET in_app = false FROM beyond WHERE h.tenant_id = $1 AND h.id = beyond.id \
+AND h.mail IS NOT NULL RETURNING h.id), \
+gone AS (DELETE FROM notifications g USING beyond WHERE g.tenant_id = $1 AND g.id = beyond.id AND g.mail IS NULL RETURNING g.id) \
 SELECT count(*) AS deleted FROM gone";
 
 /// `$2` before when, `$3` how many.
@@ -53,17 +55,29 @@ ORDER BY n.created_at, n.id LIMIT $3), \
 gone AS (DELETE FROM notifications g USING outdated WHERE g.tenant_id = $1 AND g.id = outdated.id RETURNING g.id) \
 SELECT count(*) AS deleted FROM gone";
 
-/// `$2` and `$3` when the latest daily and weekly digests were due, `$4` how many.
+/// `$2` and `$3` when the latest daily and weekly digests were due, `$4` after which user, `$5` how many. Each user is one step in the index
+/// of what waits, however many notifications wait.
 const USERS_DUE: &str = "\
-SELECT due.user_id FROM (\
-SELECT n.user_id FROM notifications n WHERE n.tenant_id = $1 AND n.mail = 'daily' AND n.created_at < $2 UNION \
-SELECT w.user_id FROM notifications w WHERE w.tenant_id = $1 AND w.mail = 'weekly' AND w.created_at < $3) due \
-ORDER BY due.user_id LIMIT $4";
+WITH RECURSIVE due AS (SELECT $4::uuid AS user_id, 0::bigint AS step UNION ALL SELECT least(\
+(SELECT d.user_id FROM notifications d WHERE d.tenant_id = $1 AND d.mail = 'daily' AND d.user_id > due.user_id \
+AND d.created_at < $2 ORDER BY d.user_id LIMIT 1), \
+(SELECT w.user_id FROM notifications w WHERE w.tenant_id = $1 AND w.mail = 'weekly' AND w.user_id > due.user_id \
+AND w.created_at < $3 ORDER BY w.user_id LIMIT 1)), due.step + 1 \
+FROM due WHERE due.user_id IS NOT NULL AND due.step < $5) \
+SELECT found.user_id FROM due found WHERE found.step > 0 AND found.user_id IS NOT NULL ORDER BY found.step";
 
 #[async_trait]
 impl Notifications for PgStore {
     async fn position_for_update(&mut self) -> Result<Option<i64>, StoreError> {
         self.notified_until().await
+    }
+
+    async fn has_notifying(
+        &mut self,
+        range: (i64, i64),
+        events: &[NotifyingEvents],
+    ) -> Result<bool, StoreError> {
+        self.has_events_that_notify(range, events).await
     }
 
     async fn begin_at(&mut self, position: i64, now: Time) -> Result<(), StoreError> {
@@ -103,10 +117,10 @@ impl Notifications for PgStore {
     async fn list(
         &mut self,
         user: UserId,
-        unread: Option<bool>,
+        (kinds, unread): (&[&'static str], Option<bool>),
         page: PageRequest,
     ) -> Result<Page<Notification>, StoreError> {
-        let mut find = self.tx.find::<Entity>().filter(seen_by(user));
+        let mut find = self.tx.find::<Entity>().filter(seen_by(user, kinds));
         find = match unread {
             None => find,
             Some(true) => find.filter(Column::ReadAt.is_null()),
@@ -115,8 +129,8 @@ impl Notifications for PgStore {
         find.newest(page).await?.try_map(Notification::try_from)
     }
 
-    async fn count_unread(&mut self, user: UserId) -> Result<u64, StoreError> {
-        let find = self.tx.find::<Entity>().filter(seen_by(user));
+    async fn count_unread(&mut self, user: UserId, kinds: &[&'static str]) -> Result<u64, StoreError> {
+        let find = self.tx.find::<Entity>().filter(seen_by(user, kinds));
         find.filter(Column::ReadAt.is_null()).count().await
     }
 
@@ -124,9 +138,11 @@ impl Notifications for PgStore {
         &mut self,
         user: UserId,
         id: NotificationId,
+        kinds: &[&'static str],
     ) -> Result<Option<Notification>, StoreError> {
         let find = self.tx.find::<Entity>().filter(Column::Id.eq(id.uuid()));
-        let row = find.filter(seen_by(user)).lock(Lock::Update).one().await?;
+        let find = find.filter(seen_by(user, kinds));
+        let row = find.lock(Lock::Update).one().await?;
         row.map(Notification::try_from).transpose()
     }
 
@@ -139,16 +155,42 @@ impl Notifications for PgStore {
         exactly_one(update.filter(Column::Id.eq(id.uuid())).run().await?)
     }
 
-    async fn read_all(&mut self, user: UserId, until: Time) -> Result<u64, StoreError> {
+    async fn read_all(
+        &mut self,
+        user: UserId,
+        kinds: &[&'static str],
+        until: Time,
+    ) -> Result<u64, StoreError> {
         let read = ActiveModel {
             read_at: Set(Some(until)),
             ..Default::default()
         };
-        let update = self.tx.update::<Entity>().set(read).filter(seen_by(user));
+        let update = self.tx.update::<Entity>().set(read).filter(seen_by(user, kinds));
         let unread = Condition::all()
             .add(Column::ReadAt.is_null())
             .add(Column::CreatedAt.lte(until));
         update.filter(unread).run().await
+    }
+
+    async fn defer(&mut self, user: UserId, ids: &[NotificationId]) -> Result<(), StoreError> {
+        let deferred = ActiveModel {
+            mail: Set(Some(Rhythm::Daily.as_str().to_owned())),
+            ..Default::default()
+        };
+        let update = self
+            .tx
+            .update::<Entity>()
+            .set(deferred)
+            .filter(of_user(user, ids));
+        update.filter(Column::ReadAt.is_null()).run().await.map(|_| ())
+    }
+
+    async fn delete_hidden(&mut self, user: UserId, ids: &[NotificationId]) -> Result<(), StoreError> {
+        let hidden = Condition::all()
+            .add(Column::InApp.eq(false))
+            .add(Column::Mail.is_null());
+        let delete = self.tx.delete::<Entity>().filter(of_user(user, ids));
+        delete.filter(hidden).run().await.map(|_| ())
     }
 
     async fn find_of(
@@ -156,16 +198,33 @@ impl Notifications for PgStore {
         user: UserId,
         ids: &[NotificationId],
     ) -> Result<Vec<Notification>, StoreError> {
-        let ids = ids.iter().map(|id| id.uuid());
-        let find = self.tx.find::<Entity>().filter(Column::Id.is_in(ids));
-        let find = find.filter(Column::UserId.eq(user.uuid()));
+        let find = self.tx.find::<Entity>().filter(of_user(user, ids));
         let find = find.order_by_desc(Column::CreatedAt).order_by_desc(Column::Id);
         let rows = find.all().await?;
         rows.into_iter().map(Notification::try_from).collect()
     }
 
-    async fn users_due(&mut self, before: DueBefore, limit: u32) -> Result<Vec<UserId>, StoreError> {
-        let arguments = [before.daily.into(), before.weekly.into(), i64::from(limit).into()];
+    async fn latest_digest(&mut self, rhythm: Rhythm) -> Result<Option<String>, StoreError> {
+        self.digest_of(rhythm).await
+    }
+
+    async fn store_digest(&mut self, rhythm: Rhythm, date: &str) -> Result<(), StoreError> {
+        self.note_digest(rhythm, date).await
+    }
+
+    async fn users_due(
+        &mut self,
+        after: Option<UserId>,
+        before: DueBefore,
+        limit: u32,
+    ) -> Result<Vec<UserId>, StoreError> {
+        let after = after.map_or(Uuid::nil(), |user| user.uuid());
+        let arguments = [
+            before.daily.into(),
+            before.weekly.into(),
+            after.into(),
+            i64::from(limit).into(),
+        ];
         let rows = self.tx.fetch_all_fixed(USERS_DUE, arguments).await?;
         let user = |row| column::<Uuid>(row, "user_id").map(UserId::from);
         rows.iter().map(user).collect()
@@ -204,11 +263,19 @@ impl Notifications for PgStore {
     }
 }
 
-/// Those that are in the list of a user.
-fn seen_by(user: UserId) -> Condition {
+/// Those that are in the list of a user who may read these types.
+fn seen_by(user: UserId, kinds: &[&'static str]) -> Condition {
     Condition::all()
         .add(Column::UserId.eq(user.uuid()))
         .add(Column::InApp.eq(true))
+        .add(Column::Kind.is_in(kinds.iter().copied()))
+}
+
+/// Those of these ids that are of a user.
+fn of_user(user: UserId, ids: &[NotificationId]) -> Condition {
+    Condition::all()
+        .add(Column::Id.is_in(ids.iter().map(|id| id.uuid())))
+        .add(Column::UserId.eq(user.uuid()))
 }
 
 fn deleted(row: Option<QueryResult>) -> Result<u64, StoreError> {

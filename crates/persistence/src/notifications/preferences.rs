@@ -19,6 +19,7 @@ mod entity {
         pub created_at: DateTimeUtc,
         pub user_id: Uuid,
         pub choices: Json,
+        pub digests_off: bool,
         pub refusals: i32,
         pub refused_address: Option<Vec<u8>>,
         pub mail_stopped_at: Option<DateTimeUtc>,
@@ -58,6 +59,7 @@ fn changes(preferences: &Preferences) -> Result<ActiveModel, StoreError> {
     let choices = choices.map_err(|error| StoreError::Other(error.to_string()))?;
     Ok(ActiveModel {
         choices: Set(choices),
+        digests_off: Set(preferences.digests_off),
         refusals: Set(i32::try_from(preferences.refusals).unwrap_or(i32::MAX)),
         refused_address: Set(preferences.refused_address.clone()),
         mail_stopped_at: Set(preferences.mail_stopped_at),
@@ -76,6 +78,7 @@ impl TryFrom<Model> for Preferences {
         Ok(Self {
             user_id: row.user_id.into(),
             choices,
+            digests_off: row.digests_off,
             refusals: row.refusals.unsigned_abs(),
             refused_address: row.refused_address,
             mail_stopped_at: row.mail_stopped_at,

@@ -50,7 +50,7 @@ fn mail_test_sends_one_mail_and_says_what_the_server_answered() {
     assert_eq!(received[0].header("From"), "Example <no-reply@mail.example>");
 
     server.refuse("ada@example.com", 550);
-    assert!(refused(&config).contains("the mail server refuses the mail: permanent error (550)"));
+    assert!(refused(&config).contains("the mail server refuses the recipient: permanent error (550)"));
     server.stop();
     assert!(refused(&config).contains("error: the mail server is unavailable: "));
 }

@@ -118,7 +118,7 @@ async fn publish_batches(cx: &Cx, most: u32) -> Result<Published, EventError> {
                 if moved == 0 {
                     return Ok((0, 0));
                 }
-                fan_out::wake(cx, work, moved).await?;
+                fan_out::enqueue_published(cx, work, moved).await?;
                 // In this transaction, so that a webhook is queued exactly if its event is in the feed.
                 let queued = work.webhook_deliveries().queue_published(moved, cx.now()).await?;
                 Ok((moved, queued))

@@ -1,25 +1,22 @@
 //! Digests: what is new, by mail, at an hour of the tenant's time zone.
 //!
 //! A tenant has a job for each date on which a digest is due, and none when nothing waits. The job takes what was there when the
-//! digest was due, so a digest that is late or that goes on after a crash has nothing twice, and no user gets two of one date.
+//! digest was due, so a digest that is late or that goes on after a crash has nothing twice. It stores the date, and no date has two.
 
-use tenantry_domain::kernel::{JobId, Permission, StoreError, Time, UserId};
+use tenantry_domain::kernel::{Permission, StoreError, Time, UserId};
 use tenantry_domain::notifications::{
-    DueBefore, MailChoice, NoticeType, Notification, NotificationMail, Rhythm,
+    DigestDue, DigestSchedule, DueBefore, MailChoice, NoticeType, Notification, Rhythm,
 };
 use tenantry_domain::store::Work;
 
 use crate::Cx;
 use crate::notifications::mail_terms::{MailTerms, preferences_of};
+use crate::notifications::next_digest::{self, SendDigests};
 use crate::notifications::send::{self, NotificationsTo};
-use crate::operations::job::{self, JobFailure, JobHandler, Nothing, Terms, store_error};
+use crate::operations::job::{JobFailure, JobHandler, Nothing};
 
-/// The digests of how many users are asked for in one transaction.
+/// The digests of how many users are stored in one transaction.
 const USERS_AT_ONCE: u32 = 50;
-
-/// Asks for the digests that are due.
-#[derive(Debug, Clone, Copy)]
-pub struct SendDigests;
 
 impl JobHandler for SendDigests {
     // It waits while the tenant is suspended.
@@ -28,71 +25,69 @@ impl JobHandler for SendDigests {
 
     async fn run(&self, cx: &Cx, _: Nothing) -> Result<(), JobFailure> {
         cx.require(Permission::KeepNotifications)?;
-        while step(cx).await? {}
-        Ok(())
+        let mut after = None;
+        loop {
+            after = step(cx, after).await?;
+            if after.is_none() {
+                return Ok(());
+            }
+        }
     }
 }
 
-/// Stores the job of the next digest, unless it is there. A job that asks for its successor names itself: it may run early, and then
-/// its own date is the next one.
-pub(super) async fn ask(
-    cx: &Cx,
-    work: &mut Work,
-    (terms, rhythm, now): (MailTerms, Rhythm, Time),
-    after: Option<JobId>,
-) -> Result<(), StoreError> {
-    let Some(tenant) = work.tenants().current().await? else {
-        return Ok(());
-    };
-    let Some(due) = terms.schedule(&tenant).next(now, rhythm) else {
-        return Ok(());
-    };
-    let key = match after {
-        Some(job) => format!("{} after {job}", due.date),
-        None => due.date,
-    };
-    let terms = Terms {
-        run_at: Some(due.at),
-        dedupe_key: Some(key),
-        ..Terms::default()
-    };
-    let stored = job::enqueue::<SendDigests>(cx, work, &Nothing {}, terms).await;
-    stored.map(|_| ()).map_err(store_error)
-}
-
-/// Asks for the digests of some users. Returns whether there may be more.
-async fn step(cx: &Cx) -> Result<bool, JobFailure> {
+/// Stores the mails of the digests of some users. Returns after which user there may be more.
+async fn step(cx: &Cx, after: Option<UserId>) -> Result<Option<UserId>, JobFailure> {
     let terms = MailTerms::of(cx).await?;
     cx.write(async |work| {
         // What is being added meanwhile waits for this lock, and is created after it.
         let begun = work.notifications().position_for_update().await?;
         let Some(tenant) = work.tenants().current().await?.filter(|_| begun.is_some()) else {
-            return Ok(false);
+            return Ok(None);
         };
-        let (schedule, now) = (terms.schedule(&tenant), cx.now());
+        let schedule = terms.schedule(&tenant);
+        let daily = overdue(cx, work, &schedule, Rhythm::Daily).await?;
+        let weekly = overdue(cx, work, &schedule, Rhythm::Weekly).await?;
+        let at = |due: Option<&DigestDue>| due.map_or(Time::UNIX_EPOCH, |due| due.at);
         let before = DueBefore {
-            daily: schedule.latest(now, Rhythm::Daily),
-            weekly: schedule.latest(now, Rhythm::Weekly),
+            daily: at(daily.as_ref()),
+            weekly: at(weekly.as_ref()),
         };
-        let users = work.notifications().users_due(before, USERS_AT_ONCE).await?;
+        let users = work
+            .notifications()
+            .users_due(after, before, USERS_AT_ONCE)
+            .await?;
         for user in &users {
             let items = work.notifications().take_due(*user, before).await?;
             mail_to(cx, work, (*user, terms.digest), items).await?;
         }
         if users.len() == USERS_AT_ONCE as usize {
-            return Ok(true);
+            return Ok(users.last().copied());
         }
-        for rhythm in Rhythm::ALL {
+        for (rhythm, due) in [(Rhythm::Daily, daily), (Rhythm::Weekly, weekly)] {
+            if let Some(due) = due {
+                work.notifications().store_digest(rhythm, &due.date).await?;
+            }
             if work.notifications().is_waiting(rhythm).await? {
-                ask(cx, work, (terms, rhythm, now), cx.scope().job()).await?;
+                next_digest::enqueue(cx, work, (terms, rhythm, cx.now()), cx.scope().job()).await?;
             }
         }
-        Ok(false)
+        Ok(None)
     })
     .await
 }
 
-/// Asks for the digest of a user, of what is unread and still wanted. There is none of nothing.
+/// The digest that is due and was not mailed.
+async fn overdue(
+    cx: &Cx,
+    work: &mut Work,
+    schedule: &DigestSchedule,
+    rhythm: Rhythm,
+) -> Result<Option<DigestDue>, StoreError> {
+    let mailed = work.notifications().latest_digest(rhythm).await?;
+    Ok(schedule.overdue(cx.now(), rhythm, mailed.as_deref()))
+}
+
+/// Stores the mail of the digest of a user, of what is unread and still wanted. There is none of nothing.
 async fn mail_to(
     cx: &Cx,
     work: &mut Work,
@@ -105,21 +100,16 @@ async fn mail_to(
         let mail = notice.map(|notice| preferences.effective(notice, digest).mail);
         item.read_at.is_none() && mail.is_some_and(|mail| mail != MailChoice::Off)
     };
-    let wanted: Vec<_> = items.iter().filter(|item| is_wanted(item)).collect();
+    let wanted = items.iter().filter(|item| is_wanted(item)).map(|item| item.id);
+    let wanted: Vec<_> = wanted.take(Notification::MOST as usize).collect();
     if wanted.is_empty() {
         return Ok(());
     }
-    let listed = wanted
-        .iter()
-        .take(NotificationMail::MOST_LISTED)
-        .map(|item| item.id);
-    let more = wanted.len().saturating_sub(NotificationMail::MOST_LISTED);
     let mail = NotificationsTo {
         to: user,
-        notifications: listed.collect(),
-        more: u32::try_from(more).unwrap_or(u32::MAX),
+        notifications: wanted,
         is_digest: true,
         at: cx.now(),
     };
-    send::ask(cx, work, &mail).await
+    send::enqueue(cx, work, &mail).await
 }

@@ -10,32 +10,30 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tenantry_domain::events::Event;
 use tenantry_domain::identity::{CustomRole, User};
-use tenantry_domain::kernel::{NotificationId, Permission, ProjectId, StoreError, TaskId, Time, UserId};
-use tenantry_domain::notifications::{
-    Audience, MailChoice, NoticeType, Notification, Preferences, Rhythm, may_read,
-};
+use tenantry_domain::kernel::{NotificationId, Permission, StoreError, Time, UserId};
+use tenantry_domain::notifications::{MailChoice, NoticeType, Notification, Preferences, Rhythm, may_read};
 use tenantry_domain::operations::OutgoingMail;
 use tenantry_domain::store::Work;
-use uuid::Uuid;
 
 use crate::Cx;
-use crate::notifications::digest;
 use crate::notifications::mail_terms::{MailTerms, preferences_of, role_of};
+use crate::notifications::next_digest;
+use crate::notifications::present::present;
 use crate::notifications::send::{self, NotificationsTo};
 use crate::operations::job::{self, JobFailure, JobHandler, Terms, store_error};
 use crate::operations::mail;
 
-/// How many events notify in one transaction.
+/// The most events that notify in one transaction.
 const EVENTS_AT_ONCE: u32 = 100;
 
-/// The most events that are looked at to find one that notifies somebody: as many as are published in one transaction.
-const MOST_PUBLISHED: u32 = 500;
+/// After how many notifications a transaction reads no further event: an event may notify all admins of a large tenant.
+const NOTIFICATIONS_AT_ONCE: u64 = 500;
 
 /// Notifies users of the events of the feed.
 #[derive(Debug, Clone, Copy)]
 pub struct NotifyUsers;
 
-/// Where to begin in a tenant in which no event has notified before.
+/// Where to begin when no position is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Behind {
     /// The number in the feed.
@@ -55,19 +53,22 @@ impl JobHandler for NotifyUsers {
 }
 
 /// Stores a job when the latest events notify somebody, in the transaction that has published them.
-pub(crate) async fn wake(cx: &Cx, work: &mut Work, published: u64) -> Result<(), StoreError> {
+pub(crate) async fn enqueue_published(cx: &Cx, work: &mut Work, published: u64) -> Result<(), StoreError> {
     let newest = work.events().ends().await?.newest;
     let after = newest.saturating_sub_unsigned(published);
-    wake_behind(cx, work, (after, newest)).await
+    enqueue_after(cx, work, (after, newest)).await.map(|_| ())
 }
 
-/// Stores a job when the first of the events in a range of the feed notify somebody.
-pub(super) async fn wake_behind(cx: &Cx, work: &mut Work, range: (i64, i64)) -> Result<(), StoreError> {
-    let kinds = NoticeType::all_event_types();
-    let events = work.events().between(range, &kinds, MOST_PUBLISHED).await?;
-    if !events.iter().any(|event| NoticeType::of_event(event).is_some()) {
-        return Ok(());
+/// Stores a job when an event in a range of the feed notifies somebody. Returns whether one does.
+///
+/// The first such event of a tenant begins the position, with the event. The jobs of later events may run before its own: they begin
+/// there and pass over no event.
+pub(super) async fn enqueue_after(cx: &Cx, work: &mut Work, range: (i64, i64)) -> Result<bool, StoreError> {
+    let events = NoticeType::notifying();
+    if !work.notifications().has_notifying(range, &events).await? {
+        return Ok(false);
     }
+    work.notifications().begin_at(range.0, cx.now()).await?;
     // The key is of these events: a job that is running may have read the feed before they were in it.
     let terms = Terms {
         dedupe_key: Some(range.0.to_string()),
@@ -75,7 +76,7 @@ pub(super) async fn wake_behind(cx: &Cx, work: &mut Work, range: (i64, i64)) -> 
     };
     let behind = Behind { position: range.0 };
     let stored = job::enqueue::<NotifyUsers>(cx, work, &behind, terms).await;
-    stored.map(|_| ()).map_err(store_error)
+    stored.map(|_| true).map_err(store_error)
 }
 
 /// Notifies of some events. Returns whether there are more.
@@ -90,16 +91,19 @@ async fn step(cx: &Cx, behind: Behind) -> Result<bool, JobFailure> {
             .events()
             .between((position, newest), kinds, EVENTS_AT_ONCE)
             .await?;
-        let is_last = events.len() < EVENTS_AT_ONCE as usize;
         let mut batch = Batch::new(cx, terms);
+        let mut last = None;
         for event in &events {
             batch.notify(work, event).await?;
+            last = Some(event.position);
+            if batch.added >= NOTIFICATIONS_AT_ONCE {
+                break;
+            }
         }
         batch.finish(work).await?;
-        let through = events
-            .last()
-            .filter(|_| !is_last)
-            .map_or(newest, |event| event.position);
+        let are_all_done = last == events.last().map(|event| event.position);
+        let is_last = are_all_done && events.len() < EVENTS_AT_ONCE as usize;
+        let through = last.filter(|_| !is_last).unwrap_or(newest);
         if through > position {
             work.notifications().move_to(through).await?;
         }
@@ -128,6 +132,7 @@ struct Batch<'a> {
     readers: HashMap<UserId, Option<Reader>>,
     admins: Option<Vec<UserId>>,
     notified: BTreeSet<UserId>,
+    added: u64,
     digests: BTreeSet<&'static str>,
 }
 
@@ -149,6 +154,7 @@ impl<'a> Batch<'a> {
             readers: HashMap::new(),
             admins: None,
             notified: BTreeSet::new(),
+            added: 0,
             digests: BTreeSet::new(),
         }
     }
@@ -157,10 +163,11 @@ impl<'a> Batch<'a> {
         let Some(notice) = NoticeType::of_event(event) else {
             return Ok(());
         };
-        let Some(found) = present(work, notice, event).await? else {
+        let user = notice.user(event);
+        let Some(found) = present(work, notice, (user, event.entity_id)).await? else {
             return Ok(());
         };
-        let users = match notice.user(event) {
+        let users = match user {
             Some(user) => vec![user],
             None => self.admins(work).await?,
         };
@@ -215,10 +222,11 @@ impl<'a> Batch<'a> {
         };
         if work.notifications().add(&notification).await? {
             self.notified.insert(user);
+            self.added += 1;
             self.digests.extend(mail.rhythm().map(Rhythm::as_str));
             if mail == MailChoice::Instant {
                 let mail = NotificationsTo::at_once(&notification);
-                send::ask(self.cx, work, &mail).await?;
+                send::enqueue(self.cx, work, &mail).await?;
             }
         }
         Ok(())
@@ -248,60 +256,23 @@ impl<'a> Batch<'a> {
         let preferences = preferences_of(self.cx, work, user.id).await?;
         let address = OutgoingMail::recipient(self.cx.ports().seal.as_ref(), &user.email);
         Ok(Reader {
-            gets_mail: user.email_verified && !preferences.is_stopped_for(&address),
+            gets_mail: user.email_verified && !preferences.is_stopped_for(&address, self.now),
             user,
             role,
             preferences,
         })
     }
 
-    /// Keeps the lists of the users bounded, and asks for the digests.
+    /// Keeps the lists of the users bounded, and stores the jobs of the digests.
     async fn finish(self, work: &mut Work) -> Result<(), StoreError> {
         for user in &self.notified {
             work.notifications().trim(*user, Notification::MOST).await?;
         }
         for rhythm in Rhythm::ALL {
             if self.digests.contains(rhythm.as_str()) {
-                digest::ask(self.cx, work, (self.terms, rhythm, self.now), None).await?;
+                next_digest::enqueue(self.cx, work, (self.terms, rhythm, self.now), None).await?;
             }
         }
         Ok(())
-    }
-}
-
-/// Parts that are not in the event; `None` when it is not so any more that the user is to be notified of: the task has another assignee, or
-/// the project is deleted.
-async fn present(
-    work: &mut Work,
-    notice: &NoticeType,
-    event: &Event,
-) -> Result<Option<Map<String, Value>>, StoreError> {
-    let parts = Map::new();
-    let Some(user) = notice.user(event) else {
-        return Ok(Some(parts));
-    };
-    match notice.audience {
-        Audience::Admins => Ok(Some(parts)),
-        Audience::Assignee(_) => {
-            let task = event.entity_id.map(TaskId::from);
-            let found = match task {
-                Some(task) => work.tasks().find(task).await?,
-                None => None,
-            };
-            Ok(found.filter(|task| task.assignee_id == Some(user)).map(|_| parts))
-        }
-        Audience::Member(_) => {
-            let project = event.data["object"]["project_id"].as_str();
-            let project: Option<Uuid> = project.and_then(|text| text.parse().ok());
-            let Some(project) = project.map(ProjectId::from) else {
-                return Ok(None);
-            };
-            let member = work.members().find(project, user).await?;
-            let found = work.projects().find(project).await?;
-            let shown = found
-                .zip(member)
-                .map(|(project, _)| ("title".to_owned(), project.name.into()));
-            Ok(shown.map(|part| Map::from_iter([part])))
-        }
     }
 }

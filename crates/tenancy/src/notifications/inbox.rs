@@ -1,7 +1,7 @@
 //! The list of a user's notifications.
 
 use tenantry_domain::kernel::{NotificationId, Page, PageRequest, Permission, UserId};
-use tenantry_domain::notifications::Notification;
+use tenantry_domain::notifications::{NoticeType, Notification};
 use tenantry_domain::tenant::Refused;
 
 use crate::{Cx, UseCaseError};
@@ -18,8 +18,9 @@ pub async fn list(
     unread: Option<bool>,
     page: PageRequest,
 ) -> Result<Page<Notification>, NotificationError> {
-    let user = own(cx)?;
-    cx.read(async |work| Ok(work.notifications().list(user, unread, page).await?))
+    let (user, kinds) = (own(cx)?, readable(cx));
+    let kinds = kinds.as_slice();
+    cx.read(async |work| Ok(work.notifications().list(user, (kinds, unread), page).await?))
         .await
 }
 
@@ -28,8 +29,9 @@ pub async fn list(
 /// # Errors
 /// [`NotificationError`].
 pub async fn count_unread(cx: &Cx) -> Result<u64, NotificationError> {
-    let user = own(cx)?;
-    cx.read(async |work| Ok(work.notifications().count_unread(user).await?))
+    let (user, kinds) = (own(cx)?, readable(cx));
+    let kinds = kinds.as_slice();
+    cx.read(async |work| Ok(work.notifications().count_unread(user, kinds).await?))
         .await
 }
 
@@ -38,9 +40,10 @@ pub async fn count_unread(cx: &Cx) -> Result<u64, NotificationError> {
 /// # Errors
 /// [`NotificationError`].
 pub async fn mark(cx: &Cx, id: NotificationId, is_read: bool) -> Result<Notification, NotificationError> {
-    let user = own(cx)?;
+    let (user, kinds) = (own(cx)?, readable(cx));
+    let kinds = kinds.as_slice();
     cx.write(async |work| {
-        let found = work.notifications().find_for_update(user, id).await?;
+        let found = work.notifications().find_for_update(user, id, kinds).await?;
         let mut notification = found.ok_or(NotificationError::NotFound)?;
         if notification.read_at.is_some() != is_read {
             notification.read_at = is_read.then(|| cx.now());
@@ -56,9 +59,18 @@ pub async fn mark(cx: &Cx, id: NotificationId, is_read: bool) -> Result<Notifica
 /// # Errors
 /// [`NotificationError`].
 pub async fn read_all(cx: &Cx) -> Result<u64, NotificationError> {
-    let user = own(cx)?;
-    cx.write(async |work| Ok(work.notifications().read_all(user, cx.now()).await?))
+    let (user, kinds) = (own(cx)?, readable(cx));
+    let kinds = kinds.as_slice();
+    cx.write(async |work| Ok(work.notifications().read_all(user, kinds, cx.now()).await?))
         .await
+}
+
+/// The types of notifications that the caller may read now: a user who has lost a permission does not see what it is needed for. A
+/// suspension of the tenant takes nothing away.
+fn readable(cx: &Cx) -> Vec<&'static str> {
+    let types = NoticeType::all().iter();
+    let readable = types.filter(|notice| cx.scope().has(notice.needs));
+    readable.map(|notice| notice.name).collect()
 }
 
 /// The user who asks. Notifications are of people: an API key and an operator have none.

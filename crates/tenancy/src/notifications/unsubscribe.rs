@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tenantry_domain::kernel::{Invalid, Language, Line, Permission, SystemScope, UserId};
-use tenantry_domain::notifications::{NoticeType, UnsubscribeFrom};
+use tenantry_domain::notifications::UnsubscribeFrom;
 
 use crate::notifications::inbox::NotificationError;
-use crate::notifications::mail_terms::{MailTerms, preferences_for_update};
+use crate::notifications::mail_terms::preferences_for_update;
 use crate::{Cx, Origin, Tenancy};
 
 const BECAUSE: SystemScope = SystemScope::because("the recipient of a mail ends mails like it");
@@ -44,7 +44,8 @@ pub async fn open(
             Ok::<_, NotificationError>(tenant.zip(user).ok_or_else(unusable)?)
         })
         .await?;
-    let from = UnsubscribeFrom::all().find(|from| from.tag(&user.email) == presented.tag);
+    let seal = app.ports.seal.as_ref();
+    let from = UnsubscribeFrom::all().find(|from| from.has_tag(seal, &user.email, &presented.tag));
     Ok(Unsubscription {
         cx,
         user: user.id,
@@ -61,16 +62,9 @@ pub async fn open(
 pub async fn end_mails(of: &Unsubscription) -> Result<(), NotificationError> {
     let cx = &of.cx;
     cx.require(Permission::KeepNotifications)?;
-    let digest = MailTerms::of(cx).await?.digest;
     cx.write(async |work| {
         let mut preferences = preferences_for_update(cx, work, of.user).await?;
-        let types = NoticeType::all().iter();
-        let is_ended = |notice: &&NoticeType| {
-            let mail = preferences.effective(notice, digest).mail;
-            of.from == UnsubscribeFrom::Type(notice.name) || of.from.ends(mail.rhythm())
-        };
-        let names: Vec<_> = types.filter(is_ended).map(|notice| notice.name).collect();
-        if !preferences.end_mail(&names, digest, cx.now()) {
+        if !preferences.unsubscribe(of.from, cx.now()) {
             return Ok(());
         }
         work.notice_preferences().store(&preferences).await?;

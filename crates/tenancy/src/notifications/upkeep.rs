@@ -6,13 +6,13 @@ use tenantry_domain::notifications::{Notification, Rhythm};
 
 use crate::Cx;
 use crate::notifications::mail_terms::MailTerms;
-use crate::notifications::{digest, fan_out};
+use crate::notifications::{fan_out, next_digest};
 use crate::operations::job::{JobFailure, JobHandler, Nothing};
 
 /// How many notifications are deleted in one transaction.
 const DELETED_AT_ONCE: u32 = 5_000;
 
-/// Deletes notifications that are older than [`Notification::KEPT_DAYS`], and asks again for what waits.
+/// Deletes notifications that are older than [`Notification::KEPT_DAYS`], and enqueues the jobs of what waits.
 #[derive(Debug, Clone, Copy)]
 pub struct KeepNotifications;
 
@@ -36,10 +36,13 @@ impl JobHandler for KeepNotifications {
                 return Ok(());
             };
             let newest = work.events().ends().await?.newest;
-            fan_out::wake_behind(cx, work, (position, newest)).await?;
+            // What notifies nobody is read once and not each day.
+            if !fan_out::enqueue_after(cx, work, (position, newest)).await? && position < newest {
+                work.notifications().move_to(newest).await?;
+            }
             for rhythm in Rhythm::ALL {
                 if work.notifications().is_waiting(rhythm).await? {
-                    digest::ask(cx, work, (terms, rhythm, cx.now()), None).await?;
+                    next_digest::enqueue(cx, work, (terms, rhythm, cx.now()), None).await?;
                 }
             }
             Ok(())

@@ -103,7 +103,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 
 /// List own notifications
 ///
-/// Those of the credential's user, newest first, up to 500 of the last 90 days. Minimum role: viewer.
+/// Those of the credential's user that the user may read now, newest first, up to 500 of the last 90 days. Minimum role: viewer.
 #[utoipa::path(
     get, path = "/api/v1/notifications", operation_id = "list_notifications", tag = "Notifications",
     params(NotificationParams, PageParams),

@@ -23,8 +23,8 @@ use crate::{Answer, Body, Ctx, Endpoint, IfMatch, IfNoneMatch, permission::Manag
 pub(crate) struct PreferencesView {
     /// Each type of notifications, by its name.
     notifications: BTreeMap<&'static str, ChoiceView>,
-    /// Since when no notifications are mailed, because the mail server has refused the address three times. A change of the preferences or
-    /// of the address lets mail be sent again.
+    /// Since when no notifications are mailed, because the mail server has refused the address three times. They are again after 30
+    /// days, or with a change of the preferences or of the address.
     #[schema(required = true)]
     mail_stopped_at: Option<DateTime<Utc>>,
     /// The number of changes.

@@ -11,9 +11,8 @@ use utoipa::IntoParams;
 use crate::extract::guest::Guest;
 use crate::{Answer, Endpoint, Query};
 
-/// The query of a link.
+/// The query of a link. Mail gateways add parameters of their own, so others are ignored.
 #[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct LinkParams {
     #[param(min_length = 1, max_length = 200)]
@@ -35,7 +34,7 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
     get, path = "/api/v1/notifications/unsubscribe", operation_id = "show_unsubscribe_link", tag = "Notifications",
     params(LinkParams),
     responses((status = 200, description = "The page.", body = String, content_type = "text/html")),
-    extensions(("x-errors" = json!(["validation_failed", "unknown_field", "unavailable"]))),
+    extensions(("x-errors" = json!(["validation_failed", "unavailable"]))),
 )]
 pub(crate) async fn show(guest: Guest, query: Query<LinkParams>) -> Answer {
     let link = unsubscribe::open(guest.app(), &query.0.token, guest.origin()).await?;
@@ -50,7 +49,7 @@ pub(crate) async fn show(guest: Guest, query: Query<LinkParams>) -> Answer {
     post, path = "/api/v1/notifications/unsubscribe", operation_id = "unsubscribe", tag = "Notifications",
     params(LinkParams),
     responses((status = 200, description = "A page that says so.", body = String, content_type = "text/html")),
-    extensions(("x-errors" = json!(["validation_failed", "unknown_field", "unavailable"]))),
+    extensions(("x-errors" = json!(["validation_failed", "unavailable"]))),
 )]
 pub(crate) async fn end(guest: Guest, query: Query<LinkParams>) -> Answer {
     let link = unsubscribe::open(guest.app(), &query.0.token, guest.origin()).await?;
