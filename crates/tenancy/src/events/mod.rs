@@ -6,6 +6,7 @@ pub mod consumer;
 pub mod export;
 pub mod export_state;
 pub mod feed;
+pub mod follow;
 pub mod log;
 pub mod publish;
 pub mod upkeep;
