@@ -9,4 +9,5 @@ pub mod feed;
 pub mod follow;
 pub mod log;
 pub mod publish;
+pub mod rewind;
 pub mod upkeep;
