@@ -233,7 +233,9 @@ async fn erase_events(work: &mut Work, person: UserId) -> Result<bool, StoreErro
     let addresses: Vec<&str> = erasure.addresses.iter().map(Email::as_str).collect();
     let before = erasure.created_at;
     // First, so that an event that is published meanwhile is found in the feed.
-    work.events().erase_unpublished(person, &addresses, before).await?;
+    work.events()
+        .erase_unpublished(person, &addresses, before)
+        .await?;
     let ends = work.events().ends().await?;
     let after = erasure.event_position.max(ends.before_oldest());
     let through = ends.newest.min(after.saturating_add(EVENTS_AT_ONCE));

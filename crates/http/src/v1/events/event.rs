@@ -65,10 +65,12 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 ///
 /// The events of the tenant in their order, the oldest first. Store `next_cursor` after you have processed the events, here under the name of a
 /// `consumer` or elsewhere, and read on with it as `after`: no event is missed, and none comes twice. With `wait` the request waits up to 15 seconds
-/// for an event when there is none. With `Accept: text/event-stream` the answer is a stream of server-sent events: the `id` of each is a cursor, and
+/// for an event when there is none. A page with `types` may be empty while `has_more` is true: read on. With `Accept: text/event-stream` the answer
+/// is a stream of server-sent events: the `id` of each is a cursor, and
 /// a client that reconnects with it as `Last-Event-ID` misses none; `limit` and `wait` have no meaning then. Streams and waiting requests take places
 /// of a tenant's event streams: others are 429 `rate_limited` or 503 `unavailable` until one is free. A stream ends with the token or key, with the
-/// session, and after some minutes. With `Accept: application/cloudevents-batch+json` the events are CloudEvents 1.0, and `Link` has the next
+/// session, and after some minutes, when the client takes what was sent.
+/// With `Accept: application/cloudevents-batch+json` the events are CloudEvents 1.0, and `Link` has the next
 /// request. A cursor whose events were deleted because of their age is 422 with the code `expired`. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/events", operation_id = "read_events", tag = "Events",
