@@ -12,11 +12,13 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         consumers().create(manager).await?;
         progress().create(manager).await?;
-        execute_all(manager, &log_sql()).await
+        execute_all(manager, &log_sql()).await?;
+        execute_all(manager, &[ERASED.to_owned()]).await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let sql = [
+            "ALTER TABLE erasures DROP COLUMN event_position",
             "DROP TABLE event_log",
             "DROP TABLE event_log_state",
             "DROP POLICY event_progress_platform_select ON event_progress",
@@ -42,13 +44,15 @@ fn consumers() -> TenantTable {
         .unique("event_consumers_name_key", &["name"])
 }
 
-/// The last position that was published, that is in the log of all tenants, and that was exported. A process exports until `lease_until`.
+/// The last position that was published, that is in the log of all tenants, that was exported, and that was deleted because of its age. A process
+/// exports until `lease_until`.
 fn progress() -> TenantTable {
     TenantTable::new("event_progress")
         .generated_id()
         .column("published", "bigint NOT NULL")
         .column("listed", "bigint NOT NULL DEFAULT 0")
         .column("exported", "bigint NOT NULL DEFAULT 0")
+        .column("deleted", "bigint NOT NULL DEFAULT 0")
         .column("lease_id", "uuid")
         .column("lease_until", "timestamptz")
         .check("event_progress_listed_check", "listed >= 0 AND exported >= 0")
@@ -77,7 +81,7 @@ fn log_sql() -> Vec<String> {
              USING (listed < published) WITH CHECK (listed <= published)"
         ),
         format!(
-            "GRANT SELECT (tenant_id, published, listed, exported, lease_until) ON TABLE event_progress TO {PLATFORM_ROLE}"
+            "GRANT SELECT (tenant_id, published, listed, exported, deleted, lease_until) ON TABLE event_progress TO {PLATFORM_ROLE}"
         ),
         format!("GRANT UPDATE (listed) ON TABLE event_progress TO {PLATFORM_ROLE}"),
     ];
@@ -123,5 +127,8 @@ CREATE TABLE event_log_state (
     CONSTRAINT event_log_state_only_row_check CHECK (only_row),
     CONSTRAINT event_log_state_floor_check CHECK (floor >= 0 AND floor <= last)
 )";
+
+/// Up to which position of the feed a person was erased, so that the erasure of a long feed goes on where it was stopped.
+const ERASED: &str = "ALTER TABLE erasures ADD COLUMN event_position bigint NOT NULL DEFAULT 0";
 
 const FIRST_STATE: &str = "INSERT INTO event_log_state DEFAULT VALUES";

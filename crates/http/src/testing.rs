@@ -1026,6 +1026,10 @@ impl UnpublishedEvents for Fake {
 
 #[async_trait]
 impl PublishedEvents for Fake {
+    async fn last_of(&self, _: SystemScope, _: TenantId) -> Result<i64, StoreError> {
+        away()
+    }
+
     async fn append(&self, _: SystemScope, _: (Time, Time), _: u32) -> Result<u64, StoreError> {
         away()
     }

@@ -38,6 +38,7 @@ mod dev;
 mod doctor;
 mod domains;
 mod event_export;
+mod events;
 mod extension;
 mod flag;
 mod guard;
@@ -169,6 +170,9 @@ enum Command {
     /// Rotate, list and check the keys that sign access tokens and seal tenants' secrets.
     #[command(after_help = "Example: tenantry keys rotate")]
     Keys(keys::Args),
+    /// Export events again that the broker has lost.
+    #[command(after_help = "Example: tenantry events rewind --tenant acme --reason 'the stream was deleted'")]
+    Events(events::Args),
     /// List, replay and cancel work that is done in the background.
     #[command(after_help = "Example: tenantry jobs list --state dead")]
     Jobs(jobs::Args),
@@ -308,6 +312,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Settings(args) => tenant_settings::run(&sources.of_command()?, &args).await,
         Command::User(args) => user::run(&sources.of_command()?, &args).await,
         Command::Keys(args) => keys::run(&sources.of_command()?, &args).await,
+        Command::Events(args) => events::run(&sources.of_command()?, &args).await,
         Command::Billing(args) => billing_command::run(&sources.of_command()?, &args).await,
         Command::Mail(args) => mail::run(&sources.of_other_command()?.mail, &args).await,
         Command::Audit(args) => audit::run(&sources.of_command()?, &args).await,

@@ -593,3 +593,57 @@ async fn payment_provider_has_nothing_of_an_erased_admin() {
         "the messages of the other tenant"
     );
 }
+
+/// The feed is erased in batches with transactions of their own, and the erasure notes how far it is.
+#[actix_web::test]
+async fn long_feed_is_erased_in_batches() {
+    let world = World::new().await;
+    let acme = &world.acme;
+    crate::events::publish_all(&world, acme).await;
+    let fill = format!(
+        "INSERT INTO events (tenant_id, id, created_at, kind, actor_kind, entity, entity_id, data, position) \
+         SELECT '{0}', gen_random_uuid(), now(), 'user.updated', 'system', 'user', '{1}', \
+         jsonb_build_object('object', jsonb_build_object('email', '{2}')), \
+         g + (SELECT max(position) FROM events WHERE tenant_id = '{0}') FROM generate_series(1, 12000) g",
+        acme.id, acme.member.id, acme.member.email
+    );
+    sql(&world, &fill).await;
+    erase(&world, &acme.admin, &acme.member).await.expect(202);
+    let cx = system(&world, acme).await;
+    chain_in(&cx).await;
+    // The last event cannot be changed yet: the batches before its own are erased and committed meanwhile.
+    let mut holder = world.database.admin().await;
+    let hold = format!(
+        "BEGIN; SELECT id FROM events WHERE tenant_id = '{}' ORDER BY position DESC LIMIT 1 FOR UPDATE",
+        acme.id
+    );
+    sqlx::raw_sql(AssertSqlSafe(hold))
+        .execute(&mut holder)
+        .await
+        .unwrap();
+    let erased = format!(
+        "SELECT count(*) FROM events WHERE tenant_id = '{}' AND data ? 'erased'",
+        acme.id
+    );
+    let position = format!(
+        "SELECT event_position FROM erasures WHERE user_id = '{}'",
+        acme.member.id
+    );
+    let commit = async {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while world.waiting_for_locks().await < 1 {
+            assert!(Instant::now() < deadline, "nothing waits");
+            tokio::task::yield_now().await;
+        }
+        let found = (number(&world, &erased).await, number(&world, &position).await);
+        sqlx::raw_sql("COMMIT").execute(&mut holder).await.unwrap();
+        found
+    };
+    let (finished, (batches, searched)) = tokio::join!(erasure::finish(&cx, acme.member.id), commit);
+    finished.unwrap();
+    assert!(batches > 9_000 && searched == 10_000, "{batches} {searched}");
+    assert!(is_finished(&world, &acme.member).await);
+    let newest = format!("SELECT max(position) FROM events WHERE tenant_id = '{}'", acme.id);
+    assert_eq!(number(&world, &position).await, number(&world, &newest).await);
+    is_nowhere(&world, &acme.member.email).await;
+}

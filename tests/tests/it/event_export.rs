@@ -12,11 +12,12 @@ use async_trait::async_trait;
 use deadpool_redis::redis;
 use serde_json::Value;
 use tenantry_domain::events::{EventExport, EventSink, EventSinkError, ExportedEvent};
+use tenantry_domain::kernel::SystemScope;
 use tenantry_redis::{Redis, RedisEventSink};
-use tenantry_tenancy::Tenancy;
-use tenantry_tenancy::events::export;
 use tenantry_tenancy::events::upkeep::KeepEvents;
+use tenantry_tenancy::events::{export, rewind};
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
+use tenantry_tenancy::{OperatorCx, Tenancy};
 use tenantry_tests::{Options, RedisServer, TenantWorld, World};
 
 use crate::audit::system;
@@ -220,23 +221,118 @@ async fn export_of_a_deleted_tenant_waits_for_its_restoration() {
     );
 }
 
-/// Events that were deleted because of their age while the broker was away are counted, and hold up nothing.
-#[actix_web::test]
-async fn events_deleted_before_their_export_are_counted() {
-    let (world, broker) = exporting().await;
-    feed(&world, &world.acme).await;
-    let last = newest(&world, &world.acme).await;
+/// Makes all events of acme older than the retention, and deletes all but the newest one.
+async fn expire(world: &World) {
     let sql = format!(
         "UPDATE events SET created_at = created_at - interval '31 days' WHERE tenant_id = '{}'",
         world.acme.id
     );
     world.sql(sql).await;
-    let cx = system(&world, &world.acme).await;
+    let cx = system(world, &world.acme).await;
     KeepEvents.run(&cx, Nothing {}).await.unwrap();
+}
+
+/// Events that were deleted because of their age while the broker was away are counted, and hold up nothing.
+#[actix_web::test]
+async fn events_deleted_before_their_export_are_counted() {
+    let (world, broker) = exporting().await;
+    publish_all(&world, &world.acme).await;
+    drain(&world.app).await;
+    let exported = newest(&world, &world.acme).await;
+    for title in ["One", "Two", "Three"] {
+        rename(&world, &world.acme, title).await;
+    }
+    publish_all(&world, &world.acme).await;
+    expire(&world).await;
+    drain(&world.app).await;
+    let mut expected = Vec::from_iter(1..=exported);
+    expected.push(exported + 3);
+    assert_eq!(broker.positions(&world.acme), expected);
+    assert_eq!(world.app.event_export().lost(), 2);
+}
+
+/// What was deleted before there was an export was not lost, and does not wait.
+#[actix_web::test]
+async fn export_that_begins_later_has_lost_nothing() {
+    let (world, broker) = exporting().await;
+    feed(&world, &world.acme).await;
+    expire(&world).await;
+    let last = newest(&world, &world.acme).await;
+    assert!(last > 2);
+    broker.answers(Answer::Away);
+    drain(&world.app).await;
+    assert_eq!(world.app.event_export().backlog().events, 1);
+    broker.answers(Answer::Taken);
+    world.clock.advance(chrono::Duration::seconds(90));
     drain(&world.app).await;
     assert_eq!(broker.positions(&world.acme), [last]);
-    let lost = world.app.event_export().lost();
-    assert_eq!(i64::try_from(lost).unwrap(), last - 1);
+    assert_eq!(world.app.event_export().lost(), 0);
+}
+
+/// What the broker has acknowledged and lost is exported again by a command, which is on record, and of no other tenant.
+#[actix_web::test]
+async fn rewound_export_sends_events_again() {
+    let (world, broker) = exporting().await;
+    publish_both(&world).await;
+    drain(&world.app).await;
+    let cx = system(&world, &world.acme).await;
+    let because = SystemScope::because("a test sets the export back");
+    let operators = OperatorCx::command(&world.app, because);
+    let first = newest(&world, &world.acme).await;
+    let waiting = rewind::rewind(&operators, &cx, None).await.unwrap();
+    assert_eq!(waiting, first.unsigned_abs());
+    drain(&world.app).await;
+    let all = Vec::from_iter(1..=first);
+    assert_eq!(broker.positions(&world.acme), [&all[..], &all[..]].concat());
+    assert_eq!(
+        broker.positions(&world.globex),
+        Vec::from_iter(1..=newest(&world, &world.globex).await)
+    );
+    // From a time on, and a batch that was taken before is not acknowledged.
+    world.clock.advance(chrono::Duration::seconds(60));
+    let since = world.app.ports.clock.now();
+    rename(&world, &world.acme, "Later").await;
+    publish_both(&world).await;
+    let lease = uuid::Uuid::from_u128(7);
+    let taken = cx.write(async |work| work.event_exports().lease(lease, 60).await);
+    assert!(taken.await.unwrap().is_some());
+    let waiting = rewind::rewind(&operators, &cx, Some(since)).await.unwrap();
+    assert_eq!(waiting, 1);
+    let late = cx.write(async |work| work.event_exports().acknowledge(lease, first + 1).await);
+    assert!(!late.await.unwrap());
+    drain(&world.app).await;
+    assert_eq!(rewind::rewind(&operators, &cx, Some(since)).await.unwrap(), 1);
+    drain(&world.app).await;
+    let again = broker.positions(&world.acme).split_off(2 * all.len());
+    assert_eq!(again, [first + 1, first + 1]);
+    let rewound = |(action, _): &(String, Value)| action == "event_export.rewound";
+    assert_eq!(
+        world
+            .audit(&world.acme)
+            .await
+            .iter()
+            .filter(|one| rewound(one))
+            .count(),
+        3
+    );
+    assert_eq!(
+        world
+            .audit(&world.globex)
+            .await
+            .iter()
+            .filter(|one| rewound(one))
+            .count(),
+        0
+    );
+    assert_eq!(
+        world
+            .operator_events()
+            .await
+            .iter()
+            .filter(|one| rewound(one))
+            .count(),
+        3
+    );
 }
 
 /// The entries of a stream by a group of readers, who acknowledge nothing.

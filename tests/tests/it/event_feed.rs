@@ -10,6 +10,7 @@ use actix_web::http::Method;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tenantry_domain::events::EventConsumer;
+use tenantry_tenancy::events::follow::FeedFollower;
 use tenantry_tenancy::events::upkeep::KeepEvents;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tests::{Options, Person, Reply, World};
@@ -405,4 +406,101 @@ async fn expired_consumer_says_so() {
     let anew = world.put(&acme.admin, &path, &json!({"cursor": "oldest"}));
     assert_eq!(anew.await.expect(200).json()["position"], 3);
     read(&world, &acme.admin, "?consumer=crm").await;
+}
+
+/// A page looks at a bounded number of positions; a wait and a stream go on until they have found an event.
+#[actix_web::test]
+async fn rare_type_is_found_behind_many_events() {
+    let world = World::new().await;
+    let acme = &world.acme;
+    publish_all(&world, acme).await;
+    let fill = format!(
+        "INSERT INTO events (tenant_id, id, created_at, kind, actor_kind, entity, data, position) \
+         SELECT '{0}', gen_random_uuid(), now(), 'project.created', 'system', 'project', '{{}}', g + \
+         (SELECT max(position) FROM events WHERE tenant_id = '{0}') FROM generate_series(1, 12000) g",
+        acme.id
+    );
+    world.sql(fill).await;
+    rename(&world, acme, "The rare one").await;
+    publish_all(&world, acme).await;
+    let first = read(&world, &acme.admin, "?types=task.updated").await;
+    assert_eq!((events_of(&first).len(), &first["has_more"]), (0, &json!(true)));
+    let next = format!(
+        "?types=task.updated&after={}",
+        first["next_cursor"].as_str().unwrap()
+    );
+    let second = read(&world, &acme.admin, &next).await;
+    assert_eq!(
+        (events_of(&second).len(), &second["has_more"]),
+        (1, &json!(false))
+    );
+    let waited = read(&world, &acme.admin, "?types=task.updated&wait=15").await;
+    assert_eq!(events_of(&waited), events_of(&second));
+}
+
+/// Streams and waits of a tenant share looks at its feed, and those of another tenant have their own.
+#[actix_web::test]
+async fn followers_of_a_tenant_share_a_look() {
+    let world = World::new().await;
+    let (acme, globex) = (&world.acme, &world.globex);
+    publish_all(&world, acme).await;
+    let (cx, other) = (world.cx(&acme.admin).await, world.cx(&globex.admin).await);
+    let newest = format!("SELECT max(position) FROM events WHERE tenant_id = '{}'", acme.id);
+    let newest = crate::events::number(&world, &newest).await;
+    let mut followers: Vec<_> = (0..50).map(|_| FeedFollower::new(&cx).unwrap()).collect();
+    let looks = world.app.feed_looks();
+    let found = join_all(followers.iter().map(|one| one.is_behind(&cx, newest))).await;
+    assert!(found.into_iter().all(|found| !found.unwrap()));
+    assert_eq!(looks.count(), 1);
+    let foreign = FeedFollower::new(&other).unwrap();
+    assert!(!foreign.is_behind(&other, newest).await.unwrap());
+    assert_eq!(looks.count(), 2);
+    assert!(foreign.is_behind(&cx, 0).await.is_err());
+    // A publication wakes all of them, and one of them looks.
+    rename(&world, acme, "One").await;
+    publish_all(&world, acme).await;
+    let cx = &cx;
+    let woken = join_all(followers.iter_mut().map(|one| async move {
+        one.wait().await;
+        one.is_behind(cx, newest).await.unwrap()
+    }));
+    assert!(woken.await.into_iter().all(|found| found));
+    assert_eq!(looks.count(), 3);
+}
+
+/// Some clients send the header without an id when they connect for the first time.
+#[actix_web::test]
+async fn empty_last_event_id_is_none() {
+    let world = World::new().await;
+    publish_all(&world, &world.acme).await;
+    let stream = begun(&world, &world.acme.admin, "?after=latest", Some("")).await;
+    assert_eq!(frames(&stream.expect(200).text()), []);
+}
+
+/// A look sends about 64 KiB, so that a client that takes little keeps little in memory; the next one goes on behind it.
+#[actix_web::test]
+async fn look_of_a_stream_is_bounded_in_bytes() {
+    let world = World::new().await;
+    let acme = &world.acme;
+    publish_all(&world, acme).await;
+    let start = read(&world, &acme.admin, "?after=latest").await["next_cursor"].clone();
+    let long = "x".repeat(4_000);
+    for n in 0..30 {
+        let path = format!("/api/v1/tasks/{}", acme.task);
+        let change = json!({"description": format!("{n} {long}")});
+        world.patch(&acme.member, &path, &change).await.expect(200);
+    }
+    publish_all(&world, acme).await;
+    let (mut last, mut all) = (start.as_str().unwrap().to_owned(), Vec::new());
+    while all.len() < 30 {
+        let part = begun(&world, &acme.admin, "", Some(&last)).await.expect(200);
+        assert!(part.text().len() < 100_000, "{}", part.text().len());
+        let part = frames(&part.text());
+        last = part.last().unwrap().0.clone();
+        all.extend(
+            part.into_iter()
+                .map(|(_, event)| event["position"].as_i64().unwrap()),
+        );
+    }
+    assert!(all.windows(2).all(|two| two[1] == two[0] + 1), "{all:?}");
 }

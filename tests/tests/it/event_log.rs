@@ -450,3 +450,93 @@ async fn purged_tenant_leaves_no_entry_and_no_number_to_reuse() {
         assert!(unchanged || refused.is_err(), "{forbidden}");
     }
 }
+
+/// An operator follows one tenant while another one publishes: the log of the followed tenant says nothing of that, and the wait lasts.
+#[actix_web::test]
+async fn follower_of_a_quiet_tenant_leaves_no_entry_there() {
+    let world = World::new().await;
+    let token = support(&world).await;
+    log_all(&world).await;
+    let start = latest(&world, &token).await;
+    let reads = async |tenant: &TenantWorld| {
+        let log = world.audit(tenant).await.into_iter();
+        log.filter(|(action, _)| action == "operator.rows_read").count()
+    };
+    let began = Instant::now();
+    let query = format!("?after={start}&tenant_id={}&wait=2", world.acme.id);
+    let others = async {
+        for n in 0..5 {
+            rename(&world, &world.globex, &format!("{n}")).await;
+            publish_all(&world, &world.globex).await;
+            log::append_due(&world.app).await;
+        }
+    };
+    let (found, ()) = join(page(&world, &token, &query), others).await;
+    assert_eq!((events_of(&found).len(), &found["has_more"]), (0, &json!(false)));
+    assert!(began.elapsed() >= Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(reads(&world.acme).await, 0);
+    // The cursor has passed the others, so that it does not expire.
+    let end = latest(&world, &token).await;
+    assert_eq!(found["next_cursor"].as_str().unwrap(), end);
+    // A page without an event of its types leaves none either, and one with events does.
+    rename(&world, &world.acme, "One").await;
+    log_all(&world).await;
+    let of_acme = format!("tenant_id={}", world.acme.id);
+    let none = page(
+        &world,
+        &token,
+        &format!("?after={end}&types=project.created&{of_acme}"),
+    )
+    .await;
+    assert_eq!((events_of(&none).len(), reads(&world.acme).await), (0, 0));
+    let one = page(&world, &token, &format!("?after={end}&{of_acme}")).await;
+    assert_eq!(titles(&events_of(&one), &world.acme), 1);
+    assert_eq!((reads(&world.acme).await, reads(&world.globex).await), (1, 0));
+}
+
+/// Events of other types neither end a wait nor fill the log of operators.
+#[actix_web::test]
+async fn wait_for_a_type_goes_on_behind_other_types() {
+    let world = World::new().await;
+    let token = support(&world).await;
+    log_all(&world).await;
+    let start = latest(&world, &token).await;
+    let began = Instant::now();
+    let query = format!("?after={start}&types=tenant.suspended&wait=3");
+    let others = async {
+        for n in 0..10 {
+            rename(&world, &world.globex, &format!("{n}")).await;
+            publish_all(&world, &world.globex).await;
+            log::append_due(&world.app).await;
+        }
+    };
+    let (found, ()) = join(page(&world, &token, &query), others).await;
+    assert_eq!(events_of(&found).len(), 0);
+    assert!(began.elapsed() >= Duration::from_secs(3), "{:?}", began.elapsed());
+    let records = world.operator_events().await.into_iter();
+    let records = records.filter(|(action, _)| action.starts_with("rows.")).count();
+    assert!(records <= 6, "{records}");
+}
+
+/// A page looks at a bounded number of positions, and its cursor moves although none of its types is there.
+#[actix_web::test]
+async fn rare_type_in_a_long_log_is_found_page_by_page() {
+    let world = World::new().await;
+    let token = support(&world).await;
+    log_all(&world).await;
+    let start = latest(&world, &token).await;
+    let fill = format!(
+        "INSERT INTO event_outbox (tenant_id, id, created_at, kind, actor_kind, entity, data) \
+         SELECT '{}', gen_random_uuid(), now(), 'project.created', 'system', 'project', '{{}}' FROM generate_series(1, 7000)",
+        world.acme.id
+    );
+    world.sql(fill).await;
+    rename(&world, &world.acme, "The rare one").await;
+    log_all(&world).await;
+    let typed = format!("?types=task.updated&after={start}");
+    let first = page(&world, &token, &typed).await;
+    assert_eq!((events_of(&first).len(), &first["has_more"]), (0, &json!(true)));
+    let next = first["next_cursor"].as_str().unwrap();
+    let second = page(&world, &token, &format!("?types=task.updated&after={next}")).await;
+    assert_eq!(titles(&events_of(&second), &world.acme), 1);
+}

@@ -94,11 +94,12 @@ const HIGH: [&str; 64] = [
 ];
 
 /// Actions of medium risk, in the same way.
-const MEDIUM: [&str; 20] = [
+const MEDIUM: [&str; 21] = [
     "account_link",
     "api_key",
     "billing",
     "branding",
+    "event_export",
     "flag",
     "invitation",
     "invitations",

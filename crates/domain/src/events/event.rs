@@ -155,10 +155,23 @@ pub trait EventFeed: Send {
         limit: u32,
     ) -> Result<Vec<Event>, StoreError>;
 
-    /// Replaces the data of the events about a person, published or not: of those whose entity is the person, and of those of before a time
-    /// that have one of the addresses, which are lower case. `object` keeps the id of the entity, and `erased` is true. Returns how many
+    /// Replaces the data of the events about a person that are not published yet: of those whose entity is the person, and of those of before a
+    /// time that have one of the addresses, which are lower case. `object` keeps the id of the entity, and `erased` is true. Returns how many
     /// were replaced.
-    async fn erase(&mut self, person: UserId, addresses: &[&str], before: Time) -> Result<u64, StoreError>;
+    async fn erase_unpublished(
+        &mut self,
+        person: UserId,
+        addresses: &[&str],
+        before: Time,
+    ) -> Result<u64, StoreError>;
+
+    /// The same of published events, behind a position and up to another one.
+    async fn erase_between(
+        &mut self,
+        range: (i64, i64),
+        person: UserId,
+        (addresses, before): (&[&str], Time),
+    ) -> Result<u64, StoreError>;
 
     /// Deletes up to `limit` published events that are older than a time, the oldest first. The newest event is always kept, since its
     /// number says where the feed goes on. Returns how many were deleted.

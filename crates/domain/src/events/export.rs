@@ -104,6 +104,9 @@ pub trait EventExports: Send {
     /// nothing is stored.
     async fn acknowledge(&mut self, lease: Uuid, position: i64) -> Result<bool, StoreError>;
 
+    /// Sets the export back to behind a position, unless it is farther back, and ends the lease that stands. Returns how many positions wait.
+    async fn rewind(&mut self, behind: i64) -> Result<u64, StoreError>;
+
     /// Gives the lease back.
     async fn release(&mut self, lease: Uuid) -> Result<(), StoreError>;
 }

@@ -65,6 +65,9 @@ pub trait PublishedEvents: Send + Sync {
         limit: u32,
     ) -> Result<u64, StoreError>;
 
+    /// The number of the last entry of a tenant; 0 when it has none that is kept.
+    async fn last_of(&self, because: SystemScope, tenant: TenantId) -> Result<i64, StoreError>;
+
     /// The ends of the log.
     async fn ends(&self, because: SystemScope) -> Result<LogEnds, StoreError>;
 

@@ -20,6 +20,8 @@ pub struct Erasure {
     pub sequence: i64,
     /// How many of its entries were erased.
     pub entries: u64,
+    /// Up to which position the feed of events was searched.
+    pub event_position: i64,
     /// When everything was erased.
     pub finished_at: Option<Time>,
 }
@@ -43,6 +45,7 @@ impl Erasure {
             digests,
             sequence: 0,
             entries: 0,
+            event_position: 0,
             finished_at: None,
         }
     }

@@ -179,6 +179,8 @@ pub struct LogRange {
     pub behind: LogPosition,
     /// The most entries of the log that are looked at.
     pub entries: u32,
+    /// Behind how many positions no further entry is looked at.
+    pub positions: u32,
     /// The most events.
     pub limit: u32,
 }

@@ -63,10 +63,11 @@ pub(crate) fn take_place(api: &Api, cx: &Cx) -> Result<Place, ApiError> {
     place.map_err(|full| refused(&full, most.0))
 }
 
-/// Returns the id of the last event that a client has got, from `Last-Event-ID`.
+/// Returns the id of the last event that a client has got, from `Last-Event-ID`. It is empty at the first request of some clients.
 pub(crate) fn last_id(headers: &HeaderMap) -> Option<String> {
     let last = headers.get("Last-Event-ID")?;
-    Some(String::from_utf8_lossy(last.as_bytes()).into_owned())
+    let last = String::from_utf8_lossy(last.as_bytes()).into_owned();
+    Some(last).filter(|last| !last.is_empty())
 }
 
 /// A client that gets this polls meanwhile.

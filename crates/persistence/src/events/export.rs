@@ -17,6 +17,11 @@ const ACKNOWLEDGE: &str = "\
 UPDATE event_progress p SET exported = $3, lease_id = NULL, lease_until = NULL \
 WHERE p.tenant_id = $1 AND p.lease_id = $2 RETURNING p.id";
 
+/// `$2` behind which position. A batch that is being exported is not acknowledged any more.
+const REWIND: &str = "\
+UPDATE event_progress p SET exported = least(p.exported, $2), lease_id = NULL, lease_until = NULL \
+WHERE p.tenant_id = $1 RETURNING p.published - p.exported AS waiting";
+
 /// `$2` the lease.
 const RELEASE: &str = "\
 UPDATE event_progress p SET lease_id = NULL, lease_until = NULL WHERE p.tenant_id = $1 AND p.lease_id = $2 RETURNING p.id";
@@ -35,6 +40,12 @@ impl EventExports for PgStore {
         let arguments = [lease.into(), position.into()];
         let row = self.tx.fetch_fixed(ACKNOWLEDGE, arguments).await?;
         Ok(row.is_some())
+    }
+
+    async fn rewind(&mut self, behind: i64) -> Result<u64, StoreError> {
+        let row = self.tx.fetch_fixed(REWIND, [behind.into()]).await?;
+        let waiting: i64 = row.map_or(Ok(0), |row| column(&row, "waiting"))?;
+        Ok(waiting.unsigned_abs())
     }
 
     async fn release(&mut self, lease: Uuid) -> Result<(), StoreError> {

@@ -61,12 +61,14 @@ SELECT coalesce((SELECT min(o.position) FROM events o WHERE o.tenant_id = $1), 0
 
 /// Of an event that was erased before nothing is left to find.
 macro_rules! erase {
-    ($table:literal) => {
+    ($table:literal, $range:literal) => {
         concat!(
             "WITH erased AS (UPDATE ",
             $table,
             " e SET data = jsonb_build_object('object', jsonb_strip_nulls(jsonb_build_object('id', e.entity_id)), 'erased', true) \
-             WHERE e.tenant_id = $1 AND e.data -> 'erased' IS NULL AND (e.entity_id = $2 OR (e.created_at <= $4 AND EXISTS (SELECT 1 FROM \
+             WHERE e.tenant_id = $1",
+            $range,
+            " AND e.data -> 'erased' IS NULL AND (e.entity_id = $2 OR (e.created_at <= $4 AND EXISTS (SELECT 1 FROM \
              jsonb_array_elements_text($3::text::jsonb) AS a (address) WHERE strpos(lower(e.data::text), to_jsonb(a.address)::text) > 0))) \
              RETURNING e.id) SELECT count(*) AS erased FROM erased"
         )
@@ -74,16 +76,22 @@ macro_rules! erase {
 }
 
 /// `$2` the person, `$3` addresses as a list in JSON, `$4` until when they were the person's.
-const ERASE_UNPUBLISHED: &str = erase!("event_outbox");
-const ERASE_PUBLISHED: &str = erase!("events");
+const ERASE_UNPUBLISHED: &str = erase!("event_outbox", "");
 
-/// `$2` before when, `$3` how many. Events are deleted in the order of their positions, up to the first one that is kept.
+/// `$5` behind which position, `$6` up to which one.
+const ERASE_PUBLISHED: &str = erase!("events", " AND e.position > $5 AND e.position <= $6");
+
+/// `$2` before when, `$3` how many. Events are deleted in the order of their positions, up to the first one that is kept. Only as many are looked
+/// at as are deleted, however many are outdated.
 const DELETE_BEFORE: &str = "\
-WITH kept AS (SELECT coalesce(min(k.position), (SELECT max(n.position) FROM events n WHERE n.tenant_id = $1)) AS first \
-FROM events k WHERE k.tenant_id = $1 AND k.created_at >= $2), \
-outdated AS (SELECT o.id FROM events o, kept WHERE o.tenant_id = $1 AND o.position < kept.first ORDER BY o.position LIMIT $3), \
-gone AS (DELETE FROM events e USING outdated WHERE e.tenant_id = $1 AND e.id = outdated.id RETURNING e.id) \
-SELECT count(*) AS deleted FROM gone";
+WITH oldest AS (SELECT o.id, o.position, o.created_at FROM events o WHERE o.tenant_id = $1 ORDER BY o.position LIMIT $3), \
+kept AS (SELECT least((SELECT min(f.position) FROM oldest f WHERE f.created_at >= $2), \
+ (SELECT max(n.position) FROM events n WHERE n.tenant_id = $1)) AS first), \
+gone AS (DELETE FROM events e USING oldest o, kept k WHERE e.tenant_id = $1 AND e.id = o.id AND o.position < k.first RETURNING e.position), \
+counted AS (SELECT count(*) AS deleted, max(g.position) AS through FROM gone g), \
+noted AS (UPDATE event_progress p SET deleted = greatest(p.deleted, c.through) FROM counted c \
+ WHERE p.tenant_id = $1 AND c.deleted > 0 RETURNING p.id) \
+SELECT c.deleted FROM counted c";
 
 #[async_trait]
 impl EventFeed for PgStore {
@@ -129,16 +137,32 @@ impl EventFeed for PgStore {
         Ok(rows.into_iter().map(Event::from).collect())
     }
 
-    async fn erase(&mut self, person: UserId, addresses: &[&str], before: Time) -> Result<u64, StoreError> {
+    async fn erase_unpublished(
+        &mut self,
+        person: UserId,
+        addresses: &[&str],
+        before: Time,
+    ) -> Result<u64, StoreError> {
         let addresses = serde_json::json!(addresses).to_string();
-        let arguments = || {
-            let (person, addresses) = (person.uuid(), addresses.clone());
-            [person.into(), addresses.into(), before.into()]
-        };
-        // In this order, so that an event that is published meanwhile is found in the feed.
-        let waiting = self.tx.fetch_fixed(ERASE_UNPUBLISHED, arguments()).await?;
-        let published = self.tx.fetch_fixed(ERASE_PUBLISHED, arguments()).await?;
-        Ok(count(waiting, "erased")? + count(published, "erased")?)
+        let arguments = [person.uuid().into(), addresses.into(), before.into()];
+        count(self.tx.fetch_fixed(ERASE_UNPUBLISHED, arguments).await?, "erased")
+    }
+
+    async fn erase_between(
+        &mut self,
+        (after, through): (i64, i64),
+        person: UserId,
+        (addresses, before): (&[&str], Time),
+    ) -> Result<u64, StoreError> {
+        let addresses = serde_json::json!(addresses).to_string();
+        let arguments = [
+            person.uuid().into(),
+            addresses.into(),
+            before.into(),
+            after.into(),
+            through.into(),
+        ];
+        count(self.tx.fetch_fixed(ERASE_PUBLISHED, arguments).await?, "erased")
     }
 
     async fn delete_before(&mut self, before: Time, limit: u32) -> Result<u64, StoreError> {

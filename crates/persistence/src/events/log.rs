@@ -36,8 +36,10 @@ impl PgPublishedEvents {
 
 const IS_DUE: &str = "SELECT EXISTS (SELECT FROM event_progress p WHERE p.listed < p.published) AS due";
 
-/// The state of the log, locked until the commit: numbers are committed in their order.
-const LOCK: &str = "SELECT s.last FROM event_log_state s FOR UPDATE";
+/// The state of the log, locked until the commit: numbers are committed in their order. Publishers of the tenants that are added wait for the
+/// commit too, so a process that is stopped between two statements loses its transaction after two seconds.
+const LOCK: &str = "\
+SELECT s.last, set_config('idle_in_transaction_session_timeout', '2000', true) FROM event_log_state s FOR UPDATE";
 
 /// `$1` how many tenants, `$2` now. It runs in a statement after the one that has locked, so that it sees which numbers were given until then.
 /// A tenant whose publisher is committing is left to the next time. An entry has at most 1,000 positions, since a page of events reads whole entries.
@@ -62,6 +64,9 @@ SELECT c.entries FROM counted c";
 
 const ENDS: &str = "SELECT s.floor, s.last FROM event_log_state s";
 
+/// `$1` the tenant.
+const LAST_OF: &str = "SELECT coalesce(max(l.number), 0) AS last FROM event_log l WHERE l.of_tenant = $1";
+
 /// `$1` after which tenant, `$2` how many. The index has only the tenants with something to export.
 const TO_EXPORT: &str = "\
 SELECT p.tenant_id FROM event_progress p JOIN tenants t ON t.id = p.tenant_id \
@@ -70,7 +75,7 @@ SELECT p.tenant_id FROM event_progress p JOIN tenants t ON t.id = p.tenant_id \
  ORDER BY p.tenant_id LIMIT $2";
 
 const BACKLOG: &str = "\
-SELECT count(*) AS tenants, coalesce(sum(p.published - p.exported), 0)::bigint AS events \
+SELECT count(*) AS tenants, coalesce(sum(p.published - greatest(p.exported, p.deleted)), 0)::bigint AS events \
   FROM event_progress p JOIN tenants t ON t.id = p.tenant_id \
  WHERE p.exported < p.published AND t.status IN ('active', 'suspended')";
 
@@ -98,6 +103,11 @@ impl PublishedEvents for PgPublishedEvents {
         }
         tx.commit().await?;
         Ok(added.unsigned_abs())
+    }
+
+    async fn last_of(&self, because: SystemScope, tenant: TenantId) -> Result<i64, StoreError> {
+        let rows = self.read(because, LAST_OF, [tenant.uuid().into()]).await?;
+        rows.first().map_or(Ok(0), |row| column(row, "last"))
     }
 
     async fn ends(&self, because: SystemScope) -> Result<LogEnds, StoreError> {

@@ -26,6 +26,7 @@ mod entity {
         pub digests: Json,
         pub sequence: i64,
         pub entries: i64,
+        pub event_position: i64,
         pub finished_at: Option<DateTimeUtc>,
     }
 
@@ -193,6 +194,7 @@ fn changes(erasure: &Erasure) -> Result<ActiveModel, StoreError> {
         addresses: Set(json!(erasure.addresses)),
         sequence: Set(erasure.sequence),
         entries: Set(entries),
+        event_position: Set(erasure.event_position),
         finished_at: Set(erasure.finished_at),
         ..Default::default()
     })
@@ -211,6 +213,7 @@ impl TryFrom<Model> for Erasure {
             digests: digests(row.digests)?,
             sequence: row.sequence,
             entries: row.entries.unsigned_abs(),
+            event_position: row.event_position,
             finished_at: row.finished_at,
         })
     }

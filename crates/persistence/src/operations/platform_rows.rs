@@ -58,19 +58,37 @@ SELECT r.tenant_id, r.id, r.position, r.kind, r.created_at, r.actor_kind, r.acto
    AND ($7::timestamptz IS NULL OR r.created_at >= $7) AND ($8::timestamptz IS NULL OR r.created_at < $8) \
  ORDER BY r.tenant_id DESC, r.id DESC LIMIT $5";
 
-/// `$1` behind which entry of the log, `$2` of how many entries.
+/// `$1` behind which entry of the log, `$2` of how many entries, `$3` behind how many positions there is no further entry.
 const LAST_ENTRY: &str = "\
-SELECT max(l.number) AS last FROM (SELECT e.number FROM event_log e WHERE e.number > $1 ORDER BY e.number LIMIT $2) l";
+SELECT max(l.number) AS last FROM (SELECT f.number, sum(f.positions) OVER (ORDER BY f.number) - f.positions AS before FROM (\
+SELECT e.number, e.last_position - e.first_position + 1 AS positions FROM event_log e WHERE e.number > $1 \
+ ORDER BY e.number LIMIT $2) f) l WHERE l.before < $3";
 
-/// Behind the position `$2` in the entry `$1`, up to the entry `$3`; `$4` the names of types with commas between them, `$5` only of this
-/// tenant, `$6` how many.
-const LOGGED_EVENTS: &str = "\
-SELECT l.number, r.tenant_id, r.id, r.position, r.kind, r.created_at, r.actor_kind, r.actor_id, r.entity, r.entity_id, r.trace_parent \
-  FROM event_log l JOIN tenants t ON t.id = l.of_tenant \
-  JOIN events r ON r.tenant_id = l.of_tenant AND r.position >= l.first_position AND r.position <= l.last_position \
- WHERE l.number >= $1 AND l.number <= $3 AND (l.number > $1 OR r.position > $2) AND t.deleted_at IS NULL \
-   AND ($4::text IS NULL OR r.kind = ANY (string_to_array($4, ','))) AND ($5::uuid IS NULL OR l.of_tenant = $5) \
- ORDER BY l.number, r.position LIMIT $6";
+/// The same of the entries of the tenant `$4`, which have an index of their own.
+const LAST_ENTRY_OF: &str = "\
+SELECT max(l.number) AS last FROM (SELECT f.number, sum(f.positions) OVER (ORDER BY f.number) - f.positions AS before FROM (\
+SELECT e.number, e.last_position - e.first_position + 1 AS positions FROM event_log e WHERE e.of_tenant = $4 AND e.number > $1 \
+ ORDER BY e.number LIMIT $2) f) l WHERE l.before < $3";
+
+/// Behind the position `$2` in the entry `$1`, up to the entry `$3`; `$4` the names of types with commas between them, `$5` how many.
+macro_rules! logged_events {
+    ($of:literal) => {
+        concat!(
+            "SELECT l.number, r.tenant_id, r.id, r.position, r.kind, r.created_at, r.actor_kind, r.actor_id, r.entity, r.entity_id, \
+             r.trace_parent FROM event_log l JOIN tenants t ON t.id = l.of_tenant \
+             JOIN events r ON r.tenant_id = l.of_tenant AND r.position >= l.first_position AND r.position <= l.last_position \
+             WHERE l.number >= $1 AND l.number <= $3 AND (l.number > $1 OR r.position > $2) AND t.deleted_at IS NULL \
+             AND ($4::text IS NULL OR r.kind = ANY (string_to_array($4, ',')))",
+            $of,
+            " ORDER BY l.number, r.position LIMIT $5"
+        )
+    };
+}
+
+const LOGGED_EVENTS: &str = logged_events!("");
+
+/// `$6` the tenant.
+const LOGGED_EVENTS_OF: &str = logged_events!(" AND l.of_tenant = $6");
 
 const TENANTS: &str = "\
 SELECT t.id FROM tenants t WHERE t.id < $1 AND t.id >= $2 AND t.id <= $3 AND t.deleted_at IS NULL \
@@ -141,20 +159,32 @@ impl PlatformRows for PgOperatorWork {
         range: &LogRange,
     ) -> Result<LoggedEvents, StoreError> {
         let (behind, tenant) = (range.behind, range.tenant.map(TenantId::uuid));
-        let arguments = [behind.number.into(), i64::from(range.entries).into()];
-        let rows = self.tx.fetch_fixed(LAST_ENTRY, arguments).await?;
+        let most = [range.entries, range.positions].map(i64::from);
+        let arguments = [behind.number, most[0], most[1]].map(Value::from);
+        let rows = match tenant {
+            Some(tenant) => {
+                let arguments = arguments.into_iter().chain([tenant.into()]);
+                self.tx.fetch_fixed(LAST_ENTRY_OF, arguments).await?
+            }
+            None => self.tx.fetch_fixed(LAST_ENTRY, arguments).await?,
+        };
         let last = rows.first().map(|row| column::<Option<i64>>(row, "last"));
         let last = last.transpose()?.flatten();
         let kinds = (!kinds.is_empty()).then(|| kinds.join(","));
-        let arguments: [Value; 6] = [
+        let arguments: [Value; 5] = [
             behind.number.into(),
             behind.position.into(),
             last.unwrap_or(behind.number).into(),
             kinds.into(),
-            tenant.into(),
             (i64::from(range.limit) + 1).into(),
         ];
-        let rows = self.tx.fetch_fixed(LOGGED_EVENTS, arguments).await?;
+        let rows = match tenant {
+            Some(tenant) => {
+                let arguments = arguments.into_iter().chain([tenant.into()]);
+                self.tx.fetch_fixed(LOGGED_EVENTS_OF, arguments).await?
+            }
+            None => self.tx.fetch_fixed(LOGGED_EVENTS, arguments).await?,
+        };
         let events = rows.iter().map(|row| Ok((column(row, "number")?, event(row)?)));
         Ok(LoggedEvents {
             events: events.collect::<Result<_, StoreError>>()?,

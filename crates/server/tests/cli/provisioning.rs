@@ -18,6 +18,7 @@ fn commands_for_all_tenants_pass_over_one_that_is_provisioning() {
         "keys rotate --all-tenants",
         "jobs list",
         "quota reconcile",
+        "events rewind --all-tenants --reason test",
         "audit verify",
     ] {
         let arguments: Vec<&str> = command.split(' ').collect();

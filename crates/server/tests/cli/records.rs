@@ -28,6 +28,7 @@ const NOT_RUN: &[(&str, &str)] = &[
 /// tenant was changed.
 const IN_TENANT: &[&str] = &[
     "data_key.rotated",
+    "event_export.rewound",
     "quota.corrected",
     "settings.updated",
     "tenant.agreed",
@@ -154,6 +155,7 @@ fn commands_that_change_something_are_in_the_log_of_operators() {
         "keys rotate",
         "keys rotate --tenant acme",
         "quota correct acme --meter api_calls --used 5",
+        "events rewind --tenant acme",
         "operator create --email olga@example.com --name Olga --role support",
         "operator set-role olga@example.com --role billing",
         "operator reset-password olga@example.com",

@@ -11,6 +11,9 @@ use crate::admin::operator_rows::{Reading, RowError, check_reason};
 /// How many entries of the log a page looks at, so that one with few events of its types ends too.
 const ENTRIES: u32 = 1_000;
 
+/// Behind how many positions a page looks at no further entry, so that its statement is short although none of its types is there.
+const POSITIONS: u32 = 5_000;
+
 const BECAUSE: SystemScope = SystemScope::because("an operator follows the events of tenants");
 
 /// Where an operator's service goes on.
@@ -44,21 +47,55 @@ pub struct LogPage {
     pub events: Vec<PlatformEvent>,
     /// Behind which place the reader goes on. Everything up to there is in `events`, of another type or tenant, or gone.
     pub next: LogPosition,
-    /// Whether there is more to read at once.
+    /// Whether there was more to read when the page was begun.
     pub has_more: bool,
 }
 
-/// Returns the place at which a request begins, and whether there is something behind it. Nothing of a tenant is read.
+/// Returns the place at which a request begins, and whether there is something behind it, of this tenant if one is named. Nothing of a tenant
+/// is read. When only other tenants have entries behind the place, it is moved behind them.
 ///
 /// # Errors
 /// [`RowError`]; `expired` at `/query/after` when entries behind the place were deleted because of their age, or it is none of this log.
-pub async fn look(cx: &OperatorCx, reason: &str, start: LogStart) -> Result<(LogPosition, bool), RowError> {
+pub async fn look(
+    cx: &OperatorCx,
+    reason: &str,
+    (start, tenant): (LogStart, Option<TenantId>),
+) -> Result<(LogPosition, bool), RowError> {
     cx.require(OperatorPermission::ReadRows)?;
     check_reason(reason)?;
-    let ends = cx.app().ports.published_events.ends(BECAUSE).await?;
-    let place = beginning(start, ends)?;
+    let ahead = Ahead::look(cx, tenant).await?;
+    let place = beginning(start, ahead.ends)?;
     let is_inside = place.position != i64::MAX;
-    Ok((place, is_inside || place.number < ends.last))
+    match is_inside || place.number < ahead.last {
+        true => Ok((place, true)),
+        false => Ok((ahead.passed(place), false)),
+    }
+}
+
+/// What there was to read at a time.
+#[derive(Debug, Clone, Copy)]
+struct Ahead {
+    ends: LogEnds,
+    /// The last entry of the tenant, or of all.
+    last: i64,
+}
+
+impl Ahead {
+    async fn look(cx: &OperatorCx, tenant: Option<TenantId>) -> Result<Self, RowError> {
+        let published = &cx.app().ports.published_events;
+        let ends = published.ends(BECAUSE).await?;
+        // After the ends, so that each entry of the tenant up to them is seen.
+        let last = match tenant {
+            Some(tenant) => published.last_of(BECAUSE, tenant).await?,
+            None => ends.last,
+        };
+        Ok(Self { ends, last })
+    }
+
+    /// Returns the place behind the entries of others, when there is none of the tenant behind `place`.
+    fn passed(self, place: LogPosition) -> LogPosition {
+        LogPosition::behind(place.number.max(self.ends.last))
+    }
 }
 
 /// Returns the next events behind the place at which the request begins.
@@ -67,21 +104,27 @@ pub async fn look(cx: &OperatorCx, reason: &str, start: LogStart) -> Result<(Log
 /// As [`look`].
 pub async fn read(cx: &OperatorCx, reason: &str, request: &LogRequest) -> Result<LogPage, RowError> {
     cx.require(OperatorPermission::ReadRows)?;
-    let (behind, _) = look(cx, reason, request.start).await?;
     let (tenant, limit) = (request.tenant, request.limit);
+    check_reason(reason)?;
+    let ahead = Ahead::look(cx, tenant).await?;
+    let behind = beginning(request.start, ahead.ends)?;
     let range = RowRange {
         tenant,
         after: None,
         limit,
     };
-    let mut reading = Reading::begin(cx, "events", reason, range).await?;
+    let mut reading = Reading::follow(cx, "events", reason, range).await?;
     let range = LogRange {
         tenant,
         behind,
         entries: ENTRIES,
+        positions: POSITIONS,
         limit,
     };
     let found = reading.work.rows().logged_events(&request.kinds, &range).await?;
+    // Entries that have expired meanwhile were not read, and are not passed over in silence.
+    let ends = cx.app().ports.published_events.ends(BECAUSE).await?;
+    beginning(LogStart::Behind(behind), ends)?;
     let (mut events, last) = (found.events, found.last.unwrap_or(behind.number));
     let is_cut = events.len() > limit as usize;
     events.truncate(limit as usize);
@@ -93,11 +136,12 @@ pub async fn read(cx: &OperatorCx, reason: &str, request: &LogRequest) -> Result
         None => LogPosition::behind(last),
     };
     let rows: Vec<PlatformEvent> = events.into_iter().map(|(_, event)| event).collect();
-    let page = reading.finish(rows, |event| event.tenant_id, None).await?;
-    let (_, has_more) = look(cx, reason, LogStart::Behind(next)).await?;
+    let page = reading.finish_shown(rows, |event| event.tenant_id).await?;
+    // Of what there was at first: a page that is read to there is not followed at once by what came meanwhile.
+    let has_more = is_cut || next.number < ahead.last;
     Ok(LogPage {
         events: page.rows,
-        next,
+        next: if has_more { next } else { ahead.passed(next) },
         has_more,
     })
 }

@@ -37,7 +37,8 @@ pub enum RowReason {
 
 impl OwnReason for RowReason {}
 
-/// How many reads across tenants one server allows at once: few, so that the tenants' requests keep the database.
+/// How many reads across tenants one server allows at once: few, so that the tenants' requests keep the database. Services that follow events
+/// have as many of their own, so that lists find a place while services catch up.
 pub const AT_ONCE: usize = 2;
 
 /// The length of a reason, in characters.
@@ -187,7 +188,28 @@ impl<'cx> Reading<'cx> {
         range: RowRange,
     ) -> Result<Self, RowError> {
         check_reason(reason)?;
-        let turn = Turn::take(cx.app()).ok_or(RowReason::Busy)?;
+        let turn = Turn::take(cx.app(), Reader::List).ok_or(RowReason::Busy)?;
+        Self::open(cx, kind, (reason, range), turn).await
+    }
+
+    /// The same for a service that follows events.
+    pub(crate) async fn follow(
+        cx: &'cx OperatorCx,
+        kind: &'static str,
+        reason: &str,
+        range: RowRange,
+    ) -> Result<Self, RowError> {
+        check_reason(reason)?;
+        let turn = Turn::take(cx.app(), Reader::Follower).ok_or(RowReason::Busy)?;
+        Self::open(cx, kind, (reason, range), turn).await
+    }
+
+    async fn open(
+        cx: &'cx OperatorCx,
+        kind: &'static str,
+        (reason, range): (&str, RowRange),
+        turn: Turn,
+    ) -> Result<Self, RowError> {
         let mut record = cx.record(
             "rows.read",
             range.tenant,
@@ -218,16 +240,36 @@ impl<'cx> Reading<'cx> {
         self.finish(rows, |row| row.position().tenant, next).await
     }
 
-    /// Stores what was read, first with the operators and then with each tenant. Rows of a tenant that was deleted meanwhile, which
-    /// has no log any more, are left out.
+    /// Stores what was read, first with the operators and then with each tenant, also with the one that the read is of when it has no rows.
+    /// Rows of a tenant that was deleted meanwhile, which has no log any more, are left out.
     pub(crate) async fn finish<T>(
         self,
-        mut rows: Vec<T>,
+        rows: Vec<T>,
         tenant_of: impl Fn(&T) -> TenantId,
         next: Option<RowPosition>,
     ) -> Result<RowPage<T>, RowError> {
-        let mut touched: BTreeMap<TenantId, usize> = BTreeMap::new();
-        touched.extend(self.range.tenant.map(|tenant| (tenant, 0)));
+        let touched = self.range.tenant.map(|tenant| (tenant, 0));
+        let rows = self.store(rows, tenant_of, touched.into_iter().collect()).await?;
+        Ok(RowPage { rows, next })
+    }
+
+    /// The same with the tenants alone whose rows are shown. A read that is repeated when others have published stores nothing with a tenant
+    /// that has not: the times of its entries would tell about the others.
+    pub(crate) async fn finish_shown<T>(
+        self,
+        rows: Vec<T>,
+        tenant_of: impl Fn(&T) -> TenantId,
+    ) -> Result<RowPage<T>, RowError> {
+        let rows = self.store(rows, tenant_of, BTreeMap::new()).await?;
+        Ok(RowPage { rows, next: None })
+    }
+
+    async fn store<T>(
+        self,
+        mut rows: Vec<T>,
+        tenant_of: impl Fn(&T) -> TenantId,
+        mut touched: BTreeMap<TenantId, usize>,
+    ) -> Result<Vec<T>, RowError> {
         for row in &rows {
             *touched.entry(tenant_of(row)).or_default() += 1;
         }
@@ -242,7 +284,7 @@ impl<'cx> Reading<'cx> {
         };
         let open = record.store_in_each(&touched).await?;
         rows.retain(|row| open.contains(&tenant_of(row)));
-        Ok(RowPage { rows, next })
+        Ok(rows)
     }
 }
 
@@ -303,26 +345,34 @@ fn next_of<T>(
     rows.last().filter(|_| more).map(position)
 }
 
-/// The reads that are under way on this server.
+/// The reads that are under way on this server, by their readers.
 #[derive(Debug, Default)]
-struct Readers(AtomicUsize);
+struct Readers([AtomicUsize; 2]);
+
+/// What reads.
+#[derive(Debug, Clone, Copy)]
+enum Reader {
+    /// A request for a list.
+    List,
+    /// A service that follows events.
+    Follower,
+}
 
 /// One of the [`AT_ONCE`] places for a read.
-struct Turn(Arc<Readers>);
+struct Turn(Arc<Readers>, Reader);
 
 impl Turn {
-    fn take(app: &Tenancy) -> Option<Self> {
+    fn take(app: &Tenancy, reader: Reader) -> Option<Self> {
         let readers = app.state::<Readers>();
-        if readers.0.fetch_add(1, Ordering::AcqRel) < AT_ONCE {
-            return Some(Self(readers));
-        }
-        readers.0.fetch_sub(1, Ordering::AcqRel);
-        None
+        let is_free = readers.0[reader as usize].fetch_add(1, Ordering::AcqRel) < AT_ONCE;
+        // Dropped when it is one too many.
+        let turn = Self(readers, reader);
+        is_free.then_some(turn)
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.0[self.1 as usize].fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -31,7 +31,7 @@ struct Batch {
     events: Vec<Event>,
     /// Up to which position they go.
     through: i64,
-    /// How many positions before them are gone because of their age.
+    /// How many positions before them are gone because of their age, since the export of the tenant has begun.
     lost: u64,
 }
 
@@ -141,7 +141,11 @@ async fn take(cx: &Cx, lease: (Uuid, i64), limit: u32) -> Result<Option<Batch>, 
         Ok::<_, StoreError>(Some(Batch {
             events,
             through,
-            lost: first.saturating_sub(behind + 1).unsigned_abs(),
+            // What was deleted before the first batch of the tenant was not to be exported.
+            lost: match behind {
+                0 => 0,
+                behind => first.saturating_sub(behind + 1).unsigned_abs(),
+            },
         }))
     });
     let batch = batch.await?;

@@ -6,6 +6,9 @@ use tenantry_domain::kernel::{Invalid, Permission};
 use crate::Cx;
 use crate::events::publish::EventError;
 
+/// How many positions a page looks at, so that one with few events of its types ends too.
+const POSITIONS: i64 = 10_000;
+
 /// Where a reader goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeedStart {
@@ -37,7 +40,7 @@ pub struct FeedPage {
     pub events: Vec<Event>,
     /// Behind which position the reader goes on. Everything up to there is in `events`, or of another type.
     pub next: i64,
-    /// Whether there are more events to read at once.
+    /// Whether there is more to read at once. It can be so although `events` is empty: then only other types were found so far.
     pub has_more: bool,
 }
 
@@ -61,21 +64,21 @@ pub async fn read(cx: &Cx, request: &FeedRequest) -> Result<FeedPage, EventError
         let ends = work.events().ends().await?;
         let at = request.start.pointer();
         let after = beginning(request.start, ends, at)?;
-        let range = (after, ends.newest);
+        let through = ends.newest.min(after.saturating_add(POSITIONS));
         // The one too many only says that there are more.
         let mut events = work
             .events()
-            .between(range, &request.kinds, request.limit.saturating_add(1))
+            .between((after, through), &request.kinds, request.limit.saturating_add(1))
             .await?;
         // A retention that has run meanwhile may have deleted what was to be read.
         beginning(request.start, work.events().ends().await?, at)?;
-        let has_more = events.len() > request.limit as usize;
+        let is_cut = events.len() > request.limit as usize;
         events.truncate(request.limit as usize);
         let last = events.last().map(|event| event.position);
         Ok(FeedPage {
-            next: last.filter(|_| has_more).unwrap_or(ends.newest),
+            next: last.filter(|_| is_cut).unwrap_or(through),
             events,
-            has_more,
+            has_more: is_cut || through < ends.newest,
         })
     })
     .await
@@ -110,6 +113,15 @@ pub(crate) fn beginning(start: FeedStart, ends: FeedEnds, at: &str) -> Result<i6
             Err(Invalid::one(at, "expired", detail))
         }
     }
+}
+
+/// Returns the position of the newest event. A follower compares it with what it has read.
+///
+/// # Errors
+/// [`EventError`].
+pub(crate) async fn newest(cx: &Cx) -> Result<i64, EventError> {
+    cx.require(Permission::ReadEvents)?;
+    cx.read(async |work| Ok(work.events().ends().await?.newest)).await
 }
 
 #[cfg(test)]

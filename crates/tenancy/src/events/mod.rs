@@ -6,6 +6,8 @@ pub mod consumer;
 pub mod export;
 pub mod export_state;
 pub mod feed;
+pub mod follow;
 pub mod log;
 pub mod publish;
+pub mod rewind;
 pub mod upkeep;

@@ -20,6 +20,9 @@ use crate::{Cx, OperatorCx};
 /// How many rows are deleted in a transaction.
 const ROWS_AT_ONCE: u32 = 5_000;
 
+/// How many positions of the feed of events are searched in a transaction.
+const EVENTS_AT_ONCE: i64 = 5_000;
+
 /// How many exports of a person are looked at: more than are kept.
 const EXPORTS: u32 = 100;
 
@@ -201,18 +204,16 @@ pub async fn finish(cx: &Cx, person: UserId) -> Result<Option<Erasure>, JobFailu
         .await
         .map_err(|error| JobFailure::Retry(error.to_string()))?;
     while cx.write(async |work| erase_block(work, person).await).await? {}
+    while cx.write(async |work| erase_events(work, person).await).await? {}
     cx.write(async |work| {
+        // What was published since then is in the feed behind what was searched.
+        let has_more = erase_events(work, person).await?;
         let Some(mut erasure) = work.persons().erasure(person).await? else {
             return Ok(None);
         };
-        // Events have whole objects, and so addresses that the entries of their changes have not.
-        let addresses: Vec<&str> = erasure.addresses.iter().map(Email::as_str).collect();
-        work.events()
-            .erase(person, &addresses, erasure.created_at)
-            .await?;
         // Jobs that ran when the erasure began have ended, or left others behind.
         let running = work.persons().erase_named(&erasure).await?;
-        let is_waiting = advanced.waiting || running > 0 || !is_forgotten;
+        let is_waiting = advanced.waiting || running > 0 || !is_forgotten || has_more;
         if !is_waiting && erasure.finished_at.is_none() {
             erasure.finish(cx.now());
             work.persons().update(&erasure).await?;
@@ -220,6 +221,34 @@ pub async fn finish(cx: &Cx, person: UserId) -> Result<Option<Erasure>, JobFailu
         Ok(Some(erasure))
     })
     .await
+}
+
+/// Erases the person in the events that are not published and in the next ones of the feed, with the note of it in one transaction. Returns
+/// whether there are more. Events have whole objects, and so addresses that the entries of their changes have not.
+async fn erase_events(work: &mut Work, person: UserId) -> Result<bool, StoreError> {
+    let erasure = work.persons().erasure(person).await?;
+    let Some(mut erasure) = erasure.filter(|erasure| erasure.finished_at.is_none()) else {
+        return Ok(false);
+    };
+    let addresses: Vec<&str> = erasure.addresses.iter().map(Email::as_str).collect();
+    let before = erasure.created_at;
+    // First, so that an event that is published meanwhile is found in the feed.
+    work.events()
+        .erase_unpublished(person, &addresses, before)
+        .await?;
+    let ends = work.events().ends().await?;
+    let after = erasure.event_position.max(ends.before_oldest());
+    let through = ends.newest.min(after.saturating_add(EVENTS_AT_ONCE));
+    if through <= after {
+        return Ok(false);
+    }
+    let range = (after, through);
+    work.events()
+        .erase_between(range, person, (&addresses, before))
+        .await?;
+    erasure.event_position = through;
+    work.persons().update(&erasure).await?;
+    Ok(through < ends.newest)
 }
 
 /// Deletes the archives of exports of the person.

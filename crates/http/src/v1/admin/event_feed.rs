@@ -25,6 +25,9 @@ const PATH: &str = "/api/v1/admin/events";
 /// The longest wait for an event, in seconds: shorter than proxies wait for an answer.
 const LONGEST_WAIT: u64 = 15;
 
+/// How long a waiting request reads nothing after a page without an event of its types.
+const PAUSE: Duration = Duration::from_secs(2);
+
 /// How many requests of an operator may wait at once on a server.
 const WAITING: usize = 5;
 
@@ -105,19 +108,9 @@ pub(crate) async fn answer(
         kinds,
         limit: params.limit,
     };
-    let (place, is_there) = match params.wait.unwrap_or(0) {
-        0 => operator_feed::look(cx, reason, request.start).await?,
-        seconds => wait((cx, http), reason, request.start, seconds).await?,
-    };
-    request.start = LogStart::Behind(place);
-    let page = if is_there {
-        operator_feed::read(cx, reason, &request).await?
-    } else {
-        LogPage {
-            events: Vec::new(),
-            next: place,
-            has_more: false,
-        }
+    let page = match params.wait.unwrap_or(0) {
+        0 => read(cx, reason, &mut request).await?,
+        seconds => wait((cx, http), reason, request, seconds).await?,
     };
     let next_cursor = binding.seal_log(page.next);
     let link = format!("<{}>; rel=\"next\"", params.link(&next_cursor));
@@ -130,28 +123,53 @@ pub(crate) async fn answer(
         }))
 }
 
-/// Waits until there is something behind a place, the time is over, or the server stops.
+/// Reads a page when there is something behind the place at which the request begins, and moves the request behind it.
+async fn read(
+    cx: &OperatorCtx<ReadRows>,
+    reason: &str,
+    request: &mut LogRequest,
+) -> Result<LogPage, ApiError> {
+    let (place, is_there) = operator_feed::look(cx, reason, (request.start, request.tenant)).await?;
+    request.start = LogStart::Behind(place);
+    let page = if is_there {
+        operator_feed::read(cx, reason, request).await?
+    } else {
+        LogPage {
+            events: Vec::new(),
+            next: place,
+            has_more: false,
+        }
+    };
+    request.start = LogStart::Behind(page.next);
+    Ok(page)
+}
+
+/// Reads until there is an event, the time is over, or the server stops. A page that is empty, since it has only events of other types, was a
+/// read that is recorded: the next one comes after a pause, whatever is published meanwhile.
 async fn wait(
     (cx, http): (&OperatorCtx<ReadRows>, &HttpRequest),
     reason: &str,
-    mut start: LogStart,
+    mut request: LogRequest,
     seconds: u64,
-) -> Result<(tenantry_domain::events::LogPosition, bool), ApiError> {
+) -> Result<LogPage, ApiError> {
     let api = Api::of(http)?;
     let _place = take_place(&api, cx)?;
     let (gone, ends) = (Gone::of(http), Instant::now() + Duration::from_secs(seconds));
     let mut log = cx.app().event_signals().log();
     loop {
         log.mark_unchanged();
-        let (place, is_there) = operator_feed::look(cx, reason, start).await?;
-        if is_there || Instant::now() >= ends || api.readiness.is_draining() {
-            return Ok((place, is_there));
+        let before = request.start;
+        let page = read(cx, reason, &mut request).await?;
+        let is_over = Instant::now() >= ends || api.readiness.is_draining();
+        // An empty page with more behind it ends the wait too, so that a reader who is far behind catches up.
+        if !page.events.is_empty() || page.has_more || is_over {
+            return Ok(page);
         }
-        start = LogStart::Behind(place);
+        let was_read = !request.kinds.is_empty() && request.start != before;
         tokio::select! {
             () = gone.wait() => return Err(ApiError::new(ErrorCode::RequestTimeout)),
-            _ = log.changed() => {}
-            () = sleep_until(ends.min(Instant::now() + LOOK)) => {}
+            _ = log.changed(), if !was_read => {}
+            () = sleep_until(ends.min(Instant::now() + if was_read { PAUSE } else { LOOK })) => {}
         }
         require_admission((cx, http), &api).await?;
     }

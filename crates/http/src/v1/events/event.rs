@@ -7,10 +7,11 @@ use tenantry_domain::events::{CloudEvent, ConsumerName};
 use tenantry_domain::kernel::{ErrorCode, Invalid, Permission};
 use tenantry_tenancy::events::consumer;
 use tenantry_tenancy::events::feed::{self, FeedPage, FeedRequest, FeedStart};
+use tenantry_tenancy::events::follow::FeedFollower;
 use tokio::time::{Instant, sleep_until};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::app::event_stream::{self, LOOK};
+use crate::app::event_stream;
 use crate::app::places::Place;
 use crate::connection::connection::Gone;
 use crate::extract::api_key;
@@ -50,7 +51,7 @@ pub(crate) struct EventParams {
 pub(crate) struct FeedView {
     /// The events, the oldest first.
     data: Vec<EventView>,
-    /// Whether there are more events to read at once.
+    /// Whether there is more to read at once. With `types` it can be so without an event here: then only others were found so far.
     has_more: bool,
     /// The `after` of the next request. It is there also when there are no events.
     next_cursor: String,
@@ -64,10 +65,12 @@ pub(crate) fn routes(config: &mut ServiceConfig) {
 ///
 /// The events of the tenant in their order, the oldest first. Store `next_cursor` after you have processed the events, here under the name of a
 /// `consumer` or elsewhere, and read on with it as `after`: no event is missed, and none comes twice. With `wait` the request waits up to 15 seconds
-/// for an event when there is none. With `Accept: text/event-stream` the answer is a stream of server-sent events: the `id` of each is a cursor, and
+/// for an event when there is none. A page with `types` may be empty while `has_more` is true: read on. With `Accept: text/event-stream` the answer
+/// is a stream of server-sent events: the `id` of each is a cursor, and
 /// a client that reconnects with it as `Last-Event-ID` misses none; `limit` and `wait` have no meaning then. Streams and waiting requests take places
 /// of a tenant's event streams: others are 429 `rate_limited` or 503 `unavailable` until one is free. A stream ends with the token or key, with the
-/// session, and after some minutes. With `Accept: application/cloudevents-batch+json` the events are CloudEvents 1.0, and `Link` has the next
+/// session, and after some minutes, when the client takes what was sent.
+/// With `Accept: application/cloudevents-batch+json` the events are CloudEvents 1.0, and `Link` has the next
 /// request. A cursor whose events were deleted because of their age is 422 with the code `expired`. Minimum role: admin.
 #[utoipa::path(
     get, path = "/api/v1/events", operation_id = "read_events", tag = "Events",
@@ -203,20 +206,25 @@ impl<'r> Waiting<'r> {
     async fn read(&self, mut request: FeedRequest) -> Result<FeedPage, ApiError> {
         let api = Api::of(self.http)?;
         let gone = Gone::of(self.http);
-        let mut listener = self.cx.app().event_signals().listen();
+        let mut follower = FeedFollower::new(self.cx)?;
+        let mut page = feed::read(self.cx, &request).await?;
         loop {
-            let page = feed::read(self.cx, &request).await?;
             let is_over = Instant::now() >= self.ends || api.readiness.is_draining();
             if !page.events.is_empty() || is_over {
                 return Ok(page);
             }
             request.start = FeedStart::After(page.next);
-            tokio::select! {
-                () = gone.wait() => return Err(ApiError::new(ErrorCode::RequestTimeout)),
-                () = listener.published(self.cx.scope().tenant()) => {}
-                () = sleep_until(self.ends.min(Instant::now() + LOOK)) => {}
+            if !page.has_more {
+                tokio::select! {
+                    () = gone.wait() => return Err(ApiError::new(ErrorCode::RequestTimeout)),
+                    () = follower.wait() => {}
+                    () = sleep_until(self.ends) => {}
+                }
             }
             self.require_admission(&api).await?;
+            if page.has_more || follower.is_behind(self.cx, page.next).await? {
+                page = feed::read(self.cx, &request).await?;
+            }
         }
     }
 

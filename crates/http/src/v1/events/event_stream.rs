@@ -4,10 +4,11 @@ use actix_web::HttpRequest;
 use actix_web::web::Bytes;
 use tenantry_domain::kernel::{Permission, StoreError};
 use tenantry_tenancy::events::feed::{self, FeedPage, FeedRequest, FeedStart};
-use tenantry_tenancy::{Cx, EventListener, UseCaseError};
-use tokio::time::sleep;
+use tenantry_tenancy::events::follow::FeedFollower;
+use tenantry_tenancy::events::publish::EventError;
+use tenantry_tenancy::{Cx, UseCaseError};
 
-use crate::app::event_stream::{self, EventSource, LOOK, Look};
+use crate::app::event_stream::{self, EventSource, Look};
 use crate::extract::api_key;
 use crate::v1::events::event_view::{EventView, binding};
 use crate::{Answer, Api, ApiError, Ctx, permission::ReadEvents};
@@ -15,10 +16,13 @@ use crate::{Answer, Api, ApiError, Ctx, permission::ReadEvents};
 /// How many events a look takes. The next ones are read when the client has taken these.
 const AT_ONCE: u32 = 50;
 
+/// After how many bytes of frames the rest of a look is left to the next one, so that a client that takes little keeps little in memory.
+const MOST_BYTES: usize = 64 * 1_024;
+
 /// The feed of a tenant as a stream of server-sent events.
 pub(crate) struct FeedEvents {
     cx: Ctx<ReadEvents>,
-    listener: EventListener,
+    follower: FeedFollower,
     request: FeedRequest,
     /// Up to which position the feed was read, and the position that the client knows as the last id.
     read: i64,
@@ -31,7 +35,7 @@ impl FeedEvents {
     pub(crate) async fn stream(cx: Ctx<ReadEvents>, http: &HttpRequest, request: FeedRequest) -> Answer {
         let api = Api::of(http)?;
         let place = event_stream::take_place(&api, &cx)?;
-        let listener = cx.app().event_signals().listen();
+        let follower = FeedFollower::new(&cx)?;
         let request = FeedRequest {
             limit: AT_ONCE,
             ..request
@@ -39,7 +43,7 @@ impl FeedEvents {
         let page = feed::read(&cx, &request).await?;
         let mut source = Self {
             cx,
-            listener,
+            follower,
             request,
             read: 0,
             sent: 0,
@@ -55,11 +59,24 @@ impl FeedEvents {
         ))
     }
 
+    /// Reads the next page when there is something behind what was read.
+    async fn next_page(&self) -> Result<Option<FeedPage>, EventError> {
+        if !self.has_more && !self.follower.is_behind(&self.cx, self.read).await? {
+            return Ok(None);
+        }
+        feed::read(&self.cx, &self.request).await.map(Some)
+    }
+
     /// Returns the frames of a page, and goes on behind it. The id of each is the cursor behind its event.
     fn frames(&mut self, page: FeedPage) -> Result<Bytes, StoreError> {
         let binding = binding(self.cx.scope());
         let mut frames = String::new();
+        (self.read, self.has_more) = (page.next, page.has_more);
         for event in page.events {
+            if frames.len() >= MOST_BYTES {
+                (self.read, self.has_more) = (self.sent, true);
+                break;
+            }
             self.sent = event.position;
             let id = binding.seal_number(event.position);
             let event = serde_json::to_string(&EventView::from(event));
@@ -67,9 +84,7 @@ impl FeedEvents {
             // Writing into a string cannot fail.
             let _ = write!(frames, "id: {id}\ndata: {event}\n\n");
         }
-        self.read = page.next;
-        self.has_more = page.has_more;
-        self.request.start = FeedStart::After(page.next);
+        self.request.start = FeedStart::After(self.read);
         Ok(frames.into())
     }
 }
@@ -82,20 +97,16 @@ impl EventSource for FeedEvents {
     }
 
     async fn wait(&mut self) {
-        if self.has_more {
-            return;
-        }
-        tokio::select! {
-            () = self.listener.published(self.cx.scope().tenant()) => {}
-            () = sleep(LOOK) => {}
+        if !self.has_more {
+            self.follower.wait().await;
         }
     }
 
     async fn look(&mut self) -> Look {
-        let page = match feed::read(&self.cx, &self.request).await {
-            Ok(page) => page,
-            // A store that is away now is asked again the next time.
-            Err(UseCaseError::Store(_)) => return Look::Nothing,
+        let page = match self.next_page().await {
+            Ok(Some(page)) => page,
+            // A store that has failed is read again the next time.
+            Ok(None) | Err(UseCaseError::Store(_)) => return Look::Nothing,
             // The client was so slow that its next events were deleted: it gets 422 `expired` when it connects again.
             Err(_) => return Look::End,
         };
