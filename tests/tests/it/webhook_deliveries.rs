@@ -676,6 +676,29 @@ async fn ordered_endpoint_waits_for_the_message_before() {
     assert_eq!(sink.most_at_once(), 1);
 }
 
+/// What is in memory is sent with the data as it was read, so changed data shows how much that is: it does not grow with what is sent.
+#[actix_web::test]
+async fn lane_has_few_messages_in_memory() {
+    const EVENTS: usize = 500;
+    let (world, sink) = world().await;
+    endpoint(&world, &world.acme, &sink, "x").await;
+    emit(&world, &world.acme, EVENTS).await;
+    let change = async {
+        sink.wait("x", 300).await;
+        let changed = "UPDATE events SET data = '{\"changed\": true}' WHERE kind = 'task.updated'";
+        world.sql(changed).await;
+        // Those that were sent before this statement had committed.
+        sink.received("x").len()
+    };
+    let (_, before) = join(send(&world), change).await;
+    let received = sink.received("x");
+    let former = received.iter().filter(|hook| hook.body["data"]["changed"] != true);
+    let former = former.count();
+    assert_eq!(received.len(), EVENTS);
+    // What is in flight is not received yet.
+    assert!(former <= before + 32, "{former} of {before}");
+}
+
 #[actix_web::test]
 async fn one_connection_is_enough() {
     let pool = PoolConfig {

@@ -50,8 +50,8 @@ pub struct DueDelivery {
 }
 
 impl DueDelivery {
-    /// The body of the message, by Standard Webhooks: type, time and data. It is made for each attempt, so that what was erased from an event in
-    /// the meantime is not sent. With data of an event it has less than 20 kB.
+    /// The body of the message, by Standard Webhooks: type, time and data. It is made for each attempt from the data as
+    /// it was read: what was erased from an event before is not sent. With data of an event it has less than 20 kB.
     pub fn body(&self) -> Option<String> {
         let data = self.data.as_ref()?;
         Some(message_body(&self.kind, self.at, data).to_string())

@@ -26,7 +26,7 @@ use crate::webhooks::delivery_state::{credentials, settle};
 use crate::webhooks::disabled_notice;
 use crate::webhooks::places::{BECAUSE, Places};
 
-/// How many deliveries are read at once: what one endpoint has in memory.
+/// The most deliveries of one endpoint in memory, in flight or queued. Their data is as old as the reading.
 const READ_AT_ONCE: u32 = 32;
 
 /// How many results are stored at once while there is more to send.
@@ -57,7 +57,8 @@ enum Target {
     Unreadable,
 }
 
-/// Reads what is due of a lane, without the deliveries `except`. Those whose event is not kept any more are canceled.
+/// Reads what is due of a lane, without the deliveries `except`: so many that the lane has [`READ_AT_ONCE`] in memory at the most. Those whose
+/// event is not kept any more are canceled.
 pub(crate) async fn load(
     cx: &Cx,
     work: &mut Work,
@@ -86,7 +87,10 @@ pub(crate) async fn load(
         let first = first.filter(|first| first.due_at <= now && !except.contains(&first.id));
         first.into_iter().collect()
     } else {
-        queue.due(lane.endpoint, (READ_AT_ONCE, except), now).await?
+        match missing(except.len()) {
+            0 => Vec::new(),
+            limit => queue.due(lane.endpoint, (limit, except), now).await?,
+        }
     };
     let lost: Vec<Uuid> = due
         .iter()
@@ -104,6 +108,11 @@ pub(crate) async fn load(
         target: Target::Endpoint(Box::new(endpoint), Arc::new(credentials)),
         due,
     })
+}
+
+/// How many more deliveries a lane may have in memory.
+fn missing(known: usize) -> u32 {
+    u32::try_from(known).map_or(0, |known| READ_AT_ONCE.saturating_sub(known))
 }
 
 /// A lane that this process has leased.
