@@ -699,6 +699,24 @@ async fn lane_has_few_messages_in_memory() {
     assert!(former <= before + 32, "{former} of {before}");
 }
 
+/// An admin's change of the endpoint, or one that hangs, does not keep a place for transactions from other tenants.
+#[actix_web::test]
+async fn success_is_stored_while_its_endpoint_is_locked() {
+    let (world, sink) = world().await;
+    for (tenant, path) in [(&world.acme, "acme"), (&world.globex, "globex")] {
+        endpoint(&world, tenant, &sink, path).await;
+        emit(&world, tenant, 2).await;
+    }
+    let mut admin = world.database.admin().await;
+    let lock = "BEGIN; SELECT id FROM webhook_endpoints FOR UPDATE";
+    sqlx::raw_sql(lock).execute(&mut admin).await.unwrap();
+    send(&world).await;
+    for tenant in [&world.acme, &world.globex] {
+        assert_eq!(states(&world, tenant).await, all("succeeded", 2));
+    }
+    sqlx::raw_sql("ROLLBACK").execute(&mut admin).await.unwrap();
+}
+
 #[actix_web::test]
 async fn one_connection_is_enough() {
     let pool = PoolConfig {

@@ -171,7 +171,7 @@ impl Dispatcher {
             id: cx.ids().uuid(),
             seconds: u32::try_from(lasts.as_secs()).unwrap_or(u32::MAX).max(1),
         };
-        let _turn = self.places.transaction().await;
+        let _turn = self.places.transaction(cx.scope().tenant()).await;
         let valid_until = Instant::now() + lasts;
         let taken: Vec<(_, Loaded)> = cx
             .write_behind(async |work| {

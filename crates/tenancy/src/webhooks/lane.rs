@@ -13,7 +13,7 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Capability;
 use tenantry_domain::webhooks::{
     AttemptResult, ConnectionFault, Delivery, DeliveryOutcome, DeliveryState, DisablingRule, DueDelivery,
-    EndpointCredentials, EndpointStep, Lane, LaneLease, MessageId, SendError, WebhookEndpoint,
+    EndpointCredentials, EndpointStep, FailureStreak, Lane, LaneLease, MessageId, SendError, WebhookEndpoint,
     WebhookRequest,
 };
 use tokio::sync::Semaphore;
@@ -322,7 +322,7 @@ impl LaneRun {
         loop {
             let held_until = Instant::now() + self.places.config.lease;
             let stored = {
-                let _turn = self.places.transaction().await;
+                let _turn = self.places.transaction(self.tenant()).await;
                 self.store_once().await
             };
             match stored {
@@ -354,12 +354,16 @@ impl LaneRun {
         let rule = &self.places.config.rule;
         // It need not outlast a crash of the database: what is undone is sent again, as after a crash of this process.
         cx.write_behind(async |work| {
-            // The endpoint before the lane: whoever deletes an endpoint locks them in this order.
-            let found = work.webhook_endpoints().find_for_update(lane.endpoint).await?;
+            // The endpoint before the lane: changes of an endpoint lock them in this order. Results that change nothing of it, which is the usual
+            // case, do not wait for them.
+            let mut found = work.webhook_endpoints().find(lane.endpoint).await?;
+            let changes = |found: &WebhookEndpoint| Verdict::of(found, &self.results, rule).changes(found);
+            if found.as_ref().is_some_and(changes) {
+                found = work.webhook_endpoints().find_for_update(lane.endpoint).await?;
+            }
             if !work.webhook_lanes().hold(lane.endpoint, self.lease).await? {
                 return Ok(Goes::Out);
             }
-            let mut found = found;
             if !self.results.is_empty() {
                 work.webhook_deliveries().store(&self.results).await?;
                 if let Some(endpoint) = &found
@@ -428,7 +432,37 @@ impl LaneRun {
     }
 }
 
-/// Stores what results mean for their endpoint. Returns whether it was disabled.
+/// What results mean for their endpoint.
+struct Verdict<'a> {
+    streak: Option<FailureStreak>,
+    /// The result that disables it.
+    disabling: Option<&'a AttemptResult>,
+}
+
+impl<'a> Verdict<'a> {
+    fn of(endpoint: &WebhookEndpoint, results: &'a [AttemptResult], rule: &DisablingRule) -> Self {
+        let mut streak = endpoint.streak;
+        if !endpoint.state.is_enabled() {
+            return Self { streak, disabling: None };
+        }
+        let disabling = results
+            .iter()
+            .find(|result| match rule.after(streak, &result.outcome, result.at) {
+                EndpointStep::Keep(after) => {
+                    streak = after;
+                    false
+                }
+                EndpointStep::Disable(_) => true,
+            });
+        Self { streak, disabling }
+    }
+
+    fn changes(&self, endpoint: &WebhookEndpoint) -> bool {
+        self.streak != endpoint.streak || self.disabling.is_some()
+    }
+}
+
+/// Stores what results mean for their endpoint, which is locked if they change it. Returns whether it was disabled.
 async fn judge(
     cx: &Cx,
     work: &mut Work,
@@ -436,19 +470,7 @@ async fn judge(
     results: &[AttemptResult],
     rule: &DisablingRule,
 ) -> Result<bool, StoreError> {
-    if !endpoint.state.is_enabled() {
-        return Ok(false);
-    }
-    let mut streak = endpoint.streak;
-    let disabling = results
-        .iter()
-        .find(|result| match rule.after(streak, &result.outcome, result.at) {
-            EndpointStep::Keep(after) => {
-                streak = after;
-                false
-            }
-            EndpointStep::Disable(_) => true,
-        });
+    let Verdict { streak, disabling } = Verdict::of(endpoint, results, rule);
     if streak != endpoint.streak {
         work.webhook_endpoints().store_streak(endpoint.id, streak).await?;
     }

@@ -10,3 +10,4 @@ pub mod endpoint;
 pub(crate) mod lane;
 pub(crate) mod places;
 pub mod portal;
+pub(crate) mod turns;

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tenantry_domain::kernel::{SystemScope, TenantId};
 use tenantry_domain::webhooks::{DisablingRule, RetrySchedule, WebhookSender};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
 use crate::Tenancy;
+use crate::webhooks::turns::{TransactionTurns, Turn};
 
 /// For what the dispatcher enters a tenant.
 pub(crate) const BECAUSE: SystemScope = SystemScope::because("webhooks are delivered");
@@ -27,7 +28,7 @@ pub struct DispatcherConfig {
     pub in_flight: usize,
     /// How many of them may be of one tenant.
     pub in_flight_per_tenant: usize,
-    /// How many transactions run at once: a part of the connections, so that requests find some.
+    /// How many transactions run at once, one of each tenant: a part of the connections, so that requests find some.
     pub transactions: usize,
     /// After how long without a sign of life an endpoint is taken over by others.
     pub lease: Duration,
@@ -65,7 +66,7 @@ pub(crate) struct Places {
     pub(crate) sender: Arc<dyn WebhookSender>,
     pub(crate) config: DispatcherConfig,
     pub(crate) in_flight: Arc<Semaphore>,
-    transactions: Semaphore,
+    transactions: TransactionTurns,
     shares: Mutex<HashMap<TenantId, Share>>,
     /// Whether endpoints wait for a place.
     is_crowded: AtomicBool,
@@ -84,7 +85,7 @@ impl Places {
             app,
             sender,
             in_flight: Arc::new(Semaphore::new(config.in_flight.max(1))),
-            transactions: Semaphore::new(config.transactions.max(1)),
+            transactions: TransactionTurns::new(config.transactions),
             config,
             shares: Mutex::default(),
             is_crowded: AtomicBool::new(false),
@@ -116,10 +117,9 @@ impl Places {
         self.is_crowded() || self.left_of(tenant) == 0
     }
 
-    /// Waits for the turn to run a transaction. It ends with the returned value.
-    pub(crate) async fn transaction(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed.
-        self.transactions.acquire().await.ok()
+    /// Waits for the turn of a tenant to run a transaction. It ends with the returned value.
+    pub(crate) async fn transaction(&self, tenant: TenantId) -> Turn<'_> {
+        self.transactions.take(tenant).await
     }
 
     /// The requests of a tenant that may be in flight.
