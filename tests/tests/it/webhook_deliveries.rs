@@ -20,11 +20,13 @@ use tenantry_tenancy::events::publish;
 use tenantry_tenancy::events::upkeep::KeepEvents;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::webhooks::dispatcher::{Dispatcher, DispatcherConfig};
+use tenantry_tenancy::webhooks::removal::{DeletedEndpoint, RemoveEndpoint};
 use tenantry_tenancy::{Changed, Tenancy};
 use tenantry_tests::{Hook, HookReply, HookSink, Options, TenantWorld, World};
 use tokio::sync::oneshot;
 
 use crate::audit::system;
+use crate::persons::run_jobs;
 
 const ENDPOINTS: &str = "/api/v1/webhooks/endpoints";
 const MESSAGES: &str = "/api/v1/webhooks/messages";
@@ -750,7 +752,46 @@ async fn deleting_an_endpoint_stops_what_is_queued() {
         (sink.received("deleted").len(), sink.received("disabled").len()),
         (0, 0)
     );
+    assert_eq!(states(&world, acme).await, all("canceled", 4));
+    run_jobs(&world).await;
     assert_eq!(states(&world, acme).await, all("canceled", 2));
+    assert_eq!(number(&world, "SELECT count(*) FROM webhook_endpoints").await, 1);
+}
+
+/// The request marks the endpoint, and a job removes in batches what an endpoint has had. Nothing of others goes with it.
+#[actix_web::test]
+async fn deletion_lasts_no_longer_with_many_deliveries() {
+    let (world, _sink) = world().await;
+    let (acme, globex) = (&world.acme, &world.globex);
+    let mut made = Vec::new();
+    for tenant in [acme, globex] {
+        made.push(endpoint(&world, tenant, &HookSink::default(), "x").await);
+    }
+    for sql in [
+        "INSERT INTO webhook_deliveries (tenant_id, created_at, message_id, endpoint_id, kind, position, state, attempts, tries) \
+         SELECT p.tenant_id, now(), gen_random_uuid(), p.id, 'task.updated', n, 'succeeded', 1, 1 \
+         FROM webhook_endpoints p, generate_series(1, 2500) n",
+        "INSERT INTO webhook_attempts (tenant_id, created_at, delivery_id, endpoint_id, number, outcome, latency_ms) \
+         SELECT tenant_id, now(), id, endpoint_id, 1, 'delivered', 5 FROM webhook_deliveries",
+    ] {
+        world.sql(sql).await;
+    }
+    let at = format!("{ENDPOINTS}/{}", made[0]);
+    world.delete(&acme.admin, &at).await.expect(204);
+    world.get(&acme.admin, &at).await.problem(404, "not_found");
+    assert_eq!(states(&world, acme).await, all("succeeded", 2500));
+    let wiped = "SELECT count(*) FROM webhook_endpoints WHERE deleted_at IS NOT NULL AND NOT enabled AND sealed_credentials = ''";
+    assert_eq!(number(&world, wiped).await, 1);
+    // A job that names a live endpoint deletes nothing.
+    let alive = DeletedEndpoint {
+        endpoint: made[1].parse().unwrap(),
+    };
+    RemoveEndpoint.run(&system(&world, globex).await, alive).await.unwrap();
+    run_jobs(&world).await;
+    assert_eq!(states(&world, acme).await, []);
+    assert_eq!(states(&world, globex).await, all("succeeded", 2500));
+    assert_eq!(number(&world, "SELECT count(*) FROM webhook_attempts").await, 2500);
+    assert_eq!(number(&world, "SELECT count(*) FROM webhook_endpoints").await, 1);
 }
 
 #[actix_web::test]

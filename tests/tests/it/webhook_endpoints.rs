@@ -21,6 +21,7 @@ use tenantry_tenancy::Cx;
 use tenantry_tenancy::operations::job::{Handlers, JobHandler as _, Nothing};
 use tenantry_tenancy::tenant::data_key::{self, KeepDataKeys};
 use tenantry_tenancy::webhooks::delivery_state;
+use tenantry_tenancy::webhooks::removal::{DeletedEndpoint, RemoveEndpoint};
 use tenantry_tests::{Lines, Options, PASSWORD, Person, Reply, TenantWorld, World, operator_cx};
 
 use crate::jobs::worker;
@@ -113,6 +114,8 @@ pub async fn use_an_endpoint(world: &World) {
         report(&cx, id(&made), status).await;
     }
     world.delete(admin, &at(&made)).await.expect(204);
+    let endpoint = id(&made);
+    RemoveEndpoint.run(&cx, DeletedEndpoint { endpoint }).await.unwrap();
     world.post(admin, PORTAL, &json!({})).await.expect(200);
 }
 

@@ -260,6 +260,11 @@ pub trait WebhookDeliveries: Send {
 
     /// Deletes up to `limit` deliveries of events that happened before a time, with their attempts. Returns how many deliveries were deleted.
     async fn delete_before(&mut self, before: Time, limit: u32) -> Result<u64, StoreError>;
+
+    /// Deletes up to `limit` deliveries of an endpoint that is marked as deleted, with their attempts; none of another endpoint. Returns how
+    /// many were deleted.
+    async fn delete_of_removed(&mut self, endpoint: WebhookEndpointId, limit: u32)
+    -> Result<u64, StoreError>;
 }
 
 #[cfg(test)]

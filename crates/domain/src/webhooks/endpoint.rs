@@ -417,8 +417,11 @@ pub trait WebhookEndpoints: Send {
     /// Stores credentials that were sealed anew; no other field changes.
     async fn reseal(&mut self, id: WebhookEndpointId, sealed: &[u8]) -> Result<(), StoreError>;
 
-    /// Deletes an endpoint.
-    async fn delete(&mut self, id: WebhookEndpointId) -> Result<(), StoreError>;
+    /// Marks an endpoint as deleted: it is hidden from all other methods, disabled, and without its secrets.
+    async fn delete(&mut self, id: WebhookEndpointId, now: Time) -> Result<(), StoreError>;
+
+    /// Removes the row of an endpoint that is marked as deleted, with what still refers to it; nothing of another one.
+    async fn remove(&mut self, id: WebhookEndpointId) -> Result<(), StoreError>;
 }
 
 const fn state_of(enabled: bool, now: Time) -> EndpointState {

@@ -169,6 +169,13 @@ WITH outdated AS (SELECT o.id FROM webhook_deliveries o WHERE o.tenant_id = $1 A
 gone AS (DELETE FROM webhook_deliveries d USING outdated WHERE d.tenant_id = $1 AND d.id = outdated.id RETURNING d.id) \
 SELECT count(*) AS deleted FROM gone";
 
+/// `$2` the endpoint, `$3` how many.
+const DELETE_OF_REMOVED: &str = "\
+WITH removed AS (SELECT o.id FROM webhook_deliveries o JOIN webhook_endpoints p ON p.tenant_id = $1 AND p.id = o.endpoint_id \
+  AND p.deleted_at IS NOT NULL WHERE o.tenant_id = $1 AND o.endpoint_id = $2 LIMIT $3), \
+gone AS (DELETE FROM webhook_deliveries d USING removed WHERE d.tenant_id = $1 AND d.id = removed.id RETURNING d.id) \
+SELECT count(*) AS deleted FROM gone";
+
 #[async_trait]
 impl WebhookDeliveries for PgStore {
     async fn queue_published(&mut self, published: u64, now: Time) -> Result<u64, StoreError> {
@@ -361,6 +368,15 @@ impl WebhookDeliveries for PgStore {
     async fn delete_before(&mut self, before: Time, limit: u32) -> Result<u64, StoreError> {
         let arguments = [before.into(), i64::from(limit).into()];
         count(self.tx.fetch_fixed(DELETE_BEFORE, arguments).await?, "deleted")
+    }
+
+    async fn delete_of_removed(
+        &mut self,
+        endpoint: WebhookEndpointId,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
+        let arguments = [endpoint.uuid().into(), i64::from(limit).into()];
+        count(self.tx.fetch_fixed(DELETE_OF_REMOVED, arguments).await?, "deleted")
     }
 }
 

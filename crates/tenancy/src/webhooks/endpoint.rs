@@ -12,7 +12,7 @@ use tenantry_domain::webhooks::{
 
 use crate::kernel::step_up::RecentFactor;
 use crate::plans::Countable;
-use crate::webhooks::{acting, delivery, delivery_state};
+use crate::webhooks::{acting, delivery, delivery_state, removal};
 use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError, audited};
 
 audited!(WebhookEndpoint, "webhook_endpoint");
@@ -142,7 +142,7 @@ pub async fn update(
     .await
 }
 
-/// Deletes an endpoint. Nothing more is sent to it.
+/// Deletes an endpoint: marks it, cancels what is queued, and has a job remove its deliveries and attempts.
 ///
 /// # Errors
 /// [`WebhookEndpointError`].
@@ -152,7 +152,10 @@ pub async fn delete(cx: &Cx, id: WebhookEndpointId, when: &Precondition) -> Resu
         acting::hold(cx, work).await??;
         let endpoint = find_for_update(work, id).await?;
         when.check(endpoint.version)?;
-        work.webhook_endpoints().delete(id).await?;
+        work.webhook_endpoints().delete(id, cx.now()).await?;
+        // The dispatcher cancels what is queued.
+        delivery::wake(cx, work, id).await?;
+        removal::ask(cx, work, id).await?;
         Ok(cx.record(work, Changed::deleted(&endpoint)).await?)
     })
     .await
