@@ -88,13 +88,18 @@ async fn endpoint_with(
 
 /// Records so many events of a tenant, and publishes them.
 async fn emit(world: &World, tenant: &TenantWorld, count: usize) {
+    record(world, tenant, count).await;
+    publish::publish(&system(world, tenant).await).await.unwrap();
+}
+
+/// Records so many events of a tenant.
+async fn record(world: &World, tenant: &TenantWorld, count: usize) {
     let cx = system(world, tenant).await;
     for _ in 0..count {
         let changed = Changed::new("task.updated", tenant.task.uuid());
         let recorded = cx.write(async |work| cx.record(work, changed).await);
         recorded.await.unwrap();
     }
-    publish::publish(&cx).await.unwrap();
 }
 
 /// The states of the deliveries of a tenant, with how many each has.
@@ -717,6 +722,49 @@ async fn success_is_stored_while_its_endpoint_is_locked() {
         assert_eq!(states(&world, tenant).await, all("succeeded", 2));
     }
     sqlx::raw_sql("ROLLBACK").execute(&mut admin).await.unwrap();
+}
+
+/// A tenant with many endpoints publishes few events in a transaction, so that those of others do not wait for it.
+#[actix_web::test]
+async fn transaction_queues_a_bounded_number_of_deliveries() {
+    let (world, sink) = world().await;
+    for tenant in [&world.acme, &world.globex] {
+        endpoint(&world, tenant, &sink, "x").await;
+        record(&world, tenant, 60).await;
+    }
+    let more = format!(
+        "INSERT INTO webhook_endpoints (tenant_id, id, created_at, url, event_types, ordered, signature, header_names, sealed_credentials, \
+         enabled, updated_at, version) \
+         SELECT tenant_id, gen_random_uuid(), now(), url, event_types, ordered, signature, header_names, sealed_credentials, enabled, now(), 1 \
+         FROM webhook_endpoints, generate_series(1, 99) WHERE tenant_id = '{}'",
+        world.acme.id
+    );
+    world.sql(more).await;
+    publish::publish_due(&world.app).await;
+    assert_eq!(states(&world, &world.acme).await, all("pending", 6_000));
+    assert_eq!(states(&world, &world.globex).await, all("pending", 60));
+    let most = "SELECT max(n.count) FROM (SELECT count(*) FROM webhook_deliveries GROUP BY xmin::text) AS n";
+    assert_eq!(number(&world, most).await, 2_000);
+}
+
+/// A batch that the database does not finish in time is made smaller until it does. The limit here is on rows.
+#[actix_web::test]
+async fn batch_that_fails_is_halved() {
+    let (world, sink) = world().await;
+    endpoint(&world, &world.acme, &sink, "x").await;
+    record(&world, &world.acme, 300).await;
+    for sql in [
+        "CREATE FUNCTION cancel_many() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF (SELECT count(*) FROM queued) > 100 THEN RAISE 'too slow' USING ERRCODE = 'query_canceled'; END IF; RETURN NULL; END $$",
+        "CREATE TRIGGER cancel_many AFTER INSERT ON webhook_deliveries REFERENCING NEW TABLE AS queued \
+         FOR EACH STATEMENT EXECUTE FUNCTION cancel_many()",
+    ] {
+        world.sql(sql).await;
+    }
+    for _ in 0..40 {
+        publish::publish_due(&world.app).await;
+    }
+    assert_eq!(states(&world, &world.acme).await, all("pending", 300));
 }
 
 #[actix_web::test]

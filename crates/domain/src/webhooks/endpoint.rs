@@ -395,11 +395,11 @@ pub trait WebhookEndpoints: Send {
     /// All of them, oldest first; at most [`WebhookEndpoint::MOST`].
     async fn all(&mut self) -> Result<Vec<WebhookEndpoint>, StoreError>;
 
-    /// Those that are enabled, oldest first; at most [`WebhookEndpoint::MOST`]. One read by an index, for each publication of events.
-    async fn enabled(&mut self) -> Result<Vec<WebhookEndpoint>, StoreError>;
-
     /// How many there are.
     async fn count(&mut self) -> Result<u64, StoreError>;
+
+    /// How many are enabled: to so many deliveries an event may lead.
+    async fn count_enabled(&mut self) -> Result<u64, StoreError>;
 
     /// Adds an endpoint.
     async fn insert(&mut self, endpoint: &WebhookEndpoint) -> Result<(), StoreError>;

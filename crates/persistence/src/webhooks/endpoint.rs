@@ -72,12 +72,13 @@ impl WebhookEndpoints for PgStore {
         oldest_first(self.tx.find::<Entity>()).await
     }
 
-    async fn enabled(&mut self) -> Result<Vec<WebhookEndpoint>, StoreError> {
-        oldest_first(self.tx.find::<Entity>().filter(Column::DisabledAt.is_null())).await
-    }
-
     async fn count(&mut self) -> Result<u64, StoreError> {
         self.tx.find::<Entity>().count().await
+    }
+
+    async fn count_enabled(&mut self) -> Result<u64, StoreError> {
+        let enabled = self.tx.find::<Entity>().filter(Column::DisabledAt.is_null());
+        enabled.count().await
     }
 
     async fn insert(&mut self, endpoint: &WebhookEndpoint) -> Result<(), StoreError> {
