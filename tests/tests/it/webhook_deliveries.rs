@@ -767,6 +767,40 @@ async fn batch_that_fails_is_halved() {
     assert_eq!(states(&world, &world.acme).await, all("pending", 300));
 }
 
+/// Slow and new endpoints have half of the places, so that those of others find one.
+#[actix_web::test]
+async fn slow_endpoints_take_half_of_the_places() {
+    let (world, sink) = world().await;
+    for path in ["slow", "slower"] {
+        endpoint(&world, &world.acme, &sink, path).await;
+        sink.answer(path, HookReply::Held);
+    }
+    endpoint(&world, &world.globex, &sink, "fast").await;
+    emit(&world, &world.globex, 1).await;
+    send(&world).await;
+    world.sql("UPDATE webhook_lanes SET send_window = 8").await;
+    emit(&world, &world.acme, 20).await;
+    let config = DispatcherConfig {
+        in_flight: 4,
+        lanes: 4,
+        ..DispatcherConfig::default()
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = Dispatcher::new(Arc::clone(&world.app), config).unwrap().run(async {
+        let _ = stopped.await;
+    });
+    let test = async {
+        let held = || sink.received("slow").len() + sink.received("slower").len();
+        until("two are held", async || held() == 2).await;
+        emit(&world, &world.globex, 5).await;
+        sink.wait("fast", 6).await;
+        assert_eq!(held(), 2);
+        stop.send(()).unwrap();
+        sink.release();
+    };
+    join(running, test).await;
+}
+
 #[actix_web::test]
 async fn one_connection_is_enough() {
     let pool = PoolConfig {

@@ -179,6 +179,11 @@ impl LaneRun {
         self.cx.scope().tenant()
     }
 
+    /// Whether the endpoint is slow, or has not shown yet that it is not.
+    pub(crate) fn is_narrow(&self) -> bool {
+        self.lane.state.is_narrow()
+    }
+
     /// Sends until nothing is due, the endpoint rests, or another one needs the place.
     pub(crate) async fn run(mut self) {
         loop {
@@ -241,6 +246,7 @@ impl LaneRun {
             let request = Request {
                 places: Arc::clone(&self.places),
                 share: Arc::clone(&self.share),
+                is_narrow: self.lane.state.is_narrow(),
                 endpoint: endpoint.url.clone(),
                 credentials: Arc::clone(credentials),
                 valid_until: self.valid_until,
@@ -297,7 +303,7 @@ impl LaneRun {
         let now = self.cx.now();
         let schedule = (&self.places.config.schedule, self.random());
         let (state, next) = due.after(&delivery.outcome, schedule, now);
-        self.lane.state.attempted(&delivery.outcome, now);
+        self.lane.state.attempted(&delivery.outcome, delivery.latency, now);
         let signals = self.places.app.delivery_signals();
         signals.note_attempt(&delivery.outcome);
         signals.note_ended(state, 1);
@@ -489,6 +495,7 @@ async fn judge(
 struct Request {
     places: Arc<Places>,
     share: Arc<Semaphore>,
+    is_narrow: bool,
     endpoint: tenantry_domain::webhooks::EndpointUrl,
     credentials: Arc<EndpointCredentials>,
     valid_until: Instant,
@@ -499,6 +506,11 @@ impl Request {
         let app = Arc::clone(&self.places.app);
         // The semaphores are never closed. The tenant's own comes first, so that its requests wait without the places of others.
         let _of_tenant = self.share.acquire_owned().await.ok();
+        let narrow = self.is_narrow.then(|| Arc::clone(&self.places.narrow_in_flight));
+        let _of_narrow = match narrow {
+            Some(narrow) => narrow.acquire_owned().await.ok(),
+            None => None,
+        };
         let _of_all = Arc::clone(&self.places.in_flight).acquire_owned().await.ok();
         let at = app.ports.clock.now();
         let body = due.body().filter(|_| Instant::now() < self.valid_until);

@@ -1,7 +1,7 @@
 //! What the runs of lanes share: the configuration of the dispatcher, the places for requests and transactions, and whose they are.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -66,6 +66,9 @@ pub(crate) struct Places {
     pub(crate) sender: Arc<dyn WebhookSender>,
     pub(crate) config: DispatcherConfig,
     pub(crate) in_flight: Arc<Semaphore>,
+    /// The part of them for narrow lanes: half.
+    pub(crate) narrow_in_flight: Arc<Semaphore>,
+    narrow_lanes: AtomicUsize,
     transactions: TransactionTurns,
     shares: Mutex<HashMap<TenantId, Share>>,
     /// Whether endpoints wait for a place.
@@ -85,6 +88,8 @@ impl Places {
             app,
             sender,
             in_flight: Arc::new(Semaphore::new(config.in_flight.max(1))),
+            narrow_in_flight: Arc::new(Semaphore::new((config.in_flight / 2).max(1))),
+            narrow_lanes: AtomicUsize::new(0),
             transactions: TransactionTurns::new(config.transactions),
             config,
             shares: Mutex::default(),
@@ -147,13 +152,23 @@ impl Places {
         full.map(|(tenant, _)| *tenant).collect()
     }
 
+    /// Whether narrow lanes may be taken: they have half of the places.
+    pub(crate) fn takes_narrow(&self) -> bool {
+        self.narrow_lanes.load(Ordering::Relaxed) < (self.config.lanes / 2).max(1)
+    }
+
     /// Takes a place for a lane of a tenant, until the returned value is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, tenant: TenantId) -> LanePlace {
+    pub(crate) fn enter(self: &Arc<Self>, tenant: TenantId, is_narrow: bool) -> LanePlace {
+        self.narrow_lanes.fetch_add(usize::from(is_narrow), Ordering::Relaxed);
         self.requests_of(tenant);
         if let Some(share) = self.shares().get_mut(&tenant) {
             share.lanes += 1;
         }
-        LanePlace(Arc::clone(self), tenant)
+        LanePlace {
+            places: Arc::clone(self),
+            tenant,
+            is_narrow,
+        }
     }
 
     fn shares(&self) -> MutexGuard<'_, HashMap<TenantId, Share>> {
@@ -162,15 +177,23 @@ impl Places {
 }
 
 /// The place of a lane among those of its tenant.
-pub(crate) struct LanePlace(Arc<Places>, TenantId);
+pub(crate) struct LanePlace {
+    places: Arc<Places>,
+    tenant: TenantId,
+    is_narrow: bool,
+}
 
 impl Drop for LanePlace {
     fn drop(&mut self) {
-        let mut shares = self.0.shares();
-        if let Some(share) = shares.get_mut(&self.1) {
+        let places = &self.places;
+        places
+            .narrow_lanes
+            .fetch_sub(usize::from(self.is_narrow), Ordering::Relaxed);
+        let mut shares = places.shares();
+        if let Some(share) = shares.get_mut(&self.tenant) {
             share.lanes = share.lanes.saturating_sub(1);
             if share.lanes == 0 {
-                shares.remove(&self.1);
+                shares.remove(&self.tenant);
             }
         }
     }
