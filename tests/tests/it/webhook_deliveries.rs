@@ -801,6 +801,34 @@ async fn slow_endpoints_take_half_of_the_places() {
     join(running, test).await;
 }
 
+/// The former receiver answers 410 to a request that was under way when the admin changed the URL.
+#[actix_web::test]
+async fn answer_of_a_former_url_disables_nothing() {
+    let (world, sink) = world().await;
+    let acme = &world.acme;
+    let at = format!("{ENDPOINTS}/{}", endpoint(&world, acme, &sink, "former").await);
+    world.sql("UPDATE webhook_endpoints SET failing_since = now(), last_failure_at = now(), failures = 9").await;
+    sink.answer("former", HookReply::HeldGone);
+    emit(&world, acme, 1).await;
+    let change = async {
+        sink.wait("former", 1).await;
+        world.clock.advance(Span::seconds(1));
+        let patch = json!({"url": sink.url("new")});
+        world.patch(&acme.admin, &at, &patch).await.expect(200);
+        sink.release();
+    };
+    join(send(&world), change).await;
+    let shown = get(&world, &at).await;
+    assert_eq!((&shown["enabled"], &shown["disabled_reason"]), (&json!(true), &Value::Null));
+    let failures = "SELECT failures::bigint FROM webhook_endpoints";
+    assert_eq!(number(&world, failures).await, 0, "those of the former URL");
+    // The present one disables it.
+    sink.answer("new", HookReply::Status(410));
+    emit(&world, acme, 1).await;
+    send(&world).await;
+    assert_eq!(get(&world, &at).await["disabled_reason"], "gone");
+}
+
 #[actix_web::test]
 async fn one_connection_is_enough() {
     let pool = PoolConfig {

@@ -237,6 +237,10 @@ impl WebhookEndpoint {
             let detail = "must be given again, or null, with a URL of another host, scheme or port: their values would be sent there";
             let is_given = !patch.headers.is_keep() || self.header_names.is_empty();
             check.require(!moves || is_given, "/headers", "required", detail);
+            if url != endpoint.url {
+                // They were of another receiver.
+                endpoint.streak = None;
+            }
             endpoint.url = url;
         }
         if let Patch::Set(description) = &patch.description {

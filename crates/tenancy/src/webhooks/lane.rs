@@ -451,15 +451,15 @@ impl<'a> Verdict<'a> {
         if !endpoint.state.is_enabled() {
             return Self { streak, disabling: None };
         }
-        let disabling = results
-            .iter()
-            .find(|result| match rule.after(streak, &result.outcome, result.at) {
-                EndpointStep::Keep(after) => {
-                    streak = after;
-                    false
-                }
-                EndpointStep::Disable(_) => true,
-            });
+        // An attempt before the last change may have been at a former URL, or before the endpoint was enabled again.
+        let mut counted = results.iter().filter(|result| result.at >= endpoint.updated_at);
+        let disabling = counted.find(|result| match rule.after(streak, &result.outcome, result.at) {
+            EndpointStep::Keep(after) => {
+                streak = after;
+                false
+            }
+            EndpointStep::Disable(_) => true,
+        });
         Self { streak, disabling }
     }
 
