@@ -829,6 +829,45 @@ async fn answer_of_a_former_url_disables_nothing() {
     assert_eq!(get(&world, &at).await["disabled_reason"], "gone");
 }
 
+/// A receiver has asked for a day of rest; the next one has not.
+#[actix_web::test]
+async fn endpoint_with_another_url_rests_no_more() {
+    let (world, sink) = world().await;
+    let acme = &world.acme;
+    let at = format!("{ENDPOINTS}/{}", endpoint(&world, acme, &sink, "former").await);
+    sink.answer("former", HookReply::Later(503, 80_000));
+    emit(&world, acme, 1).await;
+    send(&world).await;
+    // A test is sent while the endpoint rests.
+    post(&world, &format!("{at}/test"), &json!({})).await;
+    send(&world).await;
+    let tests = sink.received("former").into_iter();
+    assert_eq!(tests.filter(|hook| hook.body["type"] == "webhook.test").count(), 1);
+    emit(&world, acme, 1).await;
+    assert_eq!((send(&world).await, sink.received("former").len()), (0, 2));
+    let patch = json!({"url": sink.url("new")});
+    world.patch(&acme.admin, &at, &patch).await.expect(200);
+    send(&world).await;
+    assert!(!sink.received("new").is_empty());
+}
+
+#[actix_web::test]
+async fn ordered_endpoint_that_is_not_any_more_sends_the_rest() {
+    let (world, sink) = world().await;
+    let acme = &world.acme;
+    let made = endpoint_with(&world, acme, &sink, "x", json!({"ordered": true})).await;
+    sink.answer("x", HookReply::Status(500));
+    emit(&world, acme, 3).await;
+    send(&world).await;
+    sink.answer("x", HookReply::Status(200));
+    send(&world).await;
+    assert_eq!(sink.received("x").len(), 1);
+    let at = format!("{ENDPOINTS}/{made}");
+    world.patch(&acme.admin, &at, &json!({"ordered": false})).await.expect(200);
+    send(&world).await;
+    assert_eq!(sink.received("x").len(), 3);
+}
+
 #[actix_web::test]
 async fn one_connection_is_enough() {
     let pool = PoolConfig {

@@ -130,8 +130,7 @@ pub async fn update(
             keep(cx, work, &mut endpoint, &credentials).await?;
         }
         work.webhook_endpoints().update(&endpoint).await?;
-        if !endpoint.state.is_enabled() {
-            // The dispatcher cancels what is queued.
+        if has_to_wake(&before, &endpoint) {
             delivery::wake(cx, work, id).await?;
         }
         let action = action_of(&before, &endpoint);
@@ -195,6 +194,15 @@ fn issued(endpoint: WebhookEndpoint, secrets: &EndpointSecrets) -> IssuedEndpoin
         SignatureKind::Ed25519 => None,
     };
     IssuedEndpoint { endpoint, secret }
+}
+
+/// Whether the dispatcher looks at the endpoint at once, also where it rests: what is queued for a disabled endpoint is canceled, another
+/// receiver has not asked for the rest, and without the order the next message waits for none.
+fn has_to_wake(before: &WebhookEndpoint, after: &WebhookEndpoint) -> bool {
+    !after.state.is_enabled()
+        || !before.state.is_enabled()
+        || before.url != after.url
+        || before.ordered != after.ordered
 }
 
 /// What a change is called: a change of the state by its name, whatever else it changes.
