@@ -868,6 +868,25 @@ async fn ordered_endpoint_that_is_not_any_more_sends_the_rest() {
     assert_eq!(sink.received("x").len(), 3);
 }
 
+/// A server that dies in the upkeep leaves no event without the delivery that says that it was accepted.
+#[actix_web::test]
+async fn deliveries_of_kept_events_are_kept() {
+    let (world, sink) = world().await;
+    let made = endpoint(&world, &world.acme, &sink, "x").await;
+    emit(&world, &world.acme, 2).await;
+    send(&world).await;
+    let cx = system(&world, &world.acme).await;
+    let later = world.clock.now() + Span::days(1);
+    let deleted = cx.write(async |work| work.webhook_deliveries().delete_before(later, 100).await);
+    assert_eq!(deleted.await.unwrap(), 0);
+    let since = json!({"since": world.clock.now() - Span::seconds(5)});
+    let recovered = post(&world, &format!("{ENDPOINTS}/{made}/recover"), &since).await;
+    assert!(recovered["queued"].is_i64());
+    send(&world).await;
+    let received = sink.received("x");
+    assert_eq!(ids(&received).len(), received.len(), "nothing is sent twice");
+}
+
 #[actix_web::test]
 async fn one_connection_is_enough() {
     let pool = PoolConfig {
@@ -958,7 +977,9 @@ async fn deliveries_are_kept_as_long_as_their_events() {
     keep().await;
     assert_eq!(states(&world, &world.acme).await, all("succeeded", 3));
     world.clock.advance(Span::days(31));
+    // The newest event is kept whatever its age.
+    emit(&world, &world.acme, 1).await;
     keep().await;
-    assert_eq!(states(&world, &world.acme).await, []);
+    assert_eq!(states(&world, &world.acme).await, all("pending", 1));
     assert_eq!(number(&world, "SELECT count(*) FROM webhook_attempts").await, 0);
 }

@@ -258,7 +258,7 @@ pub trait WebhookDeliveries: Send {
     /// A message with the data that it has now.
     async fn message(&mut self, id: EventId) -> Result<Option<(WebhookMessage, Option<Value>)>, StoreError>;
 
-    /// Deletes up to `limit` deliveries of events that happened before a time, with their attempts. Returns how many deliveries were deleted.
+    /// Deletes up to `limit` deliveries of events that happened before a time and were deleted, with their attempts. Returns how many deliveries were deleted.
     async fn delete_before(&mut self, before: Time, limit: u32) -> Result<u64, StoreError>;
 
     /// Deletes up to `limit` deliveries of an endpoint that is marked as deleted, with their attempts; none of another endpoint. Returns how

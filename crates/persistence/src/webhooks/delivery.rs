@@ -165,7 +165,8 @@ const DATA: &str = "SELECT e.data FROM events e WHERE e.tenant_id = $1 AND e.id 
 
 /// `$2` before when, `$3` how many. Attempts go with their deliveries.
 const DELETE_BEFORE: &str = "\
-WITH outdated AS (SELECT o.id FROM webhook_deliveries o WHERE o.tenant_id = $1 AND o.created_at < $2 ORDER BY o.created_at, o.id LIMIT $3), \
+WITH outdated AS (SELECT o.id FROM webhook_deliveries o WHERE o.tenant_id = $1 AND o.created_at < $2 \
+  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.tenant_id = $1 AND e.id = o.message_id) ORDER BY o.created_at, o.id LIMIT $3), \
 gone AS (DELETE FROM webhook_deliveries d USING outdated WHERE d.tenant_id = $1 AND d.id = outdated.id RETURNING d.id) \
 SELECT count(*) AS deleted FROM gone";
 
