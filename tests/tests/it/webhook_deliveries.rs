@@ -868,6 +868,23 @@ async fn ordered_endpoint_that_is_not_any_more_sends_the_rest() {
     assert_eq!(sink.received("x").len(), 3);
 }
 
+#[actix_web::test]
+async fn unreadable_endpoint_stops_no_other() {
+    let (world, sink) = world().await;
+    for path in ["broken", "whole"] {
+        endpoint(&world, &world.acme, &sink, path).await;
+    }
+    endpoint(&world, &world.globex, &sink, "globex").await;
+    for tenant in [&world.acme, &world.globex] {
+        emit(&world, tenant, 1).await;
+    }
+    let broken = "UPDATE webhook_endpoints SET event_types = '[1]' WHERE url LIKE '%broken'";
+    assert_eq!(world.sql(broken).await, 1);
+    send(&world).await;
+    let received = ["broken", "whole", "globex"].map(|path| sink.received(path).len());
+    assert_eq!(received, [0, 1, 1]);
+}
+
 /// A server that dies in the upkeep leaves no event without the delivery that says that it was accepted.
 #[actix_web::test]
 async fn deliveries_of_kept_events_are_kept() {

@@ -22,7 +22,7 @@ WHERE webhook_lanes.tenant_id = $1 RETURNING id";
 const TAKE: &str = "\
 WITH free AS (SELECT l.id FROM webhook_lanes l WHERE l.tenant_id = $1 AND l.due_at <= $2 AND (l.not_before IS NULL OR l.not_before <= $2) \
  AND (l.lease_until IS NULL OR l.lease_until < now()) AND l.send_window > $6 ORDER BY l.turn_at NULLS FIRST, l.id LIMIT $3 FOR UPDATE OF l SKIP LOCKED) \
-UPDATE webhook_lanes w SET lease_id = $4, lease_until = now() + $5 * interval '1 second' FROM free \
+UPDATE webhook_lanes w SET turn_at = $2, lease_id = $4, lease_until = now() + $5 * interval '1 second' FROM free \
 WHERE w.tenant_id = $1 AND w.id = free.id RETURNING w.endpoint_id, w.send_window, w.paced_until";
 
 /// `$2` the endpoint, `$3` the lease, `$4` its seconds. A lease that has expired stands as long as no other server has taken the lane.

@@ -183,8 +183,14 @@ impl Dispatcher {
                 let mut taken = Vec::new();
                 let taking = (rows(limit), self.places.takes_narrow());
                 for lane in work.webhook_lanes().take(lease, taking, now).await? {
-                    let found = work.webhook_endpoints().find(lane.endpoint).await?;
-                    taken.push((lane, load(cx, work, (&lane, found), &[]).await?));
+                    match work.webhook_endpoints().find(lane.endpoint).await {
+                        Ok(found) => taken.push((lane, load(cx, work, (&lane, found), &[]).await?)),
+                        // A row that cannot be decoded stops its own endpoint, whose lease expires, and no other.
+                        Err(StoreError::Other(error)) => {
+                            tracing::error!(endpoint = %lane.endpoint, %error, "a webhook endpoint cannot be read");
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
                 Ok::<_, StoreError>(taken)
             })
