@@ -220,8 +220,9 @@ impl LaneRun {
             }
             Ok(_) => false,
             Err(error) => {
-                tracing::warn!(%tenant, %error, "a tenant could not be entered, its webhooks wait");
-                false
+                // What is in flight is not given up for this: the next transaction decides.
+                tracing::warn!(%tenant, %error, "a tenant could not be entered again, trying later");
+                true
             }
         }
     }
