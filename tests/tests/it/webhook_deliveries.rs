@@ -699,7 +699,9 @@ async fn lane_has_few_messages_in_memory() {
     };
     let (_, before) = join(send(&world), change).await;
     let received = sink.received("x");
-    let former = received.iter().filter(|hook| hook.body["data"]["changed"] != true);
+    let former = received
+        .iter()
+        .filter(|hook| hook.body["data"]["changed"] != true);
     let former = former.count();
     assert_eq!(received.len(), EVENTS);
     // What is in flight is not received yet.
@@ -786,9 +788,11 @@ async fn slow_endpoints_take_half_of_the_places() {
         ..DispatcherConfig::default()
     };
     let (stop, stopped) = oneshot::channel::<()>();
-    let running = Dispatcher::new(Arc::clone(&world.app), config).unwrap().run(async {
-        let _ = stopped.await;
-    });
+    let running = Dispatcher::new(Arc::clone(&world.app), config)
+        .unwrap()
+        .run(async {
+            let _ = stopped.await;
+        });
     let test = async {
         let held = || sink.received("slow").len() + sink.received("slower").len();
         until("two are held", async || held() == 2).await;
@@ -807,7 +811,9 @@ async fn answer_of_a_former_url_disables_nothing() {
     let (world, sink) = world().await;
     let acme = &world.acme;
     let at = format!("{ENDPOINTS}/{}", endpoint(&world, acme, &sink, "former").await);
-    world.sql("UPDATE webhook_endpoints SET failing_since = now(), last_failure_at = now(), failures = 9").await;
+    world
+        .sql("UPDATE webhook_endpoints SET failing_since = now(), last_failure_at = now(), failures = 9")
+        .await;
     sink.answer("former", HookReply::HeldGone);
     emit(&world, acme, 1).await;
     let change = async {
@@ -819,7 +825,10 @@ async fn answer_of_a_former_url_disables_nothing() {
     };
     join(send(&world), change).await;
     let shown = get(&world, &at).await;
-    assert_eq!((&shown["enabled"], &shown["disabled_reason"]), (&json!(true), &Value::Null));
+    assert_eq!(
+        (&shown["enabled"], &shown["disabled_reason"]),
+        (&json!(true), &Value::Null)
+    );
     let failures = "SELECT failures::bigint FROM webhook_endpoints";
     assert_eq!(number(&world, failures).await, 0, "those of the former URL");
     // The present one disables it.
@@ -842,7 +851,10 @@ async fn endpoint_with_another_url_rests_no_more() {
     post(&world, &format!("{at}/test"), &json!({})).await;
     send(&world).await;
     let tests = sink.received("former").into_iter();
-    assert_eq!(tests.filter(|hook| hook.body["type"] == "webhook.test").count(), 1);
+    assert_eq!(
+        tests.filter(|hook| hook.body["type"] == "webhook.test").count(),
+        1
+    );
     emit(&world, acme, 1).await;
     assert_eq!((send(&world).await, sink.received("former").len()), (0, 2));
     let patch = json!({"url": sink.url("new")});
@@ -863,7 +875,10 @@ async fn ordered_endpoint_that_is_not_any_more_sends_the_rest() {
     send(&world).await;
     assert_eq!(sink.received("x").len(), 1);
     let at = format!("{ENDPOINTS}/{made}");
-    world.patch(&acme.admin, &at, &json!({"ordered": false})).await.expect(200);
+    world
+        .patch(&acme.admin, &at, &json!({"ordered": false}))
+        .await
+        .expect(200);
     send(&world).await;
     assert_eq!(sink.received("x").len(), 3);
 }
@@ -971,11 +986,17 @@ async fn deletion_lasts_no_longer_with_many_deliveries() {
     let alive = DeletedEndpoint {
         endpoint: made[1].parse().unwrap(),
     };
-    RemoveEndpoint.run(&system(&world, globex).await, alive).await.unwrap();
+    RemoveEndpoint
+        .run(&system(&world, globex).await, alive)
+        .await
+        .unwrap();
     run_jobs(&world).await;
     assert_eq!(states(&world, acme).await, []);
     assert_eq!(states(&world, globex).await, all("succeeded", 2500));
-    assert_eq!(number(&world, "SELECT count(*) FROM webhook_attempts").await, 2500);
+    assert_eq!(
+        number(&world, "SELECT count(*) FROM webhook_attempts").await,
+        2500
+    );
     assert_eq!(number(&world, "SELECT count(*) FROM webhook_endpoints").await, 1);
 }
 

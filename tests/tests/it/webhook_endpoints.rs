@@ -115,7 +115,10 @@ pub async fn use_an_endpoint(world: &World) {
     }
     world.delete(admin, &at(&made)).await.expect(204);
     let endpoint = id(&made);
-    RemoveEndpoint.run(&cx, DeletedEndpoint { endpoint }).await.unwrap();
+    RemoveEndpoint
+        .run(&cx, DeletedEndpoint { endpoint })
+        .await
+        .unwrap();
     world.post(admin, PORTAL, &json!({})).await.expect(200);
 }
 

@@ -377,7 +377,10 @@ impl WebhookDeliveries for PgStore {
         limit: u32,
     ) -> Result<u64, StoreError> {
         let arguments = [endpoint.uuid().into(), i64::from(limit).into()];
-        count(self.tx.fetch_fixed(DELETE_OF_REMOVED, arguments).await?, "deleted")
+        count(
+            self.tx.fetch_fixed(DELETE_OF_REMOVED, arguments).await?,
+            "deleted",
+        )
     }
 }
 

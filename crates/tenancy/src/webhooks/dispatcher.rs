@@ -183,7 +183,8 @@ impl Dispatcher {
                 let mut taken = Vec::new();
                 let taking = (rows(limit), self.places.takes_narrow());
                 for lane in work.webhook_lanes().take(lease, taking, now).await? {
-                    match work.webhook_endpoints().find(lane.endpoint).await {
+                    let found = work.webhook_endpoints().find(lane.endpoint).await;
+                    match found {
                         Ok(found) => taken.push((lane, load(cx, work, (&lane, found), &[]).await?)),
                         // A row that cannot be decoded stops its own endpoint, whose lease expires, and no other.
                         Err(StoreError::Other(error)) => {

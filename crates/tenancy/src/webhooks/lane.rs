@@ -304,7 +304,9 @@ impl LaneRun {
         let now = self.cx.now();
         let schedule = (&self.places.config.schedule, self.random());
         let (state, next) = due.after(&delivery.outcome, schedule, now);
-        self.lane.state.attempted(&delivery.outcome, delivery.latency, now);
+        self.lane
+            .state
+            .attempted(&delivery.outcome, delivery.latency, now);
         let signals = self.places.app.delivery_signals();
         signals.note_attempt(&delivery.outcome);
         signals.note_ended(state, 1);
@@ -450,7 +452,10 @@ impl<'a> Verdict<'a> {
     fn of(endpoint: &WebhookEndpoint, results: &'a [AttemptResult], rule: &DisablingRule) -> Self {
         let mut streak = endpoint.streak;
         if !endpoint.state.is_enabled() {
-            return Self { streak, disabling: None };
+            return Self {
+                streak,
+                disabling: None,
+            };
         }
         // An attempt before the last change may have been at a former URL, or before the endpoint was enabled again.
         let mut counted = results.iter().filter(|result| result.at >= endpoint.updated_at);

@@ -159,7 +159,8 @@ impl Places {
 
     /// Takes a place for a lane of a tenant, until the returned value is dropped.
     pub(crate) fn enter(self: &Arc<Self>, tenant: TenantId, is_narrow: bool) -> LanePlace {
-        self.narrow_lanes.fetch_add(usize::from(is_narrow), Ordering::Relaxed);
+        self.narrow_lanes
+            .fetch_add(usize::from(is_narrow), Ordering::Relaxed);
         self.requests_of(tenant);
         if let Some(share) = self.shares().get_mut(&tenant) {
             share.lanes += 1;

@@ -60,7 +60,9 @@ impl Drop for Turn<'_> {
         self.of_all = None;
         self.of_tenant = None;
         let mut of_tenants = self.turns.of_tenants();
-        let is_last = of_tenants.get(&self.tenant).is_some_and(|own| Arc::strong_count(own) == 1);
+        let is_last = of_tenants
+            .get(&self.tenant)
+            .is_some_and(|own| Arc::strong_count(own) == 1);
         if is_last {
             of_tenants.remove(&self.tenant);
         }
@@ -89,6 +91,9 @@ mod tests {
             drop(lasting);
             assert!(poll!(second).is_ready());
         }
-        assert!(turns.of_tenants().is_empty(), "nothing is left of tenants without a turn");
+        assert!(
+            turns.of_tenants().is_empty(),
+            "nothing is left of tenants without a turn"
+        );
     }
 }
