@@ -18,7 +18,8 @@ impl MigrationTrait for Migration {
 }
 
 /// Secrets and custom headers are one sealed value. `failing_since`, `last_failure_at` and `failures` are of the failures since the last
-/// success: deliveries change them, and they are no part of the version.
+/// success: deliveries change them, and they are no part of the version. The row of a deleted
+/// endpoint is removed when its deliveries are.
 fn table() -> TenantTable {
     TenantTable::new("webhook_endpoints")
         .column("url", "text NOT NULL")
@@ -52,5 +53,10 @@ fn table() -> TenantTable {
             "webhook_endpoints_failures_check",
             "(failures = 0) = (failing_since IS NULL) AND (failing_since IS NULL) = (last_failure_at IS NULL) AND failures >= 0",
         )
+        .check(
+            "webhook_endpoints_deleted_check",
+            "deleted_at IS NULL OR NOT enabled",
+        )
+        .soft_deleted()
         .versioned()
 }

@@ -104,7 +104,7 @@ fn lanes() -> TenantTable {
         .index_where("webhook_lanes_due_idx", &["due_at"], "due_at IS NOT NULL")
 }
 
-/// The platform role looks for tenants with a lane that is due, and sees which, since when and whose turn it is. It sees neither endpoints nor
+/// The platform role looks for tenants with a lane that is due, and sees which, since when, whose turn it is and how wide it is. It sees neither endpoints nor
 /// messages, and changes nothing.
 fn platform_sql() -> Vec<String> {
     vec![
@@ -112,7 +112,7 @@ fn platform_sql() -> Vec<String> {
             "CREATE POLICY webhook_lanes_platform_select ON webhook_lanes FOR SELECT TO {PLATFORM_ROLE} USING (true)"
         ),
         format!(
-            "GRANT SELECT (tenant_id, due_at, not_before, turn_at, lease_until) ON TABLE webhook_lanes TO {PLATFORM_ROLE}"
+            "GRANT SELECT (tenant_id, due_at, not_before, turn_at, send_window, lease_until) ON TABLE webhook_lanes TO {PLATFORM_ROLE}"
         ),
     ]
 }

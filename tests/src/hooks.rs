@@ -39,6 +39,8 @@ pub enum HookReply {
     Later(u16, u32),
     /// Status 200, after [`HookSink::release`].
     Held,
+    /// Status 410, after [`HookSink::release`].
+    HeldGone,
 }
 
 #[derive(Debug, Default)]
@@ -172,12 +174,13 @@ impl Shared {
         let (status, headers) = match reply.unwrap_or(HookReply::Status(200)) {
             HookReply::Status(status) => (status, String::new()),
             HookReply::Later(status, seconds) => (status, format!("Retry-After: {seconds}\r\n")),
-            HookReply::Held => {
+            HookReply::Held | HookReply::HeldGone => {
                 state = self
                     .released
                     .wait_while(state, |state| !state.is_released)
                     .unwrap();
-                (200, String::new())
+                let is_gone = matches!(reply, Some(HookReply::HeldGone));
+                (if is_gone { 410 } else { 200 }, String::new())
             }
         };
         state.at_once -= 1;

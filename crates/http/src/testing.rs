@@ -1057,7 +1057,7 @@ impl DueLanes for Fake {
     async fn tenants(
         &self,
         _: SystemScope,
-        _: (u32, &[TenantId]),
+        _: (u32, &[TenantId], bool),
         _: Time,
     ) -> Result<Vec<TenantId>, StoreError> {
         away()

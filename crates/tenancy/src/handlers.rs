@@ -18,6 +18,7 @@ impl Handlers {
             .with(crate::notifications::next_digest::SendDigests)
             .with(crate::notifications::send::MailNotifications)
             .with(crate::notifications::upkeep::KeepNotifications)
+            .with(crate::webhooks::removal::RemoveEndpoint)
             .with(crate::tenant::data_key::KeepDataKeys)
             .with(crate::tenant::custom_domain::KeepDomains)
             .with(crate::tenant::custom_domain::CheckDomains)

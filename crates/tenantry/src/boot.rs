@@ -397,7 +397,8 @@ fn after(ms: u64) -> Option<Duration> {
     (ms > 0).then(|| Duration::from_millis(ms))
 }
 
-fn pool(config: &Configuration, size: usize) -> PoolConfig {
+/// What the configuration says of a pool of so many connections.
+pub fn pool(config: &Configuration, size: usize) -> PoolConfig {
     PoolConfig {
         size,
         acquire_timeout: Duration::from_millis(config.database.acquire_timeout_ms),

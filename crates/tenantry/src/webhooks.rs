@@ -8,10 +8,10 @@ use tenantry_domain::webhooks::WebhookSender;
 use tenantry_tenancy::webhooks::dispatcher::{Dispatcher, DispatcherConfig};
 use tenantry_webhooks::{HttpWebhookSender, SenderConfig, SenderSetupError, Timeouts};
 
-use crate::boot::Booted;
+use crate::boot::{Booted, pool};
 use crate::config::{Configuration, ConfigurationError};
 
-/// The part of the connections that the dispatcher may use: one of so many.
+/// The part of the connections beside those of the threads that the dispatcher may use: one of so many.
 const CONNECTIONS: usize = 4;
 
 /// The most transactions of the dispatcher at once.
@@ -61,7 +61,8 @@ pub fn dispatcher(booted: &Booted, config: &Configuration) -> Option<Dispatcher>
     if !config.jobs.enabled {
         return None;
     }
-    let transactions = (config.database.pool_size / CONNECTIONS).clamp(1, MOST_TRANSACTIONS);
+    let connections = pool(config, config.database.pool_size).shared_connections();
+    let transactions = (connections / CONNECTIONS).clamp(1, MOST_TRANSACTIONS);
     let settings = DispatcherConfig {
         transactions,
         ..DispatcherConfig::default()

@@ -119,6 +119,7 @@ const TENANCY: Layer = Layer {
                 "operations",
                 "notifications",
                 "events",
+                "webhooks",
                 "archive",
                 "identity",
                 "security",

@@ -20,11 +20,13 @@ use tenantry_tenancy::events::publish;
 use tenantry_tenancy::events::upkeep::KeepEvents;
 use tenantry_tenancy::operations::job::{JobHandler as _, Nothing};
 use tenantry_tenancy::webhooks::dispatcher::{Dispatcher, DispatcherConfig};
+use tenantry_tenancy::webhooks::removal::{DeletedEndpoint, RemoveEndpoint};
 use tenantry_tenancy::{Changed, Tenancy};
 use tenantry_tests::{Hook, HookReply, HookSink, Options, TenantWorld, World};
 use tokio::sync::oneshot;
 
 use crate::audit::system;
+use crate::persons::run_jobs;
 
 const ENDPOINTS: &str = "/api/v1/webhooks/endpoints";
 const MESSAGES: &str = "/api/v1/webhooks/messages";
@@ -86,13 +88,18 @@ async fn endpoint_with(
 
 /// Records so many events of a tenant, and publishes them.
 async fn emit(world: &World, tenant: &TenantWorld, count: usize) {
+    record(world, tenant, count).await;
+    publish::publish(&system(world, tenant).await).await.unwrap();
+}
+
+/// Records so many events of a tenant.
+async fn record(world: &World, tenant: &TenantWorld, count: usize) {
     let cx = system(world, tenant).await;
     for _ in 0..count {
         let changed = Changed::new("task.updated", tenant.task.uuid());
         let recorded = cx.write(async |work| cx.record(work, changed).await);
         recorded.await.unwrap();
     }
-    publish::publish(&cx).await.unwrap();
 }
 
 /// The states of the deliveries of a tenant, with how many each has.
@@ -676,6 +683,242 @@ async fn ordered_endpoint_waits_for_the_message_before() {
     assert_eq!(sink.most_at_once(), 1);
 }
 
+/// What is in memory is sent with the data as it was read, so changed data shows how much that is: it does not grow with what is sent.
+#[actix_web::test]
+async fn lane_has_few_messages_in_memory() {
+    const EVENTS: usize = 500;
+    let (world, sink) = world().await;
+    endpoint(&world, &world.acme, &sink, "x").await;
+    emit(&world, &world.acme, EVENTS).await;
+    let change = async {
+        sink.wait("x", 300).await;
+        let changed = "UPDATE events SET data = '{\"changed\": true}' WHERE kind = 'task.updated'";
+        world.sql(changed).await;
+        // Those that were sent before this statement had committed.
+        sink.received("x").len()
+    };
+    let (_, before) = join(send(&world), change).await;
+    let received = sink.received("x");
+    let former = received
+        .iter()
+        .filter(|hook| hook.body["data"]["changed"] != true);
+    let former = former.count();
+    assert_eq!(received.len(), EVENTS);
+    // What is in flight is not received yet.
+    assert!(former <= before + 32, "{former} of {before}");
+}
+
+/// An admin's change of the endpoint, or one that hangs, does not keep a place for transactions from other tenants.
+#[actix_web::test]
+async fn success_is_stored_while_its_endpoint_is_locked() {
+    let (world, sink) = world().await;
+    for (tenant, path) in [(&world.acme, "acme"), (&world.globex, "globex")] {
+        endpoint(&world, tenant, &sink, path).await;
+        emit(&world, tenant, 2).await;
+    }
+    let mut admin = world.database.admin().await;
+    let lock = "BEGIN; SELECT id FROM webhook_endpoints FOR UPDATE";
+    sqlx::raw_sql(lock).execute(&mut admin).await.unwrap();
+    send(&world).await;
+    for tenant in [&world.acme, &world.globex] {
+        assert_eq!(states(&world, tenant).await, all("succeeded", 2));
+    }
+    sqlx::raw_sql("ROLLBACK").execute(&mut admin).await.unwrap();
+}
+
+/// A tenant with many endpoints publishes few events in a transaction, so that those of others do not wait for it.
+#[actix_web::test]
+async fn transaction_queues_a_bounded_number_of_deliveries() {
+    let (world, sink) = world().await;
+    for tenant in [&world.acme, &world.globex] {
+        endpoint(&world, tenant, &sink, "x").await;
+        record(&world, tenant, 60).await;
+    }
+    let more = format!(
+        "INSERT INTO webhook_endpoints (tenant_id, id, created_at, url, event_types, ordered, signature, header_names, sealed_credentials, \
+         enabled, updated_at, version) \
+         SELECT tenant_id, gen_random_uuid(), now(), url, event_types, ordered, signature, header_names, sealed_credentials, enabled, now(), 1 \
+         FROM webhook_endpoints, generate_series(1, 99) WHERE tenant_id = '{}'",
+        world.acme.id
+    );
+    world.sql(more).await;
+    publish::publish_due(&world.app).await;
+    assert_eq!(states(&world, &world.acme).await, all("pending", 6_000));
+    assert_eq!(states(&world, &world.globex).await, all("pending", 60));
+    let most = "SELECT max(n.count) FROM (SELECT count(*) FROM webhook_deliveries GROUP BY xmin::text) AS n";
+    assert_eq!(number(&world, most).await, 2_000);
+}
+
+/// A batch that the database does not finish in time is made smaller until it does. The limit here is on rows.
+#[actix_web::test]
+async fn batch_that_fails_is_halved() {
+    let (world, sink) = world().await;
+    endpoint(&world, &world.acme, &sink, "x").await;
+    record(&world, &world.acme, 300).await;
+    for sql in [
+        "CREATE FUNCTION cancel_many() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         IF (SELECT count(*) FROM queued) > 100 THEN RAISE 'too slow' USING ERRCODE = 'query_canceled'; END IF; RETURN NULL; END $$",
+        "CREATE TRIGGER cancel_many AFTER INSERT ON webhook_deliveries REFERENCING NEW TABLE AS queued \
+         FOR EACH STATEMENT EXECUTE FUNCTION cancel_many()",
+    ] {
+        world.sql(sql).await;
+    }
+    for _ in 0..40 {
+        publish::publish_due(&world.app).await;
+    }
+    assert_eq!(states(&world, &world.acme).await, all("pending", 300));
+}
+
+/// Slow and new endpoints have half of the places, so that those of others find one.
+#[actix_web::test]
+async fn slow_endpoints_take_half_of_the_places() {
+    let (world, sink) = world().await;
+    for path in ["slow", "slower"] {
+        endpoint(&world, &world.acme, &sink, path).await;
+        sink.answer(path, HookReply::Held);
+    }
+    endpoint(&world, &world.globex, &sink, "fast").await;
+    emit(&world, &world.globex, 1).await;
+    send(&world).await;
+    world.sql("UPDATE webhook_lanes SET send_window = 8").await;
+    emit(&world, &world.acme, 20).await;
+    let config = DispatcherConfig {
+        in_flight: 4,
+        lanes: 4,
+        ..DispatcherConfig::default()
+    };
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = Dispatcher::new(Arc::clone(&world.app), config)
+        .unwrap()
+        .run(async {
+            let _ = stopped.await;
+        });
+    let test = async {
+        let held = || sink.received("slow").len() + sink.received("slower").len();
+        until("two are held", async || held() == 2).await;
+        emit(&world, &world.globex, 5).await;
+        sink.wait("fast", 6).await;
+        assert_eq!(held(), 2);
+        stop.send(()).unwrap();
+        sink.release();
+    };
+    join(running, test).await;
+}
+
+/// The former receiver answers 410 to a request that was under way when the admin changed the URL.
+#[actix_web::test]
+async fn answer_of_a_former_url_disables_nothing() {
+    let (world, sink) = world().await;
+    let acme = &world.acme;
+    let at = format!("{ENDPOINTS}/{}", endpoint(&world, acme, &sink, "former").await);
+    world
+        .sql("UPDATE webhook_endpoints SET failing_since = now(), last_failure_at = now(), failures = 9")
+        .await;
+    sink.answer("former", HookReply::HeldGone);
+    emit(&world, acme, 1).await;
+    let change = async {
+        sink.wait("former", 1).await;
+        world.clock.advance(Span::seconds(1));
+        let patch = json!({"url": sink.url("new")});
+        world.patch(&acme.admin, &at, &patch).await.expect(200);
+        sink.release();
+    };
+    join(send(&world), change).await;
+    let shown = get(&world, &at).await;
+    assert_eq!(
+        (&shown["enabled"], &shown["disabled_reason"]),
+        (&json!(true), &Value::Null)
+    );
+    let failures = "SELECT failures::bigint FROM webhook_endpoints";
+    assert_eq!(number(&world, failures).await, 0, "those of the former URL");
+    // The present one disables it.
+    sink.answer("new", HookReply::Status(410));
+    emit(&world, acme, 1).await;
+    send(&world).await;
+    assert_eq!(get(&world, &at).await["disabled_reason"], "gone");
+}
+
+/// A receiver has asked for a day of rest; the next one has not.
+#[actix_web::test]
+async fn endpoint_with_another_url_rests_no_more() {
+    let (world, sink) = world().await;
+    let acme = &world.acme;
+    let at = format!("{ENDPOINTS}/{}", endpoint(&world, acme, &sink, "former").await);
+    sink.answer("former", HookReply::Later(503, 80_000));
+    emit(&world, acme, 1).await;
+    send(&world).await;
+    // A test is sent while the endpoint rests.
+    post(&world, &format!("{at}/test"), &json!({})).await;
+    send(&world).await;
+    let tests = sink.received("former").into_iter();
+    assert_eq!(
+        tests.filter(|hook| hook.body["type"] == "webhook.test").count(),
+        1
+    );
+    emit(&world, acme, 1).await;
+    assert_eq!((send(&world).await, sink.received("former").len()), (0, 2));
+    let patch = json!({"url": sink.url("new")});
+    world.patch(&acme.admin, &at, &patch).await.expect(200);
+    send(&world).await;
+    assert!(!sink.received("new").is_empty());
+}
+
+#[actix_web::test]
+async fn ordered_endpoint_that_is_not_any_more_sends_the_rest() {
+    let (world, sink) = world().await;
+    let acme = &world.acme;
+    let made = endpoint_with(&world, acme, &sink, "x", json!({"ordered": true})).await;
+    sink.answer("x", HookReply::Status(500));
+    emit(&world, acme, 3).await;
+    send(&world).await;
+    sink.answer("x", HookReply::Status(200));
+    send(&world).await;
+    assert_eq!(sink.received("x").len(), 1);
+    let at = format!("{ENDPOINTS}/{made}");
+    world
+        .patch(&acme.admin, &at, &json!({"ordered": false}))
+        .await
+        .expect(200);
+    send(&world).await;
+    assert_eq!(sink.received("x").len(), 3);
+}
+
+#[actix_web::test]
+async fn unreadable_endpoint_stops_no_other() {
+    let (world, sink) = world().await;
+    for path in ["broken", "whole"] {
+        endpoint(&world, &world.acme, &sink, path).await;
+    }
+    endpoint(&world, &world.globex, &sink, "globex").await;
+    for tenant in [&world.acme, &world.globex] {
+        emit(&world, tenant, 1).await;
+    }
+    let broken = "UPDATE webhook_endpoints SET event_types = '[1]' WHERE url LIKE '%broken'";
+    assert_eq!(world.sql(broken).await, 1);
+    send(&world).await;
+    let received = ["broken", "whole", "globex"].map(|path| sink.received(path).len());
+    assert_eq!(received, [0, 1, 1]);
+}
+
+/// A server that dies in the upkeep leaves no event without the delivery that says that it was accepted.
+#[actix_web::test]
+async fn deliveries_of_kept_events_are_kept() {
+    let (world, sink) = world().await;
+    let made = endpoint(&world, &world.acme, &sink, "x").await;
+    emit(&world, &world.acme, 2).await;
+    send(&world).await;
+    let cx = system(&world, &world.acme).await;
+    let later = world.clock.now() + Span::days(1);
+    let deleted = cx.write(async |work| work.webhook_deliveries().delete_before(later, 100).await);
+    assert_eq!(deleted.await.unwrap(), 0);
+    let since = json!({"since": world.clock.now() - Span::seconds(5)});
+    let recovered = post(&world, &format!("{ENDPOINTS}/{made}/recover"), &since).await;
+    assert!(recovered["queued"].is_i64());
+    send(&world).await;
+    let received = sink.received("x");
+    assert_eq!(ids(&received).len(), received.len(), "nothing is sent twice");
+}
+
 #[actix_web::test]
 async fn one_connection_is_enough() {
     let pool = PoolConfig {
@@ -709,7 +952,52 @@ async fn deleting_an_endpoint_stops_what_is_queued() {
         (sink.received("deleted").len(), sink.received("disabled").len()),
         (0, 0)
     );
+    assert_eq!(states(&world, acme).await, all("canceled", 4));
+    run_jobs(&world).await;
     assert_eq!(states(&world, acme).await, all("canceled", 2));
+    assert_eq!(number(&world, "SELECT count(*) FROM webhook_endpoints").await, 1);
+}
+
+/// The request marks the endpoint, and a job removes in batches what an endpoint has had. Nothing of others goes with it.
+#[actix_web::test]
+async fn deletion_lasts_no_longer_with_many_deliveries() {
+    let (world, _sink) = world().await;
+    let (acme, globex) = (&world.acme, &world.globex);
+    let mut made = Vec::new();
+    for tenant in [acme, globex] {
+        made.push(endpoint(&world, tenant, &HookSink::default(), "x").await);
+    }
+    for sql in [
+        "INSERT INTO webhook_deliveries (tenant_id, created_at, message_id, endpoint_id, kind, position, state, attempts, tries) \
+         SELECT p.tenant_id, now(), gen_random_uuid(), p.id, 'task.updated', n, 'succeeded', 1, 1 \
+         FROM webhook_endpoints p, generate_series(1, 2500) n",
+        "INSERT INTO webhook_attempts (tenant_id, created_at, delivery_id, endpoint_id, number, outcome, latency_ms) \
+         SELECT tenant_id, now(), id, endpoint_id, 1, 'delivered', 5 FROM webhook_deliveries",
+    ] {
+        world.sql(sql).await;
+    }
+    let at = format!("{ENDPOINTS}/{}", made[0]);
+    world.delete(&acme.admin, &at).await.expect(204);
+    world.get(&acme.admin, &at).await.problem(404, "not_found");
+    assert_eq!(states(&world, acme).await, all("succeeded", 2500));
+    let wiped = "SELECT count(*) FROM webhook_endpoints WHERE deleted_at IS NOT NULL AND NOT enabled AND sealed_credentials = ''";
+    assert_eq!(number(&world, wiped).await, 1);
+    // A job that names a live endpoint deletes nothing.
+    let alive = DeletedEndpoint {
+        endpoint: made[1].parse().unwrap(),
+    };
+    RemoveEndpoint
+        .run(&system(&world, globex).await, alive)
+        .await
+        .unwrap();
+    run_jobs(&world).await;
+    assert_eq!(states(&world, acme).await, []);
+    assert_eq!(states(&world, globex).await, all("succeeded", 2500));
+    assert_eq!(
+        number(&world, "SELECT count(*) FROM webhook_attempts").await,
+        2500
+    );
+    assert_eq!(number(&world, "SELECT count(*) FROM webhook_endpoints").await, 1);
 }
 
 #[actix_web::test]
@@ -727,7 +1015,9 @@ async fn deliveries_are_kept_as_long_as_their_events() {
     keep().await;
     assert_eq!(states(&world, &world.acme).await, all("succeeded", 3));
     world.clock.advance(Span::days(31));
+    // The newest event is kept whatever its age.
+    emit(&world, &world.acme, 1).await;
     keep().await;
-    assert_eq!(states(&world, &world.acme).await, []);
+    assert_eq!(states(&world, &world.acme).await, all("pending", 1));
     assert_eq!(number(&world, "SELECT count(*) FROM webhook_attempts").await, 0);
 }

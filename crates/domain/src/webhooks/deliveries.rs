@@ -50,8 +50,8 @@ pub struct DueDelivery {
 }
 
 impl DueDelivery {
-    /// The body of the message, by Standard Webhooks: type, time and data. It is made for each attempt, so that what was erased from an event in
-    /// the meantime is not sent. With data of an event it has less than 20 kB.
+    /// The body of the message, by Standard Webhooks: type, time and data. It is made for each attempt from the data as
+    /// it was read: what was erased from an event before is not sent. With data of an event it has less than 20 kB.
     pub fn body(&self) -> Option<String> {
         let data = self.data.as_ref()?;
         Some(message_body(&self.kind, self.at, data).to_string())
@@ -258,8 +258,13 @@ pub trait WebhookDeliveries: Send {
     /// A message with the data that it has now.
     async fn message(&mut self, id: EventId) -> Result<Option<(WebhookMessage, Option<Value>)>, StoreError>;
 
-    /// Deletes up to `limit` deliveries of events that happened before a time, with their attempts. Returns how many deliveries were deleted.
+    /// Deletes up to `limit` deliveries of events that happened before a time and were deleted, with their attempts. Returns how many deliveries were deleted.
     async fn delete_before(&mut self, before: Time, limit: u32) -> Result<u64, StoreError>;
+
+    /// Deletes up to `limit` deliveries of an endpoint that is marked as deleted, with their attempts; none of another endpoint. Returns how
+    /// many were deleted.
+    async fn delete_of_removed(&mut self, endpoint: WebhookEndpointId, limit: u32)
+    -> Result<u64, StoreError>;
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use crate::kernel::Time;
 use crate::kernel::name::named_enum;
-use crate::webhooks::outcome::DeliveryOutcome;
+use crate::webhooks::outcome::{ConnectionFault, DeliveryOutcome};
 
 named_enum! {
     /// Why the server has disabled an endpoint.
@@ -63,6 +63,10 @@ impl DisablingRule {
                 EndpointStep::Keep(streak.and_then(|streak| streak.without_until(at)))
             }
             DeliveryOutcome::Gone(_) => EndpointStep::Disable(DisableReason::Gone),
+            // A fault of the server or its name servers says nothing about the endpoint.
+            DeliveryOutcome::ConnectionFailed(ConnectionFault::NameServer | ConnectionFault::Other) => {
+                EndpointStep::Keep(streak)
+            }
             DeliveryOutcome::Refused(_)
             | DeliveryOutcome::TimedOut(_)
             | DeliveryOutcome::ConnectionFailed(_)
@@ -162,6 +166,22 @@ mod tests {
     #[test]
     fn gone_disables_at_once() {
         assert_eq!(run(&[(0, 200), (1, 410)]), Some((1, DisableReason::Gone)));
+    }
+
+    #[test]
+    fn faults_of_the_server_do_not_count() {
+        let rule = DisablingRule::default();
+        let streak = Some(FailureStreak {
+            first: at(0),
+            last: at(119),
+            failures: 50,
+        });
+        let after = |fault| rule.after(streak, &DeliveryOutcome::ConnectionFailed(fault), at(120));
+        for fault in [ConnectionFault::NameServer, ConnectionFault::Other] {
+            assert_eq!(after(fault), EndpointStep::Keep(streak));
+        }
+        let refused = after(ConnectionFault::Refused);
+        assert_eq!(refused, EndpointStep::Disable(DisableReason::Failing));
     }
 
     #[test]

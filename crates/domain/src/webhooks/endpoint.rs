@@ -237,6 +237,10 @@ impl WebhookEndpoint {
             let detail = "must be given again, or null, with a URL of another host, scheme or port: their values would be sent there";
             let is_given = !patch.headers.is_keep() || self.header_names.is_empty();
             check.require(!moves || is_given, "/headers", "required", detail);
+            if url != endpoint.url {
+                // They were of another receiver.
+                endpoint.streak = None;
+            }
             endpoint.url = url;
         }
         if let Patch::Set(description) = &patch.description {
@@ -395,11 +399,11 @@ pub trait WebhookEndpoints: Send {
     /// All of them, oldest first; at most [`WebhookEndpoint::MOST`].
     async fn all(&mut self) -> Result<Vec<WebhookEndpoint>, StoreError>;
 
-    /// Those that are enabled, oldest first; at most [`WebhookEndpoint::MOST`]. One read by an index, for each publication of events.
-    async fn enabled(&mut self) -> Result<Vec<WebhookEndpoint>, StoreError>;
-
     /// How many there are.
     async fn count(&mut self) -> Result<u64, StoreError>;
+
+    /// How many are enabled: to so many deliveries an event may lead.
+    async fn count_enabled(&mut self) -> Result<u64, StoreError>;
 
     /// Adds an endpoint.
     async fn insert(&mut self, endpoint: &WebhookEndpoint) -> Result<(), StoreError>;
@@ -417,8 +421,11 @@ pub trait WebhookEndpoints: Send {
     /// Stores credentials that were sealed anew; no other field changes.
     async fn reseal(&mut self, id: WebhookEndpointId, sealed: &[u8]) -> Result<(), StoreError>;
 
-    /// Deletes an endpoint.
-    async fn delete(&mut self, id: WebhookEndpointId) -> Result<(), StoreError>;
+    /// Marks an endpoint as deleted: it is hidden from all other methods, disabled, and without its secrets.
+    async fn delete(&mut self, id: WebhookEndpointId, now: Time) -> Result<(), StoreError>;
+
+    /// Removes the row of an endpoint that is marked as deleted, with what still refers to it; nothing of another one.
+    async fn remove(&mut self, id: WebhookEndpointId) -> Result<(), StoreError>;
 }
 
 const fn state_of(enabled: bool, now: Time) -> EndpointState {

@@ -16,6 +16,12 @@ const BURST: Duration = Duration::from_secs(1);
 /// dispatcher for the whole timeout of each message.
 const REST: Duration = Duration::from_secs(10);
 
+/// A success that took this long gives an endpoint no further request at once.
+const SLOW: Duration = Duration::from_secs(2);
+
+/// A success that took this long halves what an endpoint gets at once, as a timeout does.
+const TOO_SLOW: Duration = Duration::from_secs(5);
+
 /// How the lane of an endpoint goes on: how much is sent at once, and from when on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LaneState {
@@ -41,11 +47,22 @@ impl LaneState {
     /// The most requests in flight to one endpoint.
     pub const WIDEST: u32 = 8;
 
-    /// Takes over what became of an attempt. A receiver that is too slow or has too much to do gets half as much at once, and one
-    /// request more after each success. A wait that it asks for holds for all messages of the endpoint.
-    pub fn attempted(&mut self, outcome: &DeliveryOutcome, now: Time) {
+    /// The requests in flight to an endpoint that has not answered yet.
+    pub const NEW: u32 = 2;
+
+    /// Whether the endpoint is slow, or has not shown yet that it is not. Such endpoints share half of the places of a server, so that however
+    /// many they are, others have the other half.
+    pub const fn is_narrow(&self) -> bool {
+        self.window <= Self::NEW
+    }
+
+    /// Takes over the outcome of an attempt, and how long it took. A receiver that is too slow or has too much to do gets half as much at once,
+    /// and one request more after each success that was not slow. A wait that it asks for holds for all messages of the endpoint.
+    pub fn attempted(&mut self, outcome: &DeliveryOutcome, latency: Duration, now: Time) {
         let asked = outcome.answer().and_then(|answer| answer.retry_after);
         match outcome {
+            DeliveryOutcome::Delivered(_) if latency >= TOO_SLOW => self.window = (self.window / 2).max(1),
+            DeliveryOutcome::Delivered(_) if latency >= SLOW => {}
             DeliveryOutcome::Delivered(_) => self.window = (self.window + 1).min(Self::WIDEST),
             DeliveryOutcome::TimedOut(DeliveryPhase::Connect | DeliveryPhase::Head) => self.narrow(now),
             DeliveryOutcome::Refused(_) if outcome.is_overloaded() => {
@@ -118,8 +135,13 @@ pub struct LaneLease {
 /// The lanes of the scope's tenant.
 #[async_trait]
 pub trait WebhookLanes: Send {
-    /// Leases up to `limit` lanes that are due, those that have waited longest for their turn first.
-    async fn take(&mut self, lease: LaneLease, limit: u32, now: Time) -> Result<Vec<Lane>, StoreError>;
+    /// Leases up to `limit` lanes that are due, those that have waited longest for their turn first; without narrow ones unless `narrow`.
+    async fn take(
+        &mut self,
+        lease: LaneLease,
+        (limit, narrow): (u32, bool),
+        now: Time,
+    ) -> Result<Vec<Lane>, StoreError>;
 
     /// Extends a lease, and locks the lane until the end of the transaction. Returns whether the lease still stands: what a former holder
     /// has found is not stored, and its messages are sent again.
@@ -142,10 +164,11 @@ pub trait WebhookLanes: Send {
 #[async_trait]
 pub trait DueLanes: Send + Sync {
     /// Up to `limit` tenants with a lane that is due and not leased, without `except`: those that have waited longest for their turn first.
+    /// Narrow lanes ([`LaneState::is_narrow`]) count if `narrow`.
     async fn tenants(
         &self,
         because: SystemScope,
-        (limit, except): (u32, &[TenantId]),
+        (limit, except, narrow): (u32, &[TenantId], bool),
         now: Time,
     ) -> Result<Vec<TenantId>, StoreError>;
 
@@ -187,27 +210,42 @@ mod tests {
         let slow = DeliveryOutcome::TimedOut(DeliveryPhase::Head);
         let windows: Vec<u32> = (0..3)
             .map(|_| {
-                lane.attempted(&slow, at(0));
+                lane.attempted(&slow, TOO_SLOW, at(0));
                 lane.window
             })
             .collect();
         assert_eq!((windows, lane.rests_until), (vec![4, 2, 1], None));
-        lane.attempted(&slow, at(0));
+        lane.attempted(&slow, TOO_SLOW, at(0));
         assert_eq!((lane.window, lane.not_before(None, at(0))), (1, Some(at(10_000))));
         assert_eq!(lane.not_before(None, at(10_000)), None);
-        lane.attempted(&answer(200, None), at(10_000));
-        lane.attempted(&answer(500, None), at(10_000));
+        lane.attempted(&answer(200, None), Duration::ZERO, at(10_000));
+        lane.attempted(&answer(500, None), Duration::ZERO, at(10_000));
         assert_eq!(lane.window, 2);
+    }
+
+    /// A receiver that accepts everything just before the timeout would hold its places for ever.
+    #[test]
+    fn receiver_that_accepts_slowly_gets_less_at_once() {
+        let mut lane = LaneState::default();
+        let mut after = |seconds| {
+            lane.attempted(&answer(200, None), Duration::from_secs(seconds), at(0));
+            (lane.window, lane.is_narrow())
+        };
+        let slow = [14, 14, 14, 14].map(&mut after);
+        assert_eq!(slow, [(4, false), (2, true), (1, true), (1, true)]);
+        assert_eq!([3, 3].map(&mut after), [(1, true), (1, true)]);
+        assert_eq!([0, 1].map(&mut after), [(2, true), (3, false)]);
+        assert_eq!(lane.rests_until, None);
     }
 
     #[test]
     fn wait_that_a_receiver_asks_for_holds_for_the_endpoint() {
         let mut lane = LaneState::default();
-        lane.attempted(&answer(429, Some(90)), at(0));
-        lane.attempted(&answer(503, Some(30)), at(0));
+        lane.attempted(&answer(429, Some(90)), Duration::ZERO, at(0));
+        lane.attempted(&answer(503, Some(30)), Duration::ZERO, at(0));
         assert_eq!(lane.not_before(None, at(0)), Some(at(90_000)));
         let mut lane = LaneState::default();
-        lane.attempted(&answer(500, Some(90)), at(0));
+        lane.attempted(&answer(500, Some(90)), Duration::ZERO, at(0));
         assert_eq!(lane.not_before(None, at(0)), None);
     }
 

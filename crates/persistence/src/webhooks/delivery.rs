@@ -165,8 +165,16 @@ const DATA: &str = "SELECT e.data FROM events e WHERE e.tenant_id = $1 AND e.id 
 
 /// `$2` before when, `$3` how many. Attempts go with their deliveries.
 const DELETE_BEFORE: &str = "\
-WITH outdated AS (SELECT o.id FROM webhook_deliveries o WHERE o.tenant_id = $1 AND o.created_at < $2 ORDER BY o.created_at, o.id LIMIT $3), \
+WITH outdated AS (SELECT o.id FROM webhook_deliveries o WHERE o.tenant_id = $1 AND o.created_at < $2 \
+  AND NOT EXISTS (SELECT 1 FROM events e WHERE e.tenant_id = $1 AND e.id = o.message_id) ORDER BY o.created_at, o.id LIMIT $3), \
 gone AS (DELETE FROM webhook_deliveries d USING outdated WHERE d.tenant_id = $1 AND d.id = outdated.id RETURNING d.id) \
+SELECT count(*) AS deleted FROM gone";
+
+/// `$2` the endpoint, `$3` how many.
+const DELETE_OF_REMOVED: &str = "\
+WITH removed AS (SELECT o.id FROM webhook_deliveries o JOIN webhook_endpoints p ON p.tenant_id = $1 AND p.id = o.endpoint_id \
+  AND p.deleted_at IS NOT NULL WHERE o.tenant_id = $1 AND o.endpoint_id = $2 LIMIT $3), \
+gone AS (DELETE FROM webhook_deliveries d USING removed WHERE d.tenant_id = $1 AND d.id = removed.id RETURNING d.id) \
 SELECT count(*) AS deleted FROM gone";
 
 #[async_trait]
@@ -361,6 +369,18 @@ impl WebhookDeliveries for PgStore {
     async fn delete_before(&mut self, before: Time, limit: u32) -> Result<u64, StoreError> {
         let arguments = [before.into(), i64::from(limit).into()];
         count(self.tx.fetch_fixed(DELETE_BEFORE, arguments).await?, "deleted")
+    }
+
+    async fn delete_of_removed(
+        &mut self,
+        endpoint: WebhookEndpointId,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
+        let arguments = [endpoint.uuid().into(), i64::from(limit).into()];
+        count(
+            self.tx.fetch_fixed(DELETE_OF_REMOVED, arguments).await?,
+            "deleted",
+        )
     }
 }
 

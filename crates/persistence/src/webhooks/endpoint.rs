@@ -1,7 +1,7 @@
 use async_trait::async_trait;
 use sea_orm::{ActiveValue::Set, ColumnTrait as _};
 use serde_json::Value;
-use tenantry_domain::kernel::{Page, PageRequest, StoreError, WebhookEndpointId};
+use tenantry_domain::kernel::{Page, PageRequest, StoreError, Time, WebhookEndpointId};
 use tenantry_domain::webhooks::{
     DisableReason, EndpointState, EndpointUrl, EventFilter, FailureStreak, SignatureKind, WebhookEndpoint,
     WebhookEndpoints,
@@ -39,6 +39,7 @@ mod entity {
         pub failures: i32,
         pub created_at: DateTimeUtc,
         pub updated_at: DateTimeUtc,
+        pub deleted_at: Option<DateTimeUtc>,
         pub version: i64,
     }
 
@@ -71,12 +72,13 @@ impl WebhookEndpoints for PgStore {
         oldest_first(self.tx.find::<Entity>()).await
     }
 
-    async fn enabled(&mut self) -> Result<Vec<WebhookEndpoint>, StoreError> {
-        oldest_first(self.tx.find::<Entity>().filter(Column::DisabledAt.is_null())).await
-    }
-
     async fn count(&mut self) -> Result<u64, StoreError> {
         self.tx.find::<Entity>().count().await
+    }
+
+    async fn count_enabled(&mut self) -> Result<u64, StoreError> {
+        let enabled = self.tx.find::<Entity>().filter(Column::DisabledAt.is_null());
+        enabled.count().await
     }
 
     async fn insert(&mut self, endpoint: &WebhookEndpoint) -> Result<(), StoreError> {
@@ -112,9 +114,29 @@ impl WebhookEndpoints for PgStore {
         exactly_one(update.filter(Column::Id.eq(id.uuid())).run().await?)
     }
 
-    async fn delete(&mut self, id: WebhookEndpointId) -> Result<(), StoreError> {
-        let delete = self.tx.delete::<Entity>();
-        exactly_one(delete.filter(Column::Id.eq(id.uuid())).run().await?)
+    async fn delete(&mut self, id: WebhookEndpointId, now: Time) -> Result<(), StoreError> {
+        let deleted = ActiveModel {
+            enabled: Set(false),
+            disabled_at: Set(Some(now)),
+            header_names: Set(Value::Array(Vec::new())),
+            sealed_credentials: Set(Vec::new()),
+            former_until: Set(None),
+            updated_at: Set(now),
+            deleted_at: Set(Some(now)),
+            ..Default::default()
+        };
+        let update = self.tx.update::<Entity>().set(deleted);
+        exactly_one(update.filter(Column::Id.eq(id.uuid())).run().await?)
+    }
+
+    async fn remove(&mut self, id: WebhookEndpointId) -> Result<(), StoreError> {
+        let delete = self
+            .tx
+            .delete::<Entity>()
+            .with_deleted("the rows of deleted endpoints are removed");
+        let delete = delete.filter(Column::Id.eq(id.uuid()));
+        delete.filter(Column::DeletedAt.is_not_null()).run().await?;
+        Ok(())
     }
 }
 

@@ -17,12 +17,12 @@ SELECT $1, $3, x.id::uuid, $3, $4 FROM jsonb_array_elements_text($2::text::jsonb
 ON CONFLICT (tenant_id, endpoint_id) DO UPDATE SET due_at = least(webhook_lanes.due_at, EXCLUDED.due_at) \
 WHERE webhook_lanes.tenant_id = $1 RETURNING id";
 
-/// `$2` now, `$3` how many, `$4` the lease, `$5` its seconds. Due is compared with the clock of the server, and leases with that of the
+/// `$2` now, `$3` how many, `$4` the lease, `$5` its seconds, `$6` lanes with a window up to this one are left out. Due is compared with the clock of the server, and leases with that of the
 /// database: a server whose clock is fast takes nothing from others.
 const TAKE: &str = "\
 WITH free AS (SELECT l.id FROM webhook_lanes l WHERE l.tenant_id = $1 AND l.due_at <= $2 AND (l.not_before IS NULL OR l.not_before <= $2) \
- AND (l.lease_until IS NULL OR l.lease_until < now()) ORDER BY l.turn_at NULLS FIRST, l.id LIMIT $3 FOR UPDATE OF l SKIP LOCKED) \
-UPDATE webhook_lanes w SET lease_id = $4, lease_until = now() + $5 * interval '1 second' FROM free \
+ AND (l.lease_until IS NULL OR l.lease_until < now()) AND l.send_window > $6 ORDER BY l.turn_at NULLS FIRST, l.id LIMIT $3 FOR UPDATE OF l SKIP LOCKED) \
+UPDATE webhook_lanes w SET turn_at = $2, lease_id = $4, lease_until = now() + $5 * interval '1 second' FROM free \
 WHERE w.tenant_id = $1 AND w.id = free.id RETURNING w.endpoint_id, w.send_window, w.paced_until";
 
 /// `$2` the endpoint, `$3` the lease, `$4` its seconds. A lease that has expired stands as long as no other server has taken the lane.
@@ -51,7 +51,7 @@ impl PgStore {
         if endpoints.is_empty() {
             return Ok(());
         }
-        let window = i64::from(LaneState::WIDEST);
+        let window = i64::from(LaneState::NEW);
         let arguments = [json!(endpoints).to_string().into(), at.into(), window.into()];
         self.tx.fetch_all_fixed(MAKE_DUE, arguments).await.map(drop)
     }
@@ -59,12 +59,18 @@ impl PgStore {
 
 #[async_trait]
 impl WebhookLanes for PgStore {
-    async fn take(&mut self, lease: LaneLease, limit: u32, now: Time) -> Result<Vec<Lane>, StoreError> {
+    async fn take(
+        &mut self,
+        lease: LaneLease,
+        (limit, narrow): (u32, bool),
+        now: Time,
+    ) -> Result<Vec<Lane>, StoreError> {
         let arguments = [
             now.into(),
             i64::from(limit).into(),
             lease.id.into(),
             f64::from(lease.seconds).into(),
+            narrowest(narrow).into(),
         ];
         let rows = self.tx.fetch_all_fixed(TAKE, arguments).await?;
         let lane = |row| {
@@ -112,6 +118,11 @@ impl WebhookLanes for PgStore {
     }
 }
 
+/// The window that a lane must be wider than.
+fn narrowest(narrow: bool) -> i64 {
+    if narrow { 0 } else { i64::from(LaneState::NEW) }
+}
+
 /// The lanes of all tenants, as the platform role. It sees neither endpoints nor messages.
 #[derive(Debug, Clone)]
 pub struct PgDueLanes {
@@ -125,12 +136,12 @@ impl PgDueLanes {
     }
 }
 
-/// `$1` now, `$2` how many, `$3` the tenants that are left out, as a list in JSON. The index has only the lanes of endpoints with something to
+/// `$1` now, `$2` how many, `$3` the tenants that are left out, as a list in JSON, `$4` lanes with a window up to this one do not count. The index has only the lanes of endpoints with something to
 /// send.
 const DUE_TENANTS: &str = "\
 SELECT l.tenant_id FROM webhook_lanes l JOIN tenants t ON t.id = l.tenant_id \
  WHERE l.due_at <= $1 AND (l.not_before IS NULL OR l.not_before <= $1) AND (l.lease_until IS NULL OR l.lease_until < now()) \
-   AND t.status IN ('active', 'suspended') \
+   AND l.send_window > $4 AND t.status IN ('active', 'suspended') \
    AND l.tenant_id NOT IN (SELECT x.id::uuid FROM jsonb_array_elements_text($3::text::jsonb) AS x (id)) \
  GROUP BY l.tenant_id ORDER BY max(l.turn_at) NULLS FIRST, l.tenant_id LIMIT $2";
 
@@ -144,12 +155,17 @@ impl DueLanes for PgDueLanes {
     async fn tenants(
         &self,
         because: SystemScope,
-        (limit, except): (u32, &[TenantId]),
+        (limit, except, narrow): (u32, &[TenantId], bool),
         now: Time,
     ) -> Result<Vec<TenantId>, StoreError> {
         let mut tx = PlatformTx::begin(&self.platform, because, Mode::Read).await?;
         let except = json!(except).to_string();
-        let arguments = [now.into(), i64::from(limit).into(), except.into()];
+        let arguments = [
+            now.into(),
+            i64::from(limit).into(),
+            except.into(),
+            narrowest(narrow).into(),
+        ];
         let rows = tx.fetch_fixed(DUE_TENANTS, arguments).await?;
         tx.commit().await?;
         let tenant = |row| column::<Uuid>(row, "tenant_id").map(TenantId::from);

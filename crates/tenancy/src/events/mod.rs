@@ -2,6 +2,7 @@
 //! was published in all feeds, the export to a broker, and the retention. An event is recorded
 //! with the entry of the audit log, by [`Cx`](crate::Cx).
 
+pub(crate) mod batches;
 pub mod consumer;
 pub mod export;
 pub mod export_state;

@@ -5,22 +5,26 @@
 //! event that commits late gets a later number. It waits for no other transaction.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::iter;
 use tenantry_domain::kernel::{Permission, StoreError, SystemScope, TenantId};
+use tokio::time::Instant;
 
+use crate::events::batches::{BatchSizes, MOST_EVENTS};
 use crate::notifications::fan_out;
 use crate::{Cx, Tenancy, UseCaseError};
 
 /// Errors of the use cases of events.
 pub type EventError = UseCaseError;
 
-/// How many events are moved in one transaction.
-const MOVED_AT_ONCE: u32 = 500;
-
 /// How many transactions of a tenant a round makes.
 const BATCHES_OF_A_ROUND: u32 = 4;
+
+/// After how long a round makes no further transaction of a tenant: others wait for theirs.
+const PART_OF_A_ROUND: Duration = Duration::from_millis(500);
 
 /// How many tenants a round looks at.
 const TENANTS: u32 = 100;
@@ -107,37 +111,50 @@ pub async fn publish(cx: &Cx) -> Result<u64, EventError> {
     Ok(publish_batches(cx, u32::MAX).await?.published)
 }
 
-/// The same, up to so many transactions.
+/// The same, up to so many transactions. A tenant with more of them has a part of the time of a round.
 async fn publish_batches(cx: &Cx, most: u32) -> Result<Published, EventError> {
     cx.require(Permission::KeepEvents)?;
-    let mut all = Published::default();
+    let (mut all, begin) = (Published::default(), Instant::now());
     for batch in 1..=most {
-        let moved: Result<(u64, u64), StoreError> = cx
-            .write(async |work| {
-                let moved = work.events().publish(MOVED_AT_ONCE).await?;
-                if moved == 0 {
-                    return Ok((0, 0));
-                }
-                fan_out::enqueue_published(cx, work, moved).await?;
-                // In this transaction, so that a webhook is queued exactly if its event is in the feed.
-                let queued = work.webhook_deliveries().queue_published(moved, cx.now()).await?;
-                Ok((moved, queued))
-            })
-            .await;
-        let (moved, queued) = moved?;
-        if queued > 0 {
-            cx.app().delivery_signals().note_queued();
-        }
-        if moved > 0 {
-            cx.app()
-                .event_signals()
-                .note_published(cx.scope().tenant(), moved);
-        }
+        let (moved, is_more) = publish_batch(cx).await?;
         all.published += moved;
-        all.is_more = moved == u64::from(MOVED_AT_ONCE);
-        if !all.is_more || batch == most {
+        all.is_more = is_more;
+        let is_over = most != u32::MAX && begin.elapsed() >= PART_OF_A_ROUND;
+        if !is_more || batch == most || is_over {
             break;
         }
     }
     Ok(all)
+}
+
+/// Publishes events in one transaction. Returns how many, and whether there may be more.
+async fn publish_batch(cx: &Cx) -> Result<(u64, bool), StoreError> {
+    let (sizes, tenant) = (cx.app().state::<BatchSizes>(), cx.scope().tenant());
+    // That of the last try.
+    let size = AtomicU32::new(MOST_EVENTS);
+    let moved: Result<(u64, u64), StoreError> = cx
+        .write(async |work| {
+            let endpoints = work.webhook_endpoints().count_enabled().await?;
+            let most = sizes.next(tenant, endpoints);
+            size.store(most, Ordering::Relaxed);
+            let moved = work.events().publish(most).await?;
+            if moved == 0 {
+                return Ok((0, 0));
+            }
+            fan_out::enqueue_published(cx, work, moved).await?;
+            // In this transaction, so that a webhook is queued exactly if its event is in the feed.
+            let queued = work.webhook_deliveries().queue_published(moved, cx.now()).await?;
+            Ok((moved, queued))
+        })
+        .await;
+    let size = size.load(Ordering::Relaxed);
+    let (moved, queued) = moved.inspect_err(|_| sizes.note_failure(tenant, size))?;
+    if queued > 0 {
+        cx.app().delivery_signals().note_queued();
+    }
+    if moved > 0 {
+        sizes.note_success(tenant);
+        cx.app().event_signals().note_published(tenant, moved);
+    }
+    Ok((moved, moved == u64::from(size)))
 }

@@ -34,6 +34,13 @@ impl JobHandler for KeepEvents {
             return Ok(());
         };
         let before = cx.now() - Duration::days(days.clamp(1, 3_650));
+        let batch = u64::from(DELETED_AT_ONCE);
+        while cx
+            .write(async |work| work.events().delete_before(before, DELETED_AT_ONCE).await)
+            .await?
+            == batch
+        {}
+        // Deliveries of events that are still there say what was delivered: without them a recovery would send it again.
         let batch = u64::from(DELIVERIES_AT_ONCE);
         while cx
             .write(async |work| {
@@ -41,12 +48,6 @@ impl JobHandler for KeepEvents {
                     .delete_before(before, DELIVERIES_AT_ONCE)
                     .await
             })
-            .await?
-            == batch
-        {}
-        let batch = u64::from(DELETED_AT_ONCE);
-        while cx
-            .write(async |work| work.events().delete_before(before, DELETED_AT_ONCE).await)
             .await?
             == batch
         {}

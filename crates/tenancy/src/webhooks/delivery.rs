@@ -47,7 +47,7 @@ pub struct Recovered {
     pub has_more: bool,
 }
 
-/// Queues a test of an endpoint: one attempt, whatever its filter says. Returns the id of the message.
+/// Queues a test of an endpoint: one attempt, whatever its filter says, also while it rests. Returns the id of the message.
 ///
 /// # Errors
 /// [`DeliveryError`].
@@ -60,6 +60,7 @@ pub async fn test(cx: &Cx, endpoint: WebhookEndpointId) -> Result<EventId, Deliv
         work.webhook_deliveries()
             .queue_test(message, endpoint, &data, cx.now())
             .await?;
+        wake(cx, work, endpoint).await?;
         cx.record(work, Changed::new("webhook_endpoint.tested", endpoint.uuid()))
             .await?;
         Ok(message)
@@ -82,6 +83,7 @@ pub async fn resend(cx: &Cx, message: EventId, endpoint: WebhookEndpointId) -> R
         {
             return Err(DeliveryError::NotFound);
         }
+        wake(cx, work, endpoint).await?;
         let changed = Changed::new("webhook_endpoint.message_resent", endpoint.uuid());
         Ok(cx.record(work, changed).await?)
     });
@@ -190,7 +192,7 @@ pub async fn message(cx: &Cx, id: EventId) -> Result<MessageWithBody, DeliveryEr
     Ok(MessageWithBody { message, body })
 }
 
-/// Makes the lane of an endpoint due: of one that was disabled, so that what is queued is canceled.
+/// Makes the lane of an endpoint due at once, also where it rests.
 ///
 /// # Errors
 /// Those of the store.

@@ -2,7 +2,7 @@
 //!
 //! It is a loop beside the worker of jobs and not a job for each delivery: a lane reads and stores many deliveries in one transaction. No
 //! transaction is open while a request is. Places are bounded for the process, for each tenant and for each endpoint, so that one slow
-//! endpoint delays no other, and one tenant no other.
+//! endpoint delays no other, and one tenant no other. Endpoints that are slow have half of the places, so that many of them do not either.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl Dispatcher {
         while let Some(runs) = taken.next().await {
             is_more |= runs.len() == LANES_AT_ONCE;
             for run in runs {
-                let place = places.enter(run.tenant());
+                let place = places.enter(run.tenant(), run.is_narrow());
                 lanes.spawn(async move {
                     run.run().await;
                     drop(place);
@@ -138,7 +138,11 @@ impl Dispatcher {
         let (ports, full) = (&self.places.app.ports, self.places.full_tenants());
         ports
             .due_lanes
-            .tenants(BECAUSE, (rows(limit), &full), ports.clock.now())
+            .tenants(
+                BECAUSE,
+                (rows(limit), &full, self.places.takes_narrow()),
+                ports.clock.now(),
+            )
             .await
     }
 
@@ -171,15 +175,23 @@ impl Dispatcher {
             id: cx.ids().uuid(),
             seconds: u32::try_from(lasts.as_secs()).unwrap_or(u32::MAX).max(1),
         };
-        let _turn = self.places.transaction().await;
+        let _turn = self.places.transaction(cx.scope().tenant()).await;
         let valid_until = Instant::now() + lasts;
         let taken: Vec<(_, Loaded)> = cx
             .write_behind(async |work| {
                 let now = cx.now();
                 let mut taken = Vec::new();
-                for lane in work.webhook_lanes().take(lease, rows(limit), now).await? {
-                    let found = work.webhook_endpoints().find(lane.endpoint).await?;
-                    taken.push((lane, load(cx, work, (&lane, found), &[]).await?));
+                let taking = (rows(limit), self.places.takes_narrow());
+                for lane in work.webhook_lanes().take(lease, taking, now).await? {
+                    let found = work.webhook_endpoints().find(lane.endpoint).await;
+                    match found {
+                        Ok(found) => taken.push((lane, load(cx, work, (&lane, found), &[]).await?)),
+                        // A row that cannot be decoded stops its own endpoint, whose lease expires, and no other.
+                        Err(StoreError::Other(error)) => {
+                            tracing::error!(endpoint = %lane.endpoint, %error, "a webhook endpoint cannot be read");
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
                 Ok::<_, StoreError>(taken)
             })

@@ -12,7 +12,7 @@ use tenantry_domain::webhooks::{
 
 use crate::kernel::step_up::RecentFactor;
 use crate::plans::Countable;
-use crate::webhooks::{acting, delivery, delivery_state};
+use crate::webhooks::{acting, delivery, delivery_state, removal};
 use crate::{Changed, Cx, OwnReason, Precondition, UseCaseError, audited};
 
 audited!(WebhookEndpoint, "webhook_endpoint");
@@ -130,8 +130,7 @@ pub async fn update(
             keep(cx, work, &mut endpoint, &credentials).await?;
         }
         work.webhook_endpoints().update(&endpoint).await?;
-        if !endpoint.state.is_enabled() {
-            // The dispatcher cancels what is queued.
+        if has_to_wake(&before, &endpoint) {
             delivery::wake(cx, work, id).await?;
         }
         let action = action_of(&before, &endpoint);
@@ -142,7 +141,7 @@ pub async fn update(
     .await
 }
 
-/// Deletes an endpoint. Nothing more is sent to it.
+/// Deletes an endpoint: marks it, cancels what is queued, and has a job remove its deliveries and attempts.
 ///
 /// # Errors
 /// [`WebhookEndpointError`].
@@ -152,7 +151,10 @@ pub async fn delete(cx: &Cx, id: WebhookEndpointId, when: &Precondition) -> Resu
         acting::hold(cx, work).await??;
         let endpoint = find_for_update(work, id).await?;
         when.check(endpoint.version)?;
-        work.webhook_endpoints().delete(id).await?;
+        work.webhook_endpoints().delete(id, cx.now()).await?;
+        // The dispatcher cancels what is queued.
+        delivery::wake(cx, work, id).await?;
+        removal::ask(cx, work, id).await?;
         Ok(cx.record(work, Changed::deleted(&endpoint)).await?)
     })
     .await
@@ -192,6 +194,15 @@ fn issued(endpoint: WebhookEndpoint, secrets: &EndpointSecrets) -> IssuedEndpoin
         SignatureKind::Ed25519 => None,
     };
     IssuedEndpoint { endpoint, secret }
+}
+
+/// Whether the dispatcher looks at the endpoint at once, also where it rests: what is queued for a disabled endpoint is canceled, another
+/// receiver has not asked for the rest, and without the order the next message waits for none.
+fn has_to_wake(before: &WebhookEndpoint, after: &WebhookEndpoint) -> bool {
+    !after.state.is_enabled()
+        || !before.state.is_enabled()
+        || before.url != after.url
+        || before.ordered != after.ordered
 }
 
 /// What a change is called: a change of the state by its name, whatever else it changes.

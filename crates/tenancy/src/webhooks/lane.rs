@@ -13,7 +13,7 @@ use tenantry_domain::store::Work;
 use tenantry_domain::tenant::Capability;
 use tenantry_domain::webhooks::{
     AttemptResult, ConnectionFault, Delivery, DeliveryOutcome, DeliveryState, DisablingRule, DueDelivery,
-    EndpointCredentials, EndpointStep, Lane, LaneLease, MessageId, SendError, WebhookEndpoint,
+    EndpointCredentials, EndpointStep, FailureStreak, Lane, LaneLease, MessageId, SendError, WebhookEndpoint,
     WebhookRequest,
 };
 use tokio::sync::Semaphore;
@@ -26,7 +26,7 @@ use crate::webhooks::delivery_state::{credentials, settle};
 use crate::webhooks::disabled_notice;
 use crate::webhooks::places::{BECAUSE, Places};
 
-/// How many deliveries are read at once: what one endpoint has in memory.
+/// The most deliveries of one endpoint in memory, in flight or queued. Their data is as old as the reading.
 const READ_AT_ONCE: u32 = 32;
 
 /// How many results are stored at once while there is more to send.
@@ -57,7 +57,8 @@ enum Target {
     Unreadable,
 }
 
-/// Reads what is due of a lane, without the deliveries `except`. Those whose event is not kept any more are canceled.
+/// Reads what is due of a lane, without the deliveries `except`: so many that the lane has [`READ_AT_ONCE`] in memory at the most. Those whose
+/// event is not kept any more are canceled.
 pub(crate) async fn load(
     cx: &Cx,
     work: &mut Work,
@@ -86,7 +87,10 @@ pub(crate) async fn load(
         let first = first.filter(|first| first.due_at <= now && !except.contains(&first.id));
         first.into_iter().collect()
     } else {
-        queue.due(lane.endpoint, (READ_AT_ONCE, except), now).await?
+        match missing(except.len()) {
+            0 => Vec::new(),
+            limit => queue.due(lane.endpoint, (limit, except), now).await?,
+        }
     };
     let lost: Vec<Uuid> = due
         .iter()
@@ -104,6 +108,11 @@ pub(crate) async fn load(
         target: Target::Endpoint(Box::new(endpoint), Arc::new(credentials)),
         due,
     })
+}
+
+/// How many more deliveries a lane may have in memory.
+fn missing(known: usize) -> u32 {
+    u32::try_from(known).map_or(0, |known| READ_AT_ONCE.saturating_sub(known))
 }
 
 /// A lane that this process has leased.
@@ -170,6 +179,11 @@ impl LaneRun {
         self.cx.scope().tenant()
     }
 
+    /// Whether the endpoint is slow, or has not shown yet that it is not.
+    pub(crate) fn is_narrow(&self) -> bool {
+        self.lane.state.is_narrow()
+    }
+
     /// Sends until nothing is due, the endpoint rests, or another one needs the place.
     pub(crate) async fn run(mut self) {
         loop {
@@ -206,8 +220,9 @@ impl LaneRun {
             }
             Ok(_) => false,
             Err(error) => {
-                tracing::warn!(%tenant, %error, "a tenant could not be entered, its webhooks wait");
-                false
+                // What is in flight is not given up for this: the next transaction decides.
+                tracing::warn!(%tenant, %error, "a tenant could not be entered again, trying later");
+                true
             }
         }
     }
@@ -232,6 +247,7 @@ impl LaneRun {
             let request = Request {
                 places: Arc::clone(&self.places),
                 share: Arc::clone(&self.share),
+                is_narrow: self.lane.state.is_narrow(),
                 endpoint: endpoint.url.clone(),
                 credentials: Arc::clone(credentials),
                 valid_until: self.valid_until,
@@ -288,7 +304,9 @@ impl LaneRun {
         let now = self.cx.now();
         let schedule = (&self.places.config.schedule, self.random());
         let (state, next) = due.after(&delivery.outcome, schedule, now);
-        self.lane.state.attempted(&delivery.outcome, now);
+        self.lane
+            .state
+            .attempted(&delivery.outcome, delivery.latency, now);
         let signals = self.places.app.delivery_signals();
         signals.note_attempt(&delivery.outcome);
         signals.note_ended(state, 1);
@@ -313,7 +331,7 @@ impl LaneRun {
         loop {
             let held_until = Instant::now() + self.places.config.lease;
             let stored = {
-                let _turn = self.places.transaction().await;
+                let _turn = self.places.transaction(self.tenant()).await;
                 self.store_once().await
             };
             match stored {
@@ -345,12 +363,16 @@ impl LaneRun {
         let rule = &self.places.config.rule;
         // It need not outlast a crash of the database: what is undone is sent again, as after a crash of this process.
         cx.write_behind(async |work| {
-            // The endpoint before the lane: whoever deletes an endpoint locks them in this order.
-            let found = work.webhook_endpoints().find_for_update(lane.endpoint).await?;
+            // The endpoint before the lane: changes of an endpoint lock them in this order. Results that change nothing of it, which is the usual
+            // case, do not wait for them.
+            let mut found = work.webhook_endpoints().find(lane.endpoint).await?;
+            let changes = |found: &WebhookEndpoint| Verdict::of(found, &self.results, rule).changes(found);
+            if found.as_ref().is_some_and(changes) {
+                found = work.webhook_endpoints().find_for_update(lane.endpoint).await?;
+            }
             if !work.webhook_lanes().hold(lane.endpoint, self.lease).await? {
                 return Ok(Goes::Out);
             }
-            let mut found = found;
             if !self.results.is_empty() {
                 work.webhook_deliveries().store(&self.results).await?;
                 if let Some(endpoint) = &found
@@ -419,7 +441,40 @@ impl LaneRun {
     }
 }
 
-/// Stores what results mean for their endpoint. Returns whether it was disabled.
+/// What results mean for their endpoint.
+struct Verdict<'a> {
+    streak: Option<FailureStreak>,
+    /// The result that disables it.
+    disabling: Option<&'a AttemptResult>,
+}
+
+impl<'a> Verdict<'a> {
+    fn of(endpoint: &WebhookEndpoint, results: &'a [AttemptResult], rule: &DisablingRule) -> Self {
+        let mut streak = endpoint.streak;
+        if !endpoint.state.is_enabled() {
+            return Self {
+                streak,
+                disabling: None,
+            };
+        }
+        // An attempt before the last change may have been at a former URL, or before the endpoint was enabled again.
+        let mut counted = results.iter().filter(|result| result.at >= endpoint.updated_at);
+        let disabling = counted.find(|result| match rule.after(streak, &result.outcome, result.at) {
+            EndpointStep::Keep(after) => {
+                streak = after;
+                false
+            }
+            EndpointStep::Disable(_) => true,
+        });
+        Self { streak, disabling }
+    }
+
+    fn changes(&self, endpoint: &WebhookEndpoint) -> bool {
+        self.streak != endpoint.streak || self.disabling.is_some()
+    }
+}
+
+/// Stores what results mean for their endpoint, which is locked if they change it. Returns whether it was disabled.
 async fn judge(
     cx: &Cx,
     work: &mut Work,
@@ -427,19 +482,7 @@ async fn judge(
     results: &[AttemptResult],
     rule: &DisablingRule,
 ) -> Result<bool, StoreError> {
-    if !endpoint.state.is_enabled() {
-        return Ok(false);
-    }
-    let mut streak = endpoint.streak;
-    let disabling = results
-        .iter()
-        .find(|result| match rule.after(streak, &result.outcome, result.at) {
-            EndpointStep::Keep(after) => {
-                streak = after;
-                false
-            }
-            EndpointStep::Disable(_) => true,
-        });
+    let Verdict { streak, disabling } = Verdict::of(endpoint, results, rule);
     if streak != endpoint.streak {
         work.webhook_endpoints().store_streak(endpoint.id, streak).await?;
     }
@@ -458,6 +501,7 @@ async fn judge(
 struct Request {
     places: Arc<Places>,
     share: Arc<Semaphore>,
+    is_narrow: bool,
     endpoint: tenantry_domain::webhooks::EndpointUrl,
     credentials: Arc<EndpointCredentials>,
     valid_until: Instant,
@@ -468,6 +512,11 @@ impl Request {
         let app = Arc::clone(&self.places.app);
         // The semaphores are never closed. The tenant's own comes first, so that its requests wait without the places of others.
         let _of_tenant = self.share.acquire_owned().await.ok();
+        let narrow = self.is_narrow.then(|| Arc::clone(&self.places.narrow_in_flight));
+        let _of_narrow = match narrow {
+            Some(narrow) => narrow.acquire_owned().await.ok(),
+            None => None,
+        };
         let _of_all = Arc::clone(&self.places.in_flight).acquire_owned().await.ok();
         let at = app.ports.clock.now();
         let body = due.body().filter(|_| Instant::now() < self.valid_until);

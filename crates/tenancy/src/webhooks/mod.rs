@@ -10,3 +10,5 @@ pub mod endpoint;
 pub(crate) mod lane;
 pub(crate) mod places;
 pub mod portal;
+pub mod removal;
+pub(crate) mod turns;

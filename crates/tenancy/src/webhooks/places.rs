@@ -1,15 +1,16 @@
 //! What the runs of lanes share: the configuration of the dispatcher, the places for requests and transactions, and whose they are.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tenantry_domain::kernel::{SystemScope, TenantId};
 use tenantry_domain::webhooks::{DisablingRule, RetrySchedule, WebhookSender};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::Semaphore;
 
 use crate::Tenancy;
+use crate::webhooks::turns::{TransactionTurns, Turn};
 
 /// For what the dispatcher enters a tenant.
 pub(crate) const BECAUSE: SystemScope = SystemScope::because("webhooks are delivered");
@@ -27,7 +28,7 @@ pub struct DispatcherConfig {
     pub in_flight: usize,
     /// How many of them may be of one tenant.
     pub in_flight_per_tenant: usize,
-    /// How many transactions run at once: a part of the connections, so that requests find some.
+    /// How many transactions run at once, one of each tenant: a part of the connections, so that requests find some.
     pub transactions: usize,
     /// After how long without a sign of life an endpoint is taken over by others.
     pub lease: Duration,
@@ -65,7 +66,10 @@ pub(crate) struct Places {
     pub(crate) sender: Arc<dyn WebhookSender>,
     pub(crate) config: DispatcherConfig,
     pub(crate) in_flight: Arc<Semaphore>,
-    transactions: Semaphore,
+    /// The part of them for narrow lanes: half.
+    pub(crate) narrow_in_flight: Arc<Semaphore>,
+    narrow_lanes: AtomicUsize,
+    transactions: TransactionTurns,
     shares: Mutex<HashMap<TenantId, Share>>,
     /// Whether endpoints wait for a place.
     is_crowded: AtomicBool,
@@ -84,7 +88,9 @@ impl Places {
             app,
             sender,
             in_flight: Arc::new(Semaphore::new(config.in_flight.max(1))),
-            transactions: Semaphore::new(config.transactions.max(1)),
+            narrow_in_flight: Arc::new(Semaphore::new((config.in_flight / 2).max(1))),
+            narrow_lanes: AtomicUsize::new(0),
+            transactions: TransactionTurns::new(config.transactions),
             config,
             shares: Mutex::default(),
             is_crowded: AtomicBool::new(false),
@@ -116,10 +122,9 @@ impl Places {
         self.is_crowded() || self.left_of(tenant) == 0
     }
 
-    /// Waits for the turn to run a transaction. It ends with the returned value.
-    pub(crate) async fn transaction(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed.
-        self.transactions.acquire().await.ok()
+    /// Waits for the turn of a tenant to run a transaction. It ends with the returned value.
+    pub(crate) async fn transaction(&self, tenant: TenantId) -> Turn<'_> {
+        self.transactions.take(tenant).await
     }
 
     /// The requests of a tenant that may be in flight.
@@ -147,13 +152,24 @@ impl Places {
         full.map(|(tenant, _)| *tenant).collect()
     }
 
+    /// Whether narrow lanes may be taken: they have half of the places.
+    pub(crate) fn takes_narrow(&self) -> bool {
+        self.narrow_lanes.load(Ordering::Relaxed) < (self.config.lanes / 2).max(1)
+    }
+
     /// Takes a place for a lane of a tenant, until the returned value is dropped.
-    pub(crate) fn enter(self: &Arc<Self>, tenant: TenantId) -> LanePlace {
+    pub(crate) fn enter(self: &Arc<Self>, tenant: TenantId, is_narrow: bool) -> LanePlace {
+        self.narrow_lanes
+            .fetch_add(usize::from(is_narrow), Ordering::Relaxed);
         self.requests_of(tenant);
         if let Some(share) = self.shares().get_mut(&tenant) {
             share.lanes += 1;
         }
-        LanePlace(Arc::clone(self), tenant)
+        LanePlace {
+            places: Arc::clone(self),
+            tenant,
+            is_narrow,
+        }
     }
 
     fn shares(&self) -> MutexGuard<'_, HashMap<TenantId, Share>> {
@@ -162,15 +178,23 @@ impl Places {
 }
 
 /// The place of a lane among those of its tenant.
-pub(crate) struct LanePlace(Arc<Places>, TenantId);
+pub(crate) struct LanePlace {
+    places: Arc<Places>,
+    tenant: TenantId,
+    is_narrow: bool,
+}
 
 impl Drop for LanePlace {
     fn drop(&mut self) {
-        let mut shares = self.0.shares();
-        if let Some(share) = shares.get_mut(&self.1) {
+        let places = &self.places;
+        places
+            .narrow_lanes
+            .fetch_sub(usize::from(self.is_narrow), Ordering::Relaxed);
+        let mut shares = places.shares();
+        if let Some(share) = shares.get_mut(&self.tenant) {
             share.lanes = share.lanes.saturating_sub(1);
             if share.lanes == 0 {
-                shares.remove(&self.1);
+                shares.remove(&self.tenant);
             }
         }
     }

@@ -74,6 +74,16 @@ impl StatementTimeouts {
     }
 }
 
+impl PoolConfig {
+    /// How many of the connections are for all that runs on no thread with a share of its own: jobs, and the loops of a server.
+    pub fn shared_connections(&self) -> usize {
+        shares(self.size.max(1), self.threads)
+            .first()
+            .copied()
+            .unwrap_or(1)
+    }
+}
+
 impl Default for PoolConfig {
     fn default() -> Self {
         Self {
