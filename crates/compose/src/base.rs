@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use tenantry_billing::plans::{PlanBook, Plans, RateError};
 use tenantry_domain::customization::SettingRegistry;
-use tenantry_domain::flags::FlagDefinition;
 use tenantry_domain::events::EventTypes;
+use tenantry_domain::flags::FlagDefinition;
 use tenantry_domain::identity::PasswordHasher;
 use tenantry_domain::kernel::{Clock, IdSource, PermissionRegistry, StoreError};
 use tenantry_domain::plans::PlanCatalogue;

@@ -34,6 +34,6 @@ pub use ports::{application, ports};
 pub use secret::Secret;
 pub use signing_keys::{DEVELOPMENT_MARK, NO_SIGNING_KEY, SigningKeyConfig};
 pub use upkeep::{
-    Upkeep, beside, chain_audit, export_events, deliver_webhooks, follow_keys, mail_workspaces, publish_events, raise_alerts, read_keys,
-    store_notes, stream_audit,
+    Upkeep, beside, chain_audit, deliver_webhooks, export_events, follow_keys, mail_workspaces,
+    publish_events, raise_alerts, read_keys, store_notes, stream_audit,
 };

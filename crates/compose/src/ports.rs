@@ -10,15 +10,15 @@ use tenantry_domain::store::Units;
 use tenantry_domain::tenant::Gate;
 use tenantry_mail::{CompiledTemplates, LogMailer};
 use tenantry_persistence::{
-    PgCustomers, PgDueLanes, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgPublishedEvents, PgQuotaUpkeep,
-    PgRegistry, PgSentMails, PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits, PgUnpublishedEvents,
-    PgUnsentAudit, PgUsageUpkeep, PgWorkspaces,
+    PgCustomers, PgDueLanes, PgFlags, PgOperatorOutbox, PgOperators, PgProviderEvents, PgPublishedEvents,
+    PgQuotaUpkeep, PgRegistry, PgSentMails, PgSigningKeys, PgTenantArchive, PgTenantRows, PgUnits,
+    PgUnpublishedEvents, PgUnsentAudit, PgUsageUpkeep, PgWorkspaces,
 };
 use tenantry_system::{
     AccessTokensError, AeadSeal, CachedAccessTokens, FileSpool, HmacInvitationTokens, HmacLinkTokens,
     HmacOneTimeCodes, HmacRefreshTokens, HmacUnsubscribeTokens, JwtAccessTokens, JwtOperatorTokens,
-    JwtPortalTokens,
-    JwtSupportTokens, LocalCaches, SigningKey, SigningKeyRing, SystemResolver, SystemSecrets,
+    JwtPortalTokens, JwtSupportTokens, LocalCaches, SigningKey, SigningKeyRing, SystemResolver,
+    SystemSecrets,
 };
 use tenantry_tenancy::{NoTraces, Policy, Ports, Tenancy};
 use tenantry_webhooks::StandardKeys;

@@ -14,7 +14,7 @@ use tenantry_domain::customization::SettingRegistry;
 use tenantry_domain::events::{EventExport, EventTypeError};
 use tenantry_domain::identity::{
     ApiKeyFormat, BreachedPasswords, ChallengePurpose, ChallengeVerifier, Challenges, PasskeyCeremonies,
-    PasswordHasher, TotpWindow, SpentChallenges,
+    PasswordHasher, SpentChallenges, TotpWindow,
 };
 use tenantry_domain::kernel::{
     Clock, HostResolver, InvalidatedCache, InvalidationPublisher, PermissionError, StoreError,

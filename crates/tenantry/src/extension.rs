@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use actix_web::web::ServiceConfig;
 use tenantry_domain::customization::Definition;
-use tenantry_domain::flags::FlagDefinition;
 use tenantry_domain::events::{EventType, EventTypeError, EventTypes};
+use tenantry_domain::flags::FlagDefinition;
 use tenantry_domain::kernel::{Needs, Permission, PermissionError, PermissionRegistry};
 use tenantry_http::Api;
 use tenantry_migration::{MigrationError, Migrator, MigratorTrait};

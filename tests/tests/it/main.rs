@@ -117,7 +117,7 @@ mod usage;
 mod user_import;
 mod users;
 mod views;
-mod webhook_receivers;
 mod webhook_deliveries;
 mod webhook_endpoints;
+mod webhook_receivers;
 mod workspaces;

@@ -21,7 +21,9 @@ pub use customer::{Customers, KnownCustomer};
 pub use dunning::{Dunning, DunningState, DunningStep, DunningTerms};
 pub use invoice::{Invoice, Invoices};
 pub use meter_report::{MeterReport, MeterReports, ReportState};
-pub use notice::{ApiKeyNotice, DomainNotice, DunningNotice, EndingKey, Notice, OpenInvoice, QuotaNotice, WebhookNotice};
+pub use notice::{
+    ApiKeyNotice, DomainNotice, DunningNotice, EndingKey, Notice, OpenInvoice, QuotaNotice, WebhookNotice,
+};
 pub use payment::{
     ChargedMeter, CheckoutRef, CustomerRef, Delivered, EventRef, ForgedEvent, InvoiceLine, InvoiceRef,
     InvoiceStatus, Link, NewCheckout, NewCustomer, NewSubscription, Offer, OpenCheckout, PaymentProvider,

@@ -45,11 +45,12 @@ pub use hex::hex;
 pub use hierarchy::{Level, Resolved, resolve};
 pub use id::{
     AccountLinkId, AccountNoticeId, ApiKeyId, AuditBlockId, AuditEventId, AuditHeadId, BillingAccountId,
-    CustomRoleId, DomainId, ErasureId, EventConsumerId, EventId, ExportId, FlagOverrideId, IdSource, InvitationId, InvoiceId,
-    JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, NotificationId, OperatorEventId, OperatorId,
-    ParseIdError, PasskeyId, ProjectId, QuotaAlertId, QuotaCounterId, QuotaLeaseId, QuotaReservationId,
-    ResourceId, ResourceVersionId, SecurityAlertId, SecurityDetectionId, SessionId, SupportAccessId,
-    SupportUseId, SystemJobId, TaskId, TenantId, UsageEventId, UserId, WebhookEndpointId,
+    CustomRoleId, DomainId, ErasureId, EventConsumerId, EventId, ExportId, FlagOverrideId, IdSource,
+    InvitationId, InvoiceId, JobId, LeaseId, MemberId, MeterReportId, MfaChallengeId, NotificationId,
+    OperatorEventId, OperatorId, ParseIdError, PasskeyId, ProjectId, QuotaAlertId, QuotaCounterId,
+    QuotaLeaseId, QuotaReservationId, ResourceId, ResourceVersionId, SecurityAlertId, SecurityDetectionId,
+    SessionId, SupportAccessId, SupportUseId, SystemJobId, TaskId, TenantId, UsageEventId, UserId,
+    WebhookEndpointId,
 };
 pub use invalid::{Check, FieldError, Invalid, check_text, pointer_segment};
 pub use invalidation::{Change, InvalidatedCache, InvalidationPublisher};

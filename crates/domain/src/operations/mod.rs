@@ -40,8 +40,8 @@ pub use operator_outbox::OperatorOutbox;
 pub use operator_role::{OperatorNeeds, OperatorPermission, OperatorRole};
 pub use pending_operator::PendingOperator;
 pub use platform_rows::{
-    LogRange, LoggedEvents, PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRow, PlatformRows, PlatformTask,
-    PlatformUsage, PlatformUser, RowPosition, RowRange,
+    LogRange, LoggedEvents, PlatformAuditEvent, PlatformEvent, PlatformProject, PlatformRow, PlatformRows,
+    PlatformTask, PlatformUsage, PlatformUser, RowPosition, RowRange,
 };
 pub use platform_support::{PlatformSupportAccess, PlatformSupportAccesses, SupportFilter};
 pub use quota_gate::{

@@ -20,8 +20,8 @@ mod sender;
 
 pub use custom_headers::CustomHeaders;
 pub use deliveries::{
-    AttemptLatency, AttemptResult, DeliveryState, DeliveryStats, DueDelivery, MessageDelivery, RecordedAttempt,
-    Recovery, TEST_MESSAGE, WebhookDeliveries, WebhookMessage, message_body, test_data,
+    AttemptLatency, AttemptResult, DeliveryState, DeliveryStats, DueDelivery, MessageDelivery,
+    RecordedAttempt, Recovery, TEST_MESSAGE, WebhookDeliveries, WebhookMessage, message_body, test_data,
 };
 pub use disabling::{DisableReason, DisablingRule, EndpointStep, FailureStreak};
 pub use endpoint::{

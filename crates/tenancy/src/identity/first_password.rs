@@ -65,14 +65,10 @@ where
     E: From<Invalid> + From<PasswordError>,
 {
     let compared = app
-        
-            .ports
-        
-            .passwords
-        
-            .verify(caller, new.clone(), Some(hash))
-        
-            .await?;
+        .ports
+        .passwords
+        .verify(caller, new.clone(), Some(hash))
+        .await?;
     if compared.is_right() {
         let detail = "is the password that was first chosen for the account; choose another one";
         return Err(Invalid::one("/new_password", "weak_password", detail).into());
