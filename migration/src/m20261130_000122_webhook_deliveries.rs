@@ -47,7 +47,7 @@ fn deliveries() -> TenantTable {
         )
         .check(
             "webhook_deliveries_attempts_check",
-            "tries BETWEEN 0 AND attempts AND position >= 0",
+            "tries >= 0 AND tries <= attempts AND position >= 0",
         )
         .unique("webhook_deliveries_message_key", &["message_id", "endpoint_id"])
         .index("webhook_deliveries_message_idx", &["created_at", "message_id"])

@@ -986,12 +986,12 @@ impl Ids {
                 .await
                 .expect(204);
         }
-        // No request deletes either of them.
+        // No request deletes any of them; a message goes with its endpoint, in a job.
         let sql = format!(
             "DELETE FROM usage_events WHERE id = '{}'; DELETE FROM quota_reservations WHERE id = '{}'; \
              DELETE FROM refresh_sessions WHERE id = '{}'; DELETE FROM invitations WHERE id = '{}'; \
-             DELETE FROM passkeys WHERE id = '{}'",
-            ids.usage_event, ids.reservation, ids.session, ids.invitation, ids.passkey
+             DELETE FROM passkeys WHERE id = '{}'; DELETE FROM webhook_deliveries WHERE message_id = '{}'",
+            ids.usage_event, ids.reservation, ids.session, ids.invitation, ids.passkey, ids.message
         );
         let mut admin = world.database.admin().await;
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
