@@ -50,21 +50,9 @@ pub fn ports(
     let tokens = Tokens::new(base)?;
     let derived = Derived::of(&base.keys);
     let operators = Arc::new(PgOperators::new(platform.clone(), Arc::clone(&publisher)));
-    let verified =
-        CachedAccessTokens::new(tokens.access.clone(), Arc::clone(&base.clock), base.cache.entries);
     Ok(Ports {
-        units: Units::new(Arc::new(PgUnits::new(
-            runtime.clone(),
-            publisher,
-            Arc::clone(&base.clock),
-        ))),
-        gate: Gate::new(
-            caches.directory.clone(),
-            Arc::new(verified),
-            tokens.support.clone(),
-            tokens.portal.clone(),
-            Arc::clone(&base.ids),
-        ),
+        units: units(base, publisher),
+        gate: gate(base, caches, &tokens),
         registry: Arc::new(PgRegistry::new(platform.clone())),
         tenant_rows: Arc::new(PgTenantRows::new(runtime.clone(), platform.clone())),
         tenant_archive: Arc::new(PgTenantArchive::new(runtime, platform.clone())?),
@@ -125,6 +113,23 @@ pub fn ports(
         clock: Arc::clone(&base.clock),
         ids: Arc::clone(&base.ids),
     })
+}
+
+fn units(base: &Base, publisher: Arc<dyn InvalidationPublisher>) -> Units {
+    let clock = Arc::clone(&base.clock);
+    Units::new(Arc::new(PgUnits::new(base.runtime.clone(), publisher, clock)))
+}
+
+fn gate(base: &Base, caches: &Caches, tokens: &Tokens) -> Gate {
+    let verified =
+        CachedAccessTokens::new(tokens.access.clone(), Arc::clone(&base.clock), base.cache.entries);
+    Gate::new(
+        caches.directory.clone(),
+        Arc::new(verified),
+        tokens.support.clone(),
+        tokens.portal.clone(),
+        Arc::clone(&base.ids),
+    )
 }
 
 /// The keys of tokens, and what signs and verifies with them.

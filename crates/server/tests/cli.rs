@@ -533,7 +533,10 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
     ];
     let created = output(&create, &config);
     let text = String::from_utf8(created.stdout).unwrap();
-    let password = text.lines().find_map(|line| line.strip_prefix("password ")).unwrap();
+    let password = text
+        .lines()
+        .find_map(|line| line.strip_prefix("password "))
+        .unwrap();
     let (status, answer) = login(email, password);
     assert_eq!(status, 200, "{answer}");
     let again = output(&create, &config);

@@ -102,7 +102,11 @@ pub(crate) async fn events(cx: Ctx<ReadFeatures>, request: HttpRequest) -> Answe
         None => parameter(&request, "since")?,
     };
     let missed = heard.is_some_and(|heard| heard != revision);
-    let missed = missed.then(|| refetch(&revision, &cx)).unwrap_or_default();
+    let missed = if missed {
+        refetch(&revision, &cx)
+    } else {
+        Default::default()
+    };
     let credential = credential(&request, &api)?.into_owned();
     // What is looked at is cached, so that looking costs microseconds, and it notices schedules and changes by other instances too.
     let mut ticks = interval(LOOK);

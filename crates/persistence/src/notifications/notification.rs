@@ -218,7 +218,7 @@ impl Notifications for PgStore {
         before: DueBefore,
         limit: u32,
     ) -> Result<Vec<UserId>, StoreError> {
-        let after = after.map_or(Uuid::nil(), |user| user.uuid());
+        let after = after.map_or(Uuid::nil(), UserId::uuid);
         let arguments = [
             before.daily.into(),
             before.weekly.into(),
