@@ -717,7 +717,7 @@ async fn success_is_stored_while_its_endpoint_is_locked() {
         emit(&world, tenant, 2).await;
     }
     let mut admin = world.database.admin().await;
-    let lock = "BEGIN; SELECT id FROM webhook_endpoints FOR UPDATE";
+    let lock = "BEGIN; SELECT id FROM webhook_endpoints FOR NO KEY UPDATE";
     sqlx::raw_sql(lock).execute(&mut admin).await.unwrap();
     send(&world).await;
     for tenant in [&world.acme, &world.globex] {
