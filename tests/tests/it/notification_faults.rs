@@ -1,9 +1,5 @@
 //! Notifications when something does not go as planned: jobs out of order, settings that change between two digests, roles that change between
 //! a notification and its reading, limits of mail, and servers that refuse.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests, which the lint does not recognise outside of test functions"
-)]
 
 use actix_web::http::Method;
 use chrono::Duration;

@@ -1010,7 +1010,7 @@ async fn deliveries_are_kept_as_long_as_their_events() {
         KeepEvents
             .run(&system(&world, &world.acme).await, Nothing {})
             .await
-            .unwrap()
+            .unwrap();
     };
     keep().await;
     assert_eq!(states(&world, &world.acme).await, all("succeeded", 3));

@@ -65,19 +65,19 @@ fn wrong_export_of_events_is_named() {
     type Change = fn(&mut Configuration);
     let cases: [(&str, Change); 6] = [
         ("events.export.kind", |config| {
-            config.redis.url = Secret::default()
+            config.redis.url = Secret::default();
         }),
         ("events.export.stream", |config| {
-            config.events.export.stream = String::new()
+            config.events.export.stream = String::new();
         }),
         ("events.export.stream", |config| {
-            config.events.export.stream = "a b".into()
+            config.events.export.stream = "a b".into();
         }),
         ("events.export.max_length", |config| {
-            config.events.export.max_length = 999
+            config.events.export.max_length = 999;
         }),
         ("events.export.timeout_ms", |config| {
-            config.events.export.timeout_ms = 99
+            config.events.export.timeout_ms = 99;
         }),
         ("events.export.batch", |config| config.events.export.batch = 501),
     ];
@@ -234,7 +234,8 @@ fn where_webhooks_may_go_is_checked() {
     };
     assert_eq!(with(Profile::Development, open), "");
     assert!(with(Profile::Production, open).contains("webhooks.allow_http: must be false in production"));
-    let cases: [(fn(&mut Webhooks), &str); 6] = [
+    type Change = fn(&mut Webhooks);
+    let cases: [(Change, &str); 6] = [
         (
             |webhooks| webhooks.ports = Vec::new(),
             "webhooks.ports: must list ports",
