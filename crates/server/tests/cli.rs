@@ -561,9 +561,10 @@ fn operators_are_added_listed_and_deactivated_and_log_in_meanwhile() {
     child.stdin.take().unwrap().write_all(b"correct horse\n").unwrap();
     let told = String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap();
     assert!(
-        !told.contains("correct horse") && told.lines().count() == 1,
+        !told.contains("correct horse") && told.lines().count() == 2,
         "{told}"
     );
+    assert!(told.contains("\nthe password expires at "), "{told}");
     let (status, otto) = login("otto@platform.example", "correct horse");
     assert_eq!(status, 200, "{otto}");
     let otto = bearer_of(&otto);
